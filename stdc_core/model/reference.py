@@ -1,0 +1,145 @@
+"""Import of segmentation checkpoints (``.pth``) of the paper's reference implementation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stdc_core.classes import ClassTable
+from stdc_core.model.segmentation import STDCSeg
+from stdc_core.model.stdc import STAGE_BLOCKS
+from stdc_core.model.weights import WeightsError, load_state
+
+_BACKBONE = 'cp.backbone.'
+# Reference module, and ours, outside the backbone.
+_MODULES = {
+    'cp.conv_avg': 'global_context',
+    'cp.arm32.conv_atten': 'arm32.gate',
+    'cp.arm32.bn_atten': 'arm32.gate_bn',
+    'cp.arm32.conv': 'arm32.conv',
+    'cp.arm16.conv_atten': 'arm16.gate',
+    'cp.arm16.bn_atten': 'arm16.gate_bn',
+    'cp.arm16.conv': 'arm16.conv',
+    'cp.conv_head32': 'refine16',
+    'cp.conv_head16': 'refine8',
+    'ffm.convblk': 'ffm.conv',
+    'ffm.conv1': 'ffm.squeeze',
+    'ffm.conv2': 'ffm.excite',
+    'conv_out.conv_out': 'head.1',
+    'conv_out.conv': 'head.0',
+    'conv_out16.conv_out': 'aux8_head.1',
+    'conv_out16.conv': 'aux8_head.0',
+    'conv_out32.conv_out': 'aux16_head.1',
+    'conv_out32.conv': 'aux16_head.0',
+    **{f'conv_out_sp{s}.conv_out': f'detail_heads.{s}.1' for s in (2, 4, 8, 16)},
+    **{f'conv_out_sp{s}.conv': f'detail_heads.{s}.0' for s in (2, 4, 8, 16)},
+}
+# The ImageNet classifier, which segmentation does not use, and the backbone's stages under a second name.
+_UNUSED = re.compile(r'cp\.backbone\.(conv_last|fc|bn|linear|x2|x4|x8|x16|x32)\.')
+# The reference's decoder batch norms scale by |weight| + this (InPlace-ABN).
+_ABN_EPSILON = 1e-5
+
+
+def import_reference(path: str | Path, classes: ClassTable) -> STDCSeg:
+    """Read a reference checkpoint of STDC1 or STDC2.
+
+    Args:
+        path: the ``.pth``; it is read without running code from it.
+        classes: what its outputs mean.
+
+    Returns:
+        The network in evaluation mode, with every detail head that the checkpoint has.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: it is no such checkpoint, or of another number of classes; the message names the keys.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{path}: no such file')
+    try:
+        loaded = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # The unpickler raises whatever the bytes lead it to: KeyError, IndexError, ...
+        reason = (str(error).splitlines() or [''])[0]
+        raise WeightsError(f'{path}: not a PyTorch file of plain tensors ({type(error).__name__}: {reason})') from error
+    if isinstance(loaded, dict) and isinstance(loaded.get('state_dict'), dict):
+        loaded = loaded['state_dict']
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise WeightsError(f'{path}: expected a dictionary of tensors')
+    state = {key.removeprefix('module.'): value for key, value in loaded.items()}
+    name = _backbone_name(state, path)
+    strides = tuple(s for s in (2, 4, 8, 16) if f'conv_out_sp{s}.conv_out.weight' in state)
+    model = STDCSeg(name, len(classes), strides)
+
+    converted: dict[str, Tensor] = {}
+    reference_key: dict[str, str] = {}
+    for key, value in state.items():
+        if not _UNUSED.match(key):
+            ours = _our_key(key, name)
+            converted[ours], reference_key[ours] = value, key
+    outputs = {
+        key: value.shape[0] for key, value in state.items() if re.fullmatch(r'conv_out(16|32)?\.conv_out\.weight', key)
+    }
+    wrong = [f'{key} has {count}' for key, count in outputs.items() if count != len(classes)]
+    if wrong:
+        raise WeightsError(f'{path}: expected {len(classes)} classes, but {", ".join(wrong)}')
+    for key, value in model.state_dict().items():
+        if key.endswith('num_batches_tracked'):  # which the reference's decoder batch norms do not have
+            converted.setdefault(key, value)
+    missing = [key for key in model.state_dict() if key not in converted]
+    if missing:
+        names = ', '.join(_reference_key(key, name) for key in missing[:8])
+        raise WeightsError(f'{path}: {len(missing)} keys of a {name} checkpoint are missing, among them {names}')
+    for ours, key in reference_key.items():
+        is_batch_norm = ours.endswith('.weight') and ours.removesuffix('weight') + 'running_mean' in converted
+        if is_batch_norm and not key.startswith(_BACKBONE):
+            converted[ours] = converted[ours].abs() + _ABN_EPSILON
+    load_state(model, converted, path)
+    return model.eval()
+
+
+def _backbone_name(state: dict[str, Tensor], path: str | Path) -> str:
+    """By the number of entries in the reference's flat list of backbone modules."""
+    indices = {int(match[1]) for key in state if (match := re.match(r'cp\.backbone\.features\.(\d+)\.', key))}
+    if not indices:
+        raise WeightsError(f'{path}: no key cp.backbone.features.*; expected a reference STDC-Seg checkpoint')
+    lengths = {name: 2 + sum(blocks) for name, blocks in STAGE_BLOCKS.items()}
+    for name, length in lengths.items():
+        if max(indices) + 1 == length:
+            return name
+    expected = ' or '.join(f'{length} ({name})' for name, length in lengths.items())
+    raise WeightsError(f'{path}: cp.backbone.features has {max(indices) + 1} modules, expected {expected}')
+
+
+def _stages(name: str) -> list[str]:
+    """Our module for each index of ``cp.backbone.features``."""
+    blocks = [
+        f'stage{stage}.{i}' for stage, count in zip((3, 4, 5), STAGE_BLOCKS[name], strict=True) for i in range(count)
+    ]
+    return ['stage1', 'stage2', *blocks]
+
+
+def _our_key(key: str, name: str) -> str:
+    """Our name of a reference key; a key that is unknown stays as it is, for the error that follows."""
+    if match := re.fullmatch(r'cp\.backbone\.features\.(\d+)\.(.+)', key):
+        rest = match[2].replace('conv_list.', 'blocks.').replace('avd_layer.', 'downsample.')
+        return f'backbone.{_stages(name)[int(match[1])]}.{rest}'
+    for theirs, ours in _MODULES.items():
+        if key.startswith(f'{theirs}.'):
+            return ours + key.removeprefix(theirs)
+    return key
+
+
+def _reference_key(key: str, name: str) -> str:
+    """The inverse of ``_our_key``."""
+    for index, stage in enumerate(_stages(name)):
+        if key.startswith(f'backbone.{stage}.'):
+            rest = key.removeprefix(f'backbone.{stage}.')
+            rest = rest.replace('blocks.', 'conv_list.').replace('downsample.', 'avd_layer.')
+            return f'{_BACKBONE}features.{index}.{rest}'
+    for theirs, ours in _MODULES.items():
+        if key.startswith(f'{ours}.'):
+            return theirs + key.removeprefix(ours)
+    return key
