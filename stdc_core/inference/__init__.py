@@ -1,0 +1,6 @@
+"""From an image to a mask with one ``model.onnx``. Needs neither torch nor ROS."""
+
+from stdc_core.inference.model_file import ModelError, ModelInfo
+from stdc_core.inference.segmenter import DEFAULT_MODEL, Segmentation, Segmenter
+
+__all__ = ['DEFAULT_MODEL', 'ModelError', 'ModelInfo', 'Segmentation', 'Segmenter']

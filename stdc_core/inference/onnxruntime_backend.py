@@ -1,0 +1,51 @@
+"""The segmenter's backend on ONNX Runtime: any CPU."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx.utils import Extractor
+
+
+class OnnxRuntimeBackend:
+    """Runs a deployed graph on the CPU.
+
+    ONNX Runtime computes all that a graph holds, wanted or not. So there is one session without the confidence, and a
+    second one with it, made when the confidence is first asked for.
+
+    Args:
+        model: the deployed graph.
+        threads: CPU threads; 0 takes every core that this process may use.
+
+    Raises:
+        onnxruntime's exceptions: the graph is invalid.
+    """
+
+    name = 'onnxruntime'
+
+    def __init__(self, model: onnx.ModelProto, threads: int = 0):
+        self._model = model
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
+        self._session(('mask',))
+
+    def _session(self, outputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
+        if outputs not in self._sessions:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = self._threads
+            # Warnings of the graph optimiser tell a user nothing that he could act on.
+            options.log_severity_level = 3
+            graph = Extractor(self._model).extract_model(['image'], list(outputs))
+            self._sessions[outputs] = onnxruntime.InferenceSession(
+                graph.SerializeToString(), options, providers=['CPUExecutionProvider']
+            )
+        return self._sessions[outputs]
+
+    def __call__(self, images: np.ndarray, confidence: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """uint8 BGR ``[N, H, W, 3]`` to mask and confidence, both uint8 ``[N, H, W]``, the latter None if unwanted."""
+        outputs = ('mask', 'confidence') if confidence else ('mask',)
+        results = self._session(outputs).run(outputs, {'image': images})
+        return results[0], results[1] if confidence else None
