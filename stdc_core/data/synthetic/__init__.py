@@ -1,0 +1,5 @@
+"""A procedural renderer of driving scenes with exact labels; needs numpy and OpenCV only."""
+
+from stdc_core.data.synthetic.drive import Frame, SyntheticDrive
+
+__all__ = ['Frame', 'SyntheticDrive']

@@ -1,0 +1,47 @@
+"""The deployed graph: image bytes in, class ids and confidence out (see the design rule "bytes in, bytes out")."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stdc_core.model.segmentation import STDCSeg, normalize, upsample
+
+
+class DeployedGraph(nn.Module):
+    """A network with everything around it that inference needs, as one graph.
+
+    The image is scaled by ``input_scale`` (Seg50 and Seg75 of the paper are 0.5 and 0.75; bilinear, aligned corners),
+    normalised and segmented; the logits are upsampled from stride 8 to the image's size in one step (bilinear, aligned
+    corners), and each pixel takes its best class.
+
+    Args:
+        model: the network, in evaluation mode.
+        input_scale: 0 < scale <= 1.
+    """
+
+    def __init__(self, model: STDCSeg, input_scale: float = 1.0):
+        super().__init__()
+        if not 0 < input_scale <= 1:
+            raise ValueError(f'input scale: expected above 0 and at most 1, found {input_scale}')
+        self.model = model
+        self.input_scale = input_scale
+
+    def logits(self, image: Tensor) -> Tensor:
+        """uint8 BGR ``[N, H, W, 3]`` to float32 logits ``[N, C, H, W]``."""
+        size = (image.shape[1], image.shape[2])
+        x = image.permute(0, 3, 1, 2).float()
+        if self.input_scale != 1:
+            x = F.interpolate(x, scale_factor=self.input_scale, mode='bilinear', align_corners=True)
+        return upsample(self.model(normalize(x)), size)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 BGR ``[N, H, W, 3]`` to the mask and its confidence, both uint8 ``[N, H, W]``.
+
+        The confidence is the softmax probability of the mask's class, 0 ... 1 as 0 ... 255.
+        """
+        logits = self.logits(image)
+        best, mask = logits.max(dim=1)
+        probability = 1 / (logits - best.unsqueeze(1)).exp().sum(dim=1)
+        return mask.to(torch.uint8), (probability * 255).round().to(torch.uint8)

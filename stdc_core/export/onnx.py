@@ -1,0 +1,108 @@
+"""From weights to the one self-describing ``model.onnx``."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from stdc_core.export.graph import DeployedGraph
+from stdc_core.inference.model_file import ModelInfo
+from stdc_core.model.weights import load_weights
+
+# The newest that TensorRT 8.5 and 8.6 read. torch's newer exporter starts at 18, hence the older one below.
+OPSET = 17
+_OUTPUTS = ('mask', 'confidence')
+
+
+def export(weights: str | Path, out: str | Path, input_scale: float = 1.0, overwrite: bool = False) -> ModelInfo:
+    """Write a model file from weights (or from another model file, at another input scale).
+
+    Args:
+        weights: ``.safetensors`` from ``stdc train``, or a ``.onnx`` from here.
+        out: the file to write.
+        input_scale: 1, or the paper's 0.5 (Seg50) and 0.75 (Seg75).
+        overwrite: replace ``out`` if it exists.
+
+    Returns:
+        What was written into the file's metadata.
+
+    Raises:
+        FileExistsError: ``out`` exists and ``overwrite`` is false.
+        FileNotFoundError, WeightsError: see ``load_weights``.
+    """
+    if Path(out).exists() and not overwrite:
+        raise FileExistsError(f'{out} exists; say --overwrite to replace it')
+    model, classes, provenance = load_weights(weights)
+    info = ModelInfo(model.backbone.name, input_scale, classes, provenance)
+    proto = _trace(DeployedGraph(model, input_scale).eval())
+    _name_shared_initializers(proto.graph)
+    _store_half(proto.graph)
+    helper.set_model_props(proto, info.to_metadata())
+    onnx.checker.check_model(proto, full_check=True)
+    partial = Path(f'{out}.part')
+    partial.write_bytes(proto.SerializeToString())
+    os.replace(partial, out)
+    return info
+
+
+def _trace(graph: DeployedGraph) -> onnx.ModelProto:
+    """The graph as ONNX with batch, height and width free, and batch norms left apart from the convolutions.
+
+    Left apart, the weights keep the values and names that they have in training, so that ``load_weights`` reads them
+    back; every runtime fuses them when it loads the file.
+    """
+    buffer = io.BytesIO()
+    axes = {0: 'batch', 1: 'height', 2: 'width'}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of constants that are meant to be constants
+        torch.onnx.export(
+            graph,
+            (torch.zeros(1, 64, 96, 3, dtype=torch.uint8),),
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=['image'],
+            output_names=list(_OUTPUTS),
+            dynamic_axes=dict.fromkeys(('image', *_OUTPUTS), axes),
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
+        )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _name_shared_initializers(graph: onnx.GraphProto) -> None:
+    """Give each parameter its own initializer: the exporter stores equal ones once and refers to them by Identity."""
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    for node in [n for n in graph.node if n.op_type == 'Identity' and n.input[0] in initializers]:
+        copy = graph.initializer.add()
+        copy.CopyFrom(initializers[node.input[0]])
+        copy.name = node.output[0]
+        graph.node.remove(node)
+
+
+def _store_half(graph: onnx.GraphProto) -> None:
+    """Store convolution weights as float16, with a Cast that every runtime folds at load, wherever nothing is lost."""
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        full = numpy_helper.to_array(tensor)
+        half = full.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), full):
+            continue
+        name = tensor.name
+        for node in graph.node:
+            for index, source in enumerate(node.input):
+                if source == name:
+                    node.input[index] = f'{name}/float'
+        tensor.CopyFrom(numpy_helper.from_array(half, name))
+        casts.append(helper.make_node('Cast', [name], [f'{name}/float'], to=TensorProto.FLOAT))
+    for position, node in enumerate(casts):
+        graph.node.insert(position, node)
