@@ -23,7 +23,7 @@ class Backdrop:
         self.rise = height + self.pad  # rows above the horizon
         w = width + 2 * self.pad
         up = np.linspace(1, 0, self.rise, dtype=np.float32)[:, None] * (self.rise / focal)
-        top = {'sunny': (226, 168, 112), 'overcast': (196, 192, 188), 'dusk': (118, 96, 86), 'low sun': (205, 172, 132)}
+        top = {'sunny': (226, 168, 112), 'overcast': (214, 209, 206), 'dusk': (118, 96, 86), 'low sun': (205, 172, 132)}
         zenith = np.array(top[light.kind], np.float32) * rng.uniform(0.93, 1.05)
         blend = (1 - np.exp(-up * 2.2))[..., None]
         sky = light.fog.astype(np.float32) * (1 - blend) + zenith * blend
@@ -111,20 +111,20 @@ class Ground:
         v = (np.arange(row, camera.height) - camera.center[1]) / camera.focal
         u = (np.arange(camera.width) - camera.center[0]) / camera.focal
         reach = np.minimum(camera.position[1] / np.maximum(v * cos + sin, 1e-4), 600.0)
-        ahead = (reach * (cos - v * sin))[:, None]
-        right = reach[:, None] * u[None]
+        ahead = (reach * (cos - v * sin))[:, None].astype(np.float32)
+        right = (reach[:, None] * u[None]).astype(np.float32)
         base = np.floor(camera.position[2] / CHUNK) * CHUNK
-        s = camera.position[2] - base - right * np.sin(camera.yaw) + ahead * np.cos(camera.yaw)
-        x = camera.position[0] + right * np.cos(camera.yaw) + ahead * np.sin(camera.yaw)
+        turn = np.float32(np.sin(camera.yaw)), np.float32(np.cos(camera.yaw))
+        s = np.float32(camera.position[2] - base) - right * turn[0] + ahead * turn[1]
+        x = np.float32(camera.position[0]) + right * turn[1] + ahead * turn[0]
         grid = np.arange(-200.0, 1000.0, 2.0)
-        place = np.clip((s + 200.0) / 2.0, 0, len(grid) - 2)
+        place = np.clip((s + 200.0) * 0.5, 0, len(grid) - 2)
         cell = place.astype(np.int32)
-        bends = self.world.road.center(grid + base)
-        x = x - (bends[cell] + (bends[cell + 1] - bends[cell]) * (place - cell))
+        bends = self.world.road.center(grid + base).astype(np.float32)
+        x = x - (bends[cell] + (bends[cell + 1] - bends[cell]) * (place - cell.astype(np.float32)))
         side_foot = np.broadcast_to((ahead / camera.focal).astype(np.float32), x.shape)
         along_foot = side_foot * np.maximum(ahead / camera.position[1], 1).astype(np.float32)
         road, extra = self._road(x, s, base)
-        x, s = x.astype(np.float32), s.astype(np.float32)
 
         fade = np.clip(1.3 - ahead / 28.0, 0, 1).astype(np.float32)
         fine = [self._look_up(t, x * 64, s * 64) for t in (self.asphalt, self.slabs)]
@@ -138,25 +138,35 @@ class Ground:
         bright *= np.where(road, 1 + worn, 1.0)
         paint, gold = self._markings(x, s, base, side_foot, along_foot)
         worn_paint = np.clip(1.9 - 0.55 / np.maximum(wear, 0.2) - 0.5 * fade * np.abs(fine[0] - 1) * 5, 0.3, 1)
-        paint, gold = paint * worn_paint * 0.92, gold * worn_paint * 0.85
+        paint, gold = paint * worn_paint * np.float32(0.92) * road, gold * worn_paint * np.float32(0.85) * road
         verge = (away > style.sidewalk) & ~road
-        kerb = np.where(extra, 0, _bar(np.abs(x), side_foot, style.half_road, style.half_road + 0.16))
-        rise = np.where(extra, 0, _bar(np.abs(x), side_foot, style.half_road - 0.07, style.half_road))
-        gain = light.gain((0, 1, 0))
+        label = np.where(road, np.uint8(ROAD), np.where(verge, np.uint8(TREE), np.uint8(SIDEWALK)))
+        canvas.label[row:] = label
+        plain = ~extra
+        kerb = _bar(np.abs(x), side_foot, style.half_road, style.half_road + 0.16) * plain
+        rise = _bar(np.abs(x), side_foot, style.half_road - 0.07, style.half_road) * plain * np.float32(0.8)
+        gain = light.gain((0, 1, 0)).astype(np.float32)
         shade = self._shadow(camera, row, shadows)
         clear = np.exp(-ahead / light.haze).astype(np.float32)
+        # Layer upon layer: what is left of each below the next, dimmed by the haze.
+        rest = (1 - gold) * clear
+        grey = paint * rest * 225
+        rest *= 1 - paint
+        grey += rise * rest * 42
+        rest *= 1 - rise
+        grey += kerb * rest * 171
+        bright *= rest * (1 - kerb)
+        gold *= clear
+        colors = np.zeros((256, 3), np.float32)
+        colors[[ROAD, SIDEWALK, TREE]] = self.road_color, self.slab_color, self.patch_color
+        dim = gain - (light.ambient * 0.86).astype(np.float32)
+        fog = light.fog.astype(np.float32)
         image = canvas.image[row:]
         for c in range(3):
-            color = np.where(road, np.float32(self.road_color[c]), np.float32(self.slab_color[c]))
-            color = np.where(verge, np.float32(self.patch_color[c]), color) * bright
-            color += (np.float32((168, 172, 174)[c]) - color) * kerb
-            color += (np.float32(42) - color) * rise * np.float32(0.8)
-            color += (np.float32((222, 226, 226)[c]) - color) * np.where(road, paint, 0)
-            color += (np.float32((60, 178, 206)[c]) - color) * np.where(road, gold, 0)
-            lit = np.float32(gain[c]) - np.float32(gain[c] - light.ambient[c] * 0.86) * shade
-            color = (color * lit - np.float32(light.fog[c])) * clear + np.float32(light.fog[c])
-            image[:, :, c] = np.clip(color, 0, 255)
-        canvas.label[row:] = np.where(road, ROAD, np.where(verge, TREE, SIDEWALK))
+            color = colors[:, c][label] * bright + grey + gold * np.float32((60, 178, 206)[c])
+            color *= gain[c] - dim[c] * shade
+            color += fog[c] * (1 - clear)
+            image[:, :, c] = np.minimum(color, 255)
 
     def _road(self, x: np.ndarray, s: np.ndarray, base: float) -> tuple[np.ndarray, np.ndarray]:
         """Masks of all road and of what side roads add to the main one."""

@@ -38,9 +38,8 @@ def draw_house(canvas: Canvas, world: World, item: Item) -> None:
         corners = [(x0 - side * 0.3, top - 0.1, near), (x0 - side * 0.3, top - 0.1, far), (mid, ridge, far)]
         canvas.texture(_points(canvas, world, [*corners, (mid, ridge, near)]), tiles, BUILDING, slope)
     wall = style.gables[item.variant]
-    canvas.texture(
-        _points(canvas, world, [(x0, 0, near), (back, 0, near), (back, top, near), (x0, top, near)]), wall, BUILDING, end
-    )
+    gable = _points(canvas, world, [(x0, 0, near), (back, 0, near), (back, top, near), (x0, top, near)])
+    canvas.texture(gable, wall, BUILDING, end)
     if not flat:
         tone = wall[-1].reshape(-1, 3).mean(0)
         canvas.polygon(_points(canvas, world, [(x0, top, near), (back, top, near), (mid, ridge, near)]), tone * 0.97,
@@ -123,7 +122,8 @@ def draw_bollard(canvas: Canvas, place: Place) -> None:
     """A bollard at the kerb."""
     gain = canvas.light.gain((0, 0, -1))
     canvas.stroke(place.view(np.array([[0, 0.0, 0], [0, 0.95, 0]])), 0.15, _IRON * 0.7, POLE, gain)
-    canvas.stroke(place.view(np.array([[0, 0.72, 0], [0, 0.80, 0]])), 0.15, (200, 205, 205), POLE, gain)
+    if place.view(np.zeros((1, 3)))[0, 2] < 60:
+        canvas.stroke(place.view(np.array([[0, 0.72, 0], [0, 0.80, 0]])), 0.15, (200, 205, 205), POLE, gain)
 
 
 def _disc(x: float, y: float, radius: float, count: int = 20, start: float = 0.0) -> np.ndarray:

@@ -56,7 +56,9 @@ def wall(rng: np.random.Generator, height: int, width: int, color: np.ndarray, k
     return shade[..., None] * color
 
 
-def _window(rng: np.random.Generator, tex: np.ndarray, x: float, y: float, w: float, h: float, trim: np.ndarray) -> None:
+def _window(
+    rng: np.random.Generator, tex: np.ndarray, x: float, y: float, w: float, h: float, trim: np.ndarray
+) -> None:
     _box(tex, x - 0.12, y - 0.14, w + 0.24, h + 0.26, trim)
     _box(tex, x - 0.18, y + h + 0.06, w + 0.36, 0.12, trim * 1.08)
     _box(tex, x, y, w, h, np.array([52.0, 46, 42]) * rng.uniform(0.7, 1.3))

@@ -45,7 +45,7 @@ def footprint(item: Item) -> tuple[float, float, float]:
 
 
 def _rings(outline: list[tuple[float, float]], low: float, high: float) -> np.ndarray:
-    """Local points ``[2, N, 3]`` of the left and the right outline; half width goes from ``low`` to ``high`` upwards."""
+    """Local points ``[2, N, 3]`` of the left and the right outline; half width goes ``low`` to ``high`` upwards."""
     line = np.array(outline)
     rise = (line[:, 1] - line[:, 1].min()) / np.ptp(line[:, 1])
     half = low + (high - low) * rise
@@ -75,7 +75,7 @@ def _box(canvas: Canvas, place: Place, rings: np.ndarray, paint: np.ndarray, gla
         canvas.polygon(quads[k], paint, CAR, gain)
         if glass and world[k][1] < 0.93 and k not in (count - 1,):
             # Sloping glass mirrors the sky.
-            canvas.polygon(_inset(quads[k], 0.86), _GLASS * (0.9 + 0.9 * max(world[k][1], 0)), CAR, gain)
+            canvas.polygon(_inset(quads[k], 0.86), _GLASS * (1.15 + 1.1 * max(world[k][1], 0)), CAR, gain)
     for ring, sign in ((0, -1.0), (1, 1.0)):
         out = place.direction((sign, 0, 0))
         if (view[ring].mean(0) * (canvas.camera.rotation @ out)).sum() < 0:
@@ -87,7 +87,15 @@ def _box(canvas: Canvas, place: Place, rings: np.ndarray, paint: np.ndarray, gla
                 continue
             pane = _inset(view[ring], 0.84)
             canvas.polygon(pane, _GLASS, CAR, gain)
-            if detail:  # the pillar between front and rear doors
+            if np.ptp(rings[0, :, 1]) > 2:  # the side of the upper deck, and the posts between the windows
+                low, high = (
+                    [pane[i] + (pane[j] - pane[i]) * share for i, j in ((0, 1), (-1, -2))] for share in (0.42, 0.58)
+                )
+                canvas.polygon(np.stack([*low, *high[::-1]]), paint * 0.96, CAR, gain)
+                for share in (0.2, 0.4, 0.6, 0.8):
+                    post = pane[[0, 1]] + (pane[[-1, -2]] - pane[[0, 1]]) * share
+                    canvas.stroke(post, 0.12, paint * 0.8, CAR, gain)
+            elif detail:  # the pillar between front and rear doors
                 mid = (pane[0] + pane[-1]) / 2
                 canvas.stroke(np.stack([mid, (pane[1] + pane[-2]) / 2]), 0.07, paint * 0.9, CAR, gain)
 

@@ -10,7 +10,7 @@ from stdc_core.data.synthetic import textures
 from stdc_core.data.synthetic.canvas import Light
 
 CHUNK = 48.0  # metres of road that one random generator furnishes
-VIEW = 190.0  # metres ahead that are drawn
+VIEW = 170.0  # metres ahead that are drawn
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ def make_light(rng: np.random.Generator) -> Light:
     """The weather and hour of a drive."""
     kind = str(rng.choice(['sunny', 'sunny', 'overcast', 'overcast', 'dusk', 'low sun']))
     up, strength, ambient, sun, fog, haze = {
-        'sunny': (rng.uniform(0.5, 0.85), 0.9, (0.74, 0.69, 0.66), (0.9, 0.97, 1.0), (238, 226, 214), 340),
-        'overcast': (0.95, 0.0, (0.95, 0.93, 0.92), (1, 1, 1), (222, 218, 214), 230),
+        'sunny': (rng.uniform(0.5, 0.85), 0.9, (0.74, 0.69, 0.66), (0.9, 0.97, 1.0), (244, 234, 224), 340),
+        'overcast': (0.95, 0.0, (0.95, 0.93, 0.92), (1, 1, 1), (236, 232, 228), 230),
         'dusk': (0.3, 0.0, (0.54, 0.49, 0.47), (1, 1, 1), (150, 140, 142), 260),
-        'low sun': (rng.uniform(0.28, 0.36), 0.95, (0.62, 0.59, 0.58), (0.72, 0.90, 1.0), (196, 212, 226), 280),
+        'low sun': (rng.uniform(0.28, 0.36), 1.05, (0.70, 0.67, 0.66), (0.72, 0.90, 1.0), (196, 212, 226), 280),
     }[kind]
     azimuth = rng.choice([-1, 1]) * rng.uniform(0.5, 2.4)
     flat = np.sqrt(1 - up * up)
@@ -105,11 +105,11 @@ class Style:
 def make_style(rng: np.random.Generator) -> Style:
     """Draw a town's style and paint its textures."""
     light = make_light(rng)
-    half = rng.uniform(3.7, 5.8)
+    half = rng.uniform(3.7, 6.0)
     dash = ((2.0, 6.0), (4.0, 6.0), (3.0, 8.0), (1.0, 4.0))[rng.integers(4)]
     style = Style(
-        half, rng.uniform(1.8, 3.2), rng.uniform(7.5, 10.0), bool(half > 5.2 and rng.random() < 0.6),
-        bool(half > 4.7 and rng.random() < 0.75), dash, bool(rng.random() < 0.6), float(rng.uniform(0.12, 0.4)),
+        half, rng.uniform(2.4, 4.6), rng.uniform(7.5, 10.0), bool(half > 5.1 and rng.random() < 0.75),
+        bool(half > 4.5 and rng.random() < 0.85), dash, bool(rng.random() < 0.6), float(rng.uniform(0.12, 0.4)),
         bool(rng.random() < 0.45), light,
     )
     walls = WALLS[rng.permutation(len(WALLS))[:5]]
@@ -126,7 +126,7 @@ def make_style(rng: np.random.Generator) -> Style:
     for color in ((72, 66, 62), (52, 66, 108), (60, 62, 70)):
         style.roofs.append(textures.pyramid(textures.roof(rng, np.array(color) * rng.uniform(0.85, 1.2))))
     winter = rng.random() < 0.45
-    leaf = np.array([rng.uniform(30, 52), rng.uniform(78, 118), rng.uniform(58, 112)])
+    leaf = np.array([rng.uniform(38, 62), rng.uniform(98, 138), rng.uniform(70, 122)])
     for i in range(6):
         if i < 2 or not winter:
             color = leaf * rng.uniform(0.75, 1.15, 3) * (0.7 if i == 0 else 1)
@@ -155,8 +155,8 @@ class World:
         rng = np.random.default_rng([seed, 1])
         self.road = Road(rng)
         self.style = make_style(rng)
-        self.lead = bool(rng.random() < 0.65)
-        self.lead_gap = float(rng.uniform(13, 26))
+        self.lead = bool(rng.random() < 0.75)
+        self.lead_gap = float(rng.uniform(10, 22))
         self.lead_item = Item('car', 0, 0, 1.0, variant=int(rng.integers(4)), tint=self._paint(rng))
         self._chunks: dict[int, tuple[Item, ...]] = {}
 
@@ -234,8 +234,8 @@ class World:
                               extra=(float(rng.choice([-1, 1])), float(rng.uniform(1.4, 1.8)))))
         # Oncoming cars keep one speed, so they never run into each other.
         for s in (start + 4, start + 28):
-            if rng.random() < 0.5:
-                kind = 'bus' if rng.random() < 0.12 else 'car'
+            if rng.random() < 0.65:
+                kind = 'bus' if rng.random() < 0.15 else 'car'
                 items.append(Item(kind, s + rng.uniform(0, 8), min(half - 1.4, 1.75), -style.speed * 1.1,
                                   variant=int(rng.integers(4)), tint=self._paint(rng)))
         gutter = 2.3 if style.park_left else 0.65
