@@ -158,7 +158,7 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> None:
-    from stdc_core.evaluation.benchmark import benchmark
+    from stdc_core.benchmark import benchmark
 
     benchmark(options.model, options.size, options.input_scale, options.threads, options.runs)
 

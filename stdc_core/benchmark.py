@@ -1,0 +1,112 @@
+"""The segmenter against plain PyTorch: the same network, the same image, one run, interleaved."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from stdc_core.data.synthetic import SyntheticDrive
+from stdc_core.export.onnx import export
+from stdc_core.inference import DEFAULT_MODEL, Segmenter
+from stdc_core.model.segmentation import STDCSeg, normalize, upsample
+from stdc_core.model.weights import load_weights
+
+WARM_UP_RUNS = 3
+# Worker threads spin for a while after a run; a pause lets one side's come to rest before the other is timed.
+PAUSE_S = 0.2
+
+
+def reference_forward(model: STDCSeg, image: np.ndarray, input_scale: float) -> np.ndarray:
+    """Bytes in, mask out as the reference implementation evaluates: eager float32 and every head.
+
+    Normalise and resize; compute the main, auxiliary and four detail heads; upsample three of them to the network's
+    input size, the main one on to the image's; softmax; argmax.
+
+    Args:
+        model: a network with detail heads at strides 2, 4, 8 and 16, as the reference's has.
+        image: uint8 BGR ``[H, W, 3]``.
+
+    Returns:
+        uint8 ``[H, W]``.
+    """
+    x, network_size = _input(image, input_scale)
+    output = model.forward_train(x)
+    main, _, _ = (upsample(logits, network_size) for logits in (output.logits, output.aux8, output.aux16))
+    probability = upsample(main, image.shape[:2]).softmax(dim=1)
+    return probability.argmax(dim=1)[0].to(torch.uint8).numpy()
+
+
+def lean_forward(model: STDCSeg, image: np.ndarray, input_scale: float) -> np.ndarray:
+    """The same without all that the mask does not need: one head, one upsampling, no softmax; still eager float32."""
+    x, _ = _input(image, input_scale)
+    return upsample(model(x), image.shape[:2]).argmax(dim=1)[0].to(torch.uint8).numpy()
+
+
+def _input(image: np.ndarray, input_scale: float) -> tuple[torch.Tensor, tuple[int, int]]:
+    x = normalize(torch.from_numpy(image)[None].permute(0, 3, 1, 2))
+    network_size = tuple(int(side * input_scale) for side in image.shape[:2])
+    if input_scale != 1:
+        x = F.interpolate(x, size=network_size, mode='bilinear', align_corners=True)
+    return x.contiguous(), network_size
+
+
+def benchmark(weights: Path | None, size: tuple[int, int], input_scale: float, threads: int, runs: int) -> None:
+    """Time both sides and print a table; ratios are against the reference's way and the lean one.
+
+    Args:
+        weights: a model or weights file; None takes the shipped model.
+        size: (height, width) of the image in pixels.
+        input_scale: the network sees the image at this scale.
+        threads: CPU threads of both sides.
+        runs: timed runs of each side; the medians count.
+    """
+    weights = weights or DEFAULT_MODEL
+    torch.set_num_threads(threads)
+    trained, classes, _ = load_weights(weights)
+    model = STDCSeg(trained.backbone.name, len(classes), detail_strides=(2, 4, 8, 16)).eval()
+    model.load_state_dict(trained.state_dict(), strict=False)
+    image = SyntheticDrive(seed=0, height=size[0], width=size[1], frames=1)[0].image
+    with tempfile.TemporaryDirectory() as folder:
+        export(weights, Path(folder) / 'model.onnx', input_scale)
+        segmenter = Segmenter.load(Path(folder) / 'model.onnx', threads)
+
+    sides: dict[str, Callable[[], np.ndarray]] = {
+        'PyTorch eager, as the reference runs it': lambda: reference_forward(model, image, input_scale),
+        'PyTorch eager, main head alone': lambda: lean_forward(model, image, input_scale),
+        f'Segmenter ({segmenter.backend}), mask': lambda: segmenter(image).mask,
+        f'Segmenter ({segmenter.backend}), mask and confidence': lambda: segmenter(image, confidence=True).mask,
+    }
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    with torch.inference_mode():
+        agreement = float((segmenter(image).mask == lean_forward(model, image, input_scale)).mean())
+        for run in tqdm(range(WARM_UP_RUNS + runs), unit='run', disable=None):
+            for name, side in sides.items():
+                time.sleep(PAUSE_S)
+                start = time.perf_counter()
+                side()
+                if run >= WARM_UP_RUNS:
+                    times[name].append(time.perf_counter() - start)
+
+    medians = {name: 1e3 * statistics.median(values) for name, values in times.items()}
+    reference, lean = list(medians.values())[:2]
+    network = tuple(int(side * input_scale) for side in size)
+    print(
+        f'{trained.backbone.name}, {len(classes)} classes, '
+        f'image {size[0]} x {size[1]}, network {network[0]} x {network[1]}'
+    )
+    print(f'{platform.processor() or platform.machine()}, {threads} threads, torch {torch.__version__}, ', end='')
+    print(f'onnxruntime {onnxruntime.__version__}, median of {runs} interleaved runs')
+    print(f'{"bytes in to mask out":<52} {"ms":>8} {"reference":>10} {"lean":>6}')
+    for name, value in medians.items():
+        print(f'{name:<52} {value:8.1f} {reference / value:9.2f}x {lean / value:5.2f}x')
+    print(f'labels equal to PyTorch: {100 * agreement:.4f} %')

@@ -1,0 +1,118 @@
+"""The deployed graph: torch and ONNX Runtime agree, and the file describes itself."""
+
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from stdc_core.classes import CAMVID
+from stdc_core.data.synthetic import SyntheticDrive
+from stdc_core.export.graph import DeployedGraph
+from stdc_core.export.onnx import export
+from stdc_core.inference import DEFAULT_MODEL, Segmenter
+from stdc_core.model.segmentation import STDCSeg
+from stdc_core.model.weights import load_weights, save_weights
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    """Random weights with batch-norm statistics that are not the identity, so that fusing them counts."""
+    torch.manual_seed(0)
+    model = STDCSeg('stdc1', len(CAMVID))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            module.running_var.uniform_(0.5, 1.5)
+            module.running_mean.normal_(0, 0.1)
+    path = tmp_path_factory.mktemp('weights') / 'weights.safetensors'
+    save_weights(model, path, CAMVID, {'data': 'none'})
+    return path
+
+
+@pytest.mark.parametrize('input_scale', [1.0, 0.75, 0.5])
+def test_torch_and_onnx_runtime_agree_on_a_drive(input_scale, tmp_path):
+    drive = SyntheticDrive(seed=5, frames=200)
+    frames = np.stack([drive[index].image for index in (0, 90, 199)])
+    export(DEFAULT_MODEL, tmp_path / 'model.onnx', input_scale)
+    result = Segmenter.load(tmp_path / 'model.onnx')(frames, confidence=True)
+    with torch.inference_mode():
+        mask, confidence = DeployedGraph(load_weights(DEFAULT_MODEL)[0], input_scale).eval()(torch.from_numpy(frames))
+    assert (result.mask == mask.numpy()).mean() >= 0.9999
+    assert np.abs(result.confidence.astype(int) - confidence.numpy()).max() <= 1
+
+
+def test_torch_and_onnx_runtime_agree_on_real_frames(camvid):
+    import cv2
+
+    paths = sorted((camvid / 'val' / 'images').iterdir())[::25]
+    frames = np.stack([cv2.imread(str(path)) for path in paths])
+    mask = Segmenter.load()(frames).mask
+    with torch.inference_mode():
+        expected, _ = DeployedGraph(load_weights(DEFAULT_MODEL)[0]).eval()(torch.from_numpy(frames))
+    assert (mask == expected.numpy()).mean() >= 0.9999
+
+
+@pytest.mark.parametrize('shape', [(1, 64, 96), (3, 45, 71), (2, 8, 200)])
+def test_batch_and_size_are_free(weights, shape, tmp_path):
+    export(weights, tmp_path / 'model.onnx', 0.75)
+    images = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    mask = Segmenter.load(tmp_path / 'model.onnx')(images).mask
+    with torch.inference_mode():
+        expected, _ = DeployedGraph(load_weights(weights)[0], 0.75).eval()(torch.from_numpy(images))
+    assert mask.shape == shape
+    assert mask.dtype == np.uint8
+    assert (mask == expected.numpy()).mean() >= 0.999
+
+
+def test_the_file_describes_itself(weights, tmp_path):
+    written = export(weights, tmp_path / 'model.onnx', 0.5)
+    read = Segmenter.load(tmp_path / 'model.onnx').info
+    assert read == written
+    assert read.classes == CAMVID
+    assert read.input_scale == 0.5
+    assert read.provenance == {'data': 'none'}
+    assert read.name == 'stdc1-seg50'
+
+
+def test_the_graph_holds_the_weights_once_in_half_precision(weights, tmp_path):
+    export(weights, tmp_path / 'model.onnx')
+    model = onnx.load(tmp_path / 'model.onnx')
+    assert (tmp_path / 'model.onnx').stat().st_size < weights.stat().st_size
+    kinds = {tensor.data_type for tensor in model.graph.initializer if len(tensor.dims) == 4}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+    assert model.opset_import[0].version == 17
+
+
+def test_weights_come_back_out_of_a_model_file(weights, tmp_path):
+    export(weights, tmp_path / 'model.onnx')
+    original, recovered = load_weights(weights)[0].state_dict(), load_weights(tmp_path / 'model.onnx')[0].state_dict()
+    assert original.keys() == recovered.keys()
+    for key in original:
+        if not key.startswith(('aux', 'detail')) and not key.endswith('num_batches_tracked'):
+            assert torch.equal(original[key], recovered[key]), key
+
+
+def test_an_existing_file_is_not_overwritten_unasked(weights, tmp_path):
+    (tmp_path / 'model.onnx').write_text('mine')
+    with pytest.raises(FileExistsError, match=r'model\.onnx exists.*--overwrite'):
+        export(weights, tmp_path / 'model.onnx')
+    assert (tmp_path / 'model.onnx').read_text() == 'mine'
+    export(weights, tmp_path / 'model.onnx', overwrite=True)
+    assert Segmenter.load(tmp_path / 'model.onnx').info.classes == CAMVID
+
+
+@pytest.mark.parametrize('input_scale', [0.0, -1.0, 1.5])
+def test_impossible_input_scale(weights, input_scale, tmp_path):
+    with pytest.raises(ValueError, match=f'input scale.*found {input_scale}'):
+        export(weights, tmp_path / 'model.onnx', input_scale)
+    assert not list(tmp_path.iterdir())
+
+
+def test_inference_imports_neither_torch_nor_ros():
+    code = 'import sys, stdc_core.inference, stdc_core.visualization, stdc_core.evaluation.metrics\n'
+    code += 'import stdc_core.data.synthetic\n'
+    code += 'print(sorted({"torch", "lightning", "rclpy", "sensor_msgs"} & set(sys.modules)))'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == '[]\n'

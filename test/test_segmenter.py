@@ -1,0 +1,125 @@
+"""The segmenter: what it takes, what it gives, and what it says of what it cannot take."""
+
+import numpy as np
+import onnx
+import pytest
+
+from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
+
+
+@pytest.fixture(scope='module')
+def segmenter():
+    return Segmenter.load()
+
+
+@pytest.fixture(scope='module')
+def image():
+    return np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+def test_one_image(segmenter, image):
+    result = segmenter(image)
+    assert (result.mask.shape, result.mask.dtype) == ((48, 64), np.uint8)
+    assert result.mask.max() < len(segmenter.info.classes)
+    assert result.confidence is None
+
+
+def test_confidence_comes_with_the_same_mask(segmenter, image):
+    result = segmenter(image, confidence=True)
+    assert (result.confidence.shape, result.confidence.dtype) == ((48, 64), np.uint8)
+    # The most probable of C classes has a probability of at least 1 / C.
+    assert result.confidence.min() >= 255 // len(segmenter.info.classes)
+    assert np.array_equal(result.mask, segmenter(image).mask)
+
+
+def test_a_batch_gives_what_its_images_give(segmenter, image):
+    other = image[::-1].copy()
+    masks = segmenter(np.stack([image, other])).mask
+    assert masks.shape == (2, 48, 64)
+    assert np.array_equal(masks[0], segmenter(image).mask)
+    assert np.array_equal(masks[1], segmenter(other).mask)
+
+
+def test_views_are_images_too(segmenter, image):
+    view = image[:, ::-1]
+    assert np.array_equal(segmenter(view).mask, segmenter(view.copy()).mask)
+
+
+def test_repeated_calls_give_the_same_bytes(segmenter, image):
+    assert (
+        segmenter(image, confidence=True).confidence.tobytes() == segmenter(image, confidence=True).confidence.tobytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'error', 'message'),
+    [
+        (np.zeros((48, 64, 3), np.float32), TypeError, 'uint8, found an array of float32'),
+        ([[1, 2, 3]], TypeError, 'uint8, found list'),
+        (np.zeros((48, 64), np.uint8), ValueError, r'\[H, W, 3\].*found \[48, 64\]'),
+        (np.zeros((48, 64, 4), np.uint8), ValueError, r'found \[48, 64, 4\]'),
+        (np.zeros((0, 64, 3), np.uint8), ValueError, r'\[0, 64, 3\], nothing is left'),
+        (np.zeros((0, 48, 64, 3), np.uint8), ValueError, r'\[0, 48, 64, 3\], nothing is left'),
+    ],
+)
+def test_what_is_no_image_is_refused(segmenter, wrong, error, message):
+    with pytest.raises(error, match=message):
+        segmenter(wrong)
+
+
+def test_an_absent_model_is_named():
+    with pytest.raises(FileNotFoundError, match=r'absent\.onnx: no such model file'):
+        Segmenter.load('absent.onnx')
+
+
+def test_a_text_file_is_no_model(tmp_path):
+    (tmp_path / 'model.onnx').write_text('not a model')
+    with pytest.raises(ModelError, match=r'model\.onnx: not an ONNX model'):
+        Segmenter.load(tmp_path / 'model.onnx')
+
+
+@pytest.mark.parametrize('kept', [0.001, 0.5, 0.999])
+def test_a_truncated_model_is_refused(kept, tmp_path):
+    whole = DEFAULT_MODEL.read_bytes()
+    (tmp_path / 'model.onnx').write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ModelError, match=r'model\.onnx: '):
+        Segmenter.load(tmp_path / 'model.onnx')
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    (tmp_path / 'model.onnx').touch()
+    with pytest.raises(ModelError, match=r'model\.onnx: '):
+        Segmenter.load(tmp_path / 'model.onnx')
+
+
+def test_another_onnx_model_is_refused(tmp_path):
+    value = onnx.helper.make_tensor_value_info('x', onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node('Identity', ['x'], ['y'])], 'other', [value], [value])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / 'other.onnx')
+    with pytest.raises(ModelError, match='without a description of its classes'):
+        Segmenter.load(tmp_path / 'other.onnx')
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('stdc.format', '99', "format '99'"),
+        ('stdc.classes', '{"names": ["a"]}', 'damaged'),
+        ('stdc.classes', 'nonsense', 'damaged'),
+        ('stdc.input_scale', 'big', 'damaged'),
+    ],
+)
+def test_a_damaged_description_is_refused(key, value, message, tmp_path):
+    model = onnx.load(DEFAULT_MODEL)
+    next(entry for entry in model.metadata_props if entry.key == key).value = value
+    onnx.save(model, tmp_path / 'model.onnx')
+    with pytest.raises(ModelError, match=message):
+        Segmenter.load(tmp_path / 'model.onnx')
+
+
+def test_a_graph_that_cannot_run_is_refused(tmp_path):
+    model = onnx.load(DEFAULT_MODEL)
+    next(node for node in model.graph.node if node.op_type == 'Conv').op_type = 'NoSuchOperator'
+    onnx.save(model, tmp_path / 'model.onnx')
+    with pytest.raises(ModelError, match='ONNX Runtime cannot run it'):
+        Segmenter.load(tmp_path / 'model.onnx')

@@ -1,0 +1,181 @@
+"""Training on a CPU: data, configuration, one step, and a short run that visibly learns."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from stdc_core.classes import CAMVID
+from stdc_core.cli import main
+from stdc_core.data.augment import Augmentation
+from stdc_core.data.folder import SegmentationFolder
+from stdc_core.data.synthetic import SyntheticDrive
+from stdc_core.evaluation.metrics import ConfusionMatrix
+from stdc_core.inference import Segmenter
+from stdc_core.model.segmentation import STDCSeg
+from stdc_core.model.weights import WeightsError, load_weights, save_weights
+from stdc_core.training.config import ConfigError, TrainConfig, load_config
+from stdc_core.training.task import SegmentationTask
+
+
+@pytest.fixture(scope='module')
+def dataset(tmp_path_factory):
+    """A small dataset of two drives: OUT/train and OUT/val."""
+    out = tmp_path_factory.mktemp('dataset')
+    size = ['--size', '96x128', '--every', '40']
+    assert main(['render', str(out), '--drives', '2', '--frames', '4', *size]) == 0
+    assert main(['render', str(out), '--drives', '1', '--frames', '3', '--seed', '7', '--split', 'val', *size]) == 0
+    return out
+
+
+def test_folder_pairs_images_with_labels(dataset):
+    folder = SegmentationFolder(dataset, 'train', CAMVID)
+    assert len(folder) == 8
+    assert folder[0].name == 'drive01000_00000'
+    frame = SyntheticDrive(seed=1000, height=96, width=128, frames=160)[0]
+    assert np.array_equal(folder[0].image, frame.image)
+    assert np.array_equal(folder[0].label, frame.label)
+
+
+def test_render_keeps_what_is_there(dataset, capsys):
+    size = ['--size', '96x128', '--every', '40']
+    assert main(['render', str(dataset), '--drives', '1', '--frames', '1', *size]) == 2
+    assert 'drive01000_00000.png exists' in capsys.readouterr().err
+
+
+def test_folder_names_what_is_missing(dataset, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'test: expected a folder images/'):
+        SegmentationFolder(dataset, 'test', CAMVID)
+    for name in ('images', 'labels'):
+        (tmp_path / 'train' / name).mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match='no images'):
+        SegmentationFolder(tmp_path, 'train', CAMVID)
+    cv2.imwrite(str(tmp_path / 'train' / 'images' / 'a.png'), np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(FileNotFoundError, match=r'1 of 1 images have no label, the first .*a\.png'):
+        SegmentationFolder(tmp_path, 'train', CAMVID)
+
+
+@pytest.mark.parametrize(
+    ('label', 'message'),
+    [
+        (np.full((8, 8), 11, np.uint8), r'class ids \[11\] are not in the table of 11'),
+        (np.zeros((8, 9), np.uint8), r'is \(8, 9\), but its image is \(8, 8\)'),
+        (np.zeros((8, 8, 3), np.uint8), 'expected one channel of 8-bit class ids'),
+        (np.zeros((8, 8), np.uint16), 'expected one channel of 8-bit class ids'),
+    ],
+)
+def test_folder_names_a_wrong_label(label, message, tmp_path):
+    for name in ('images', 'labels'):
+        (tmp_path / 'train' / name).mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / 'train' / 'images' / 'a.png'), np.zeros((8, 8, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / 'train' / 'labels' / 'a.png'), label)
+    with pytest.raises(ValueError, match=rf'a\.png: {message}'):
+        SegmentationFolder(tmp_path, 'train', CAMVID)[0]
+
+
+def test_augmentation_moves_image_and_label_together():
+    label = np.kron(np.random.default_rng(0).integers(0, 11, (6, 8), np.uint8), np.ones((20, 20), np.uint8))
+    image = np.repeat(label[..., None] * 20, 3, axis=2)
+    augment = Augmentation((64, 96), scale=(0.4, 2.0), brightness=0, contrast=0, saturation=0)
+    for seed in range(20):
+        new_image, new_label = augment(image, label, np.random.default_rng(seed))
+        assert new_image.shape == (64, 96, 3)
+        assert new_label.shape == (64, 96)
+        inner = new_label != 255
+        # Interpolation blurs the image at the borders of the blocks alone.
+        same = new_image[..., 0][inner] == new_label[inner] * 20
+        assert same.mean() > 0.6
+
+
+def test_padding_is_never_a_class():
+    label = np.zeros((20, 20), np.uint8)
+    image = np.full((20, 20, 3), 200, np.uint8)
+    _, padded = Augmentation((64, 64), scale=(0.5, 0.5))(image, label, np.random.default_rng(0))
+    assert (padded == 0).sum() == 100
+    assert (padded == 255).sum() == 64 * 64 - 100
+
+
+def test_misspelt_and_mistyped_keys_are_named(tmp_path):
+    (tmp_path / 'train.yaml').write_text('learning_rat: 0.1\n')
+    with pytest.raises(ConfigError, match=r"train\.yaml: unknown key 'learning_rat'.*learning_rate"):
+        load_config(tmp_path / 'train.yaml', [])
+    with pytest.raises(ConfigError, match="batch_size: expected int, found 'many'"):
+        load_config(None, ['batch_size=many'])
+    with pytest.raises(ConfigError, match='expected key=value'):
+        load_config(None, ['batch_size'])
+    with pytest.raises(ConfigError, match="backbone: expected one of stdc1, stdc2, found 'stdc9'"):
+        load_config(None, ['backbone=stdc9'])
+    assert load_config(None, ['learning_rate=1']).learning_rate == 1.0
+
+
+def test_shipped_recipe_is_a_configuration():
+    from pathlib import Path
+
+    recipe = Path(__file__).parent.parent / 'config' / 'train' / 'camvid_stdc1.yaml'
+    assert load_config(recipe, ['steps=5']).steps == 5
+
+
+def test_every_part_of_the_loss_trains_its_head():
+    model = STDCSeg('stdc1', 11).train()
+    task = SegmentationTask(model, TrainConfig())
+    parts = task.losses(model.forward_train(torch.rand(2, 3, 64, 96)), torch.randint(0, 11, (2, 64, 96)))
+    assert parts.keys() == {'main', 'aux8', 'aux16', 'detail8'}
+    sum(parts.values()).backward()
+    # Every parameter, batch norms of the backbone included, gets a gradient.
+    assert not [name for name, p in model.named_parameters() if p.grad is None]
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_weights_survive_the_disk(tmp_path):
+    model = STDCSeg('stdc2', 11, detail_strides=(2, 8)).eval()
+    save_weights(model, tmp_path / 'w.safetensors', CAMVID, {'a': 'b'})
+    loaded, classes, provenance = load_weights(tmp_path / 'w.safetensors')
+    assert (loaded.backbone.name, classes, provenance) == ('stdc2', CAMVID, {'a': 'b'})
+    image = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(image), model(image), rtol=0.02, atol=0.02)
+    assert not (tmp_path / 'w.safetensors.part').exists()
+
+
+def test_what_is_no_weights_file_is_refused(tmp_path):
+    (tmp_path / 'w.safetensors').write_text('hello')
+    with pytest.raises(WeightsError, match=r'w\.safetensors: not a safetensors file'):
+        load_weights(tmp_path / 'w.safetensors')
+    with pytest.raises(FileNotFoundError, match=r'absent\.safetensors'):
+        load_weights(tmp_path / 'absent.safetensors')
+
+
+def test_a_short_training_learns_and_its_export_knows_it(dataset, tmp_path, capsys):
+    out = tmp_path / 'run'
+    settings = ['crop_height=96', 'crop_width=128', 'batch_size=4', 'steps=60', 'warmup_steps=5', 'val_every=30']
+    settings += ['ema_decay=0.9', 'workers=0', 'learning_rate=0.003', 'aux_stride=2']
+    overrides = [argument for setting in settings for argument in ('--set', setting)]
+    arguments = ['train', '--data', str(dataset), '--out', str(out), *overrides]
+    assert main(arguments) == 0
+    assert main(['export', str(out / 'weights.safetensors'), str(tmp_path / 'model.onnx')]) == 0
+
+    def miou(segmenter: Segmenter) -> float:
+        confusion = ConfusionMatrix(11)
+        for sample in SegmentationFolder(dataset, 'train', CAMVID):
+            confusion.update(segmenter(sample.image).mask, sample.label)
+        return confusion.miou()
+
+    untrained = tmp_path / 'untrained.safetensors'
+    save_weights(STDCSeg('stdc1', 11), untrained, CAMVID, {})
+    assert main(['export', str(untrained), str(tmp_path / 'untrained.onnx')]) == 0
+    before = miou(Segmenter.load(tmp_path / 'untrained.onnx'))
+    after = miou(Segmenter.load(tmp_path / 'model.onnx'))
+    assert before < 0.1
+    assert after > 0.25
+
+    provenance = Segmenter.load(tmp_path / 'model.onnx').info.provenance
+    assert 'on ' + dataset.name + '/val' in provenance['miou']
+    capsys.readouterr()
+    assert main(['evaluate', str(tmp_path / 'model.onnx'), '--data', str(dataset)]) == 0
+    evaluated = capsys.readouterr().out
+    measured = float(evaluated.split('mIoU')[1].split()[0])
+    assert measured == pytest.approx(100 * float(provenance['miou'].split()[0]), abs=1.0)
+
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert 'weights.safetensors exists' in capsys.readouterr().err
