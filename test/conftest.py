@@ -1,0 +1,22 @@
+"""What every test has; isolation of ROS 2 is in ros_helpers.py."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before the first import of a message: the message classes read it then. Wrong field types are errors, not garbage.
+os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='session')
+def camvid() -> Path:
+    """Folder of the CamVid images, which are not in the repository; the test is skipped where they are absent."""
+    folder = Path(os.environ.get('CAMVID_DIR', REPOSITORY.parent / 'shared' / 'data' / 'camvid'))
+    if not (folder / 'val' / 'images').is_dir():
+        pytest.skip(f'CamVid is not at {folder}; set CAMVID_DIR to where it is')
+    return folder

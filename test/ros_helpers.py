@@ -1,0 +1,231 @@
+"""A segmentation node as its own process, and a ROS 2 client to talk to it. Real rclpy, real Fast DDS.
+
+Import it before rclpy: it isolates this test run from every other ROS 2 system on the machine.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import stdc_ros
+
+CONFIG = Path(__file__).parent.parent / 'config'
+
+#: Seconds. Discovery takes 0.1 s or 3 s; a busy machine takes longer for everything.
+TIMEOUT = 30.0
+
+
+def ros_environment() -> dict[str, str]:
+    """Environment of this process and of those it starts: a domain of its own, this machine only, checked messages."""
+    # Ports of domains above 101 collide with those that Linux hands out.
+    values = {
+        'ROS_DOMAIN_ID': str(1 + os.getpid() % 101),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        'ROS_PYTHON_CHECK_FIELDS': '1',
+        'FASTRTPS_DEFAULT_PROFILES_FILE': str(CONFIG / 'fastdds.xml'),
+        'FASTDDS_DEFAULT_PROFILES_FILE': str(CONFIG / 'fastdds.xml'),
+    }
+    if os.environ.get('ROS_DISTRO') == 'humble':
+        values['ROS_LOCALHOST_ONLY'] = '1'  # the same in Humble; deprecated in later ones
+    if (Path(sys.prefix) / 'share' / 'ament_index').is_dir():  # ROS 2 from PyPI
+        known = [path for path in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if path]
+        values['AMENT_PREFIX_PATH'] = os.pathsep.join(dict.fromkeys([*known, sys.prefix]))
+    return values
+
+
+os.environ.update(ros_environment())
+
+import rclpy  # noqa: E402
+from builtin_interfaces.msg import Time  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from rcl_interfaces.msg import SetParametersResult  # noqa: E402
+from rcl_interfaces.srv import SetParameters  # noqa: E402
+from rclpy.context import Context  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from rclpy.subscription import Subscription  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+
+
+class NodeProcess:
+    """``segmentation_node`` as a process of its own; a context manager that ends it.
+
+    Args:
+        arguments: after ``--ros-args``, such as ``'-p', 'threads:=1'``.
+        namespace: such as ``'/left'``; keeps apart nodes that run at the same time.
+    """
+
+    def __init__(self, *arguments: str, namespace: str = ''):
+        self.namespace = namespace
+        self._log = tempfile.NamedTemporaryFile('r', suffix='.log')  # noqa: SIM115 (closed in __exit__)
+        # The same stdc_ros as in this process, wherever that was found.
+        path = os.pathsep.join([str(Path(stdc_ros.__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
+        command = [sys.executable, '-m', 'stdc_ros.segmentation_node']
+        self.process = subprocess.Popen(
+            [*command, '--ros-args', '-r', f'__ns:={namespace or "/"}', *arguments],
+            stdout=self._log.fileno(),
+            stderr=subprocess.STDOUT,
+            env={**os.environ, 'PYTHONPATH': path},
+        )
+
+    def __enter__(self) -> NodeProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+
+    @property
+    def output(self) -> str:
+        """All that the process has logged so far."""
+        return Path(self._log.name).read_text()
+
+    def wait_for_output(self, text: str) -> None:
+        """Wait until the process has logged the text; fail with its output if it ends or takes too long."""
+        deadline = time.monotonic() + TIMEOUT
+        while text not in self.output:
+            assert self.process.poll() is None, f'the node ended with status {self.process.returncode}:\n{self.output}'
+            assert time.monotonic() < deadline, f'{text!r} is not in the output of the node:\n{self.output}'
+            time.sleep(0.02)
+
+    def end(self, number: signal.Signals) -> int:
+        """Send a signal; returns the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(TIMEOUT)
+
+    def wait(self) -> int:
+        """Wait until the process ends by itself; returns the exit status."""
+        return self.process.wait(TIMEOUT)
+
+
+class Client:
+    """Publishes images on ``image``, listens to the outputs of ``segmentation`` and to ``/diagnostics``.
+
+    Args:
+        namespace: that of the segmentation node.
+        reliability: of the published images.
+        image: topic to publish on; by default the ``image`` beside the node.
+    """
+
+    def __init__(
+        self, namespace: str = '', reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE, image: str = ''
+    ):
+        self._segmentation = f'{namespace}/segmentation'
+        self._context = Context()
+        self._context.init()
+        self.node = Node('client', context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        camera = QoSProfile(depth=5, reliability=reliability)
+        self._camera = self.node.create_publisher(Image, image or f'{namespace}/image', camera)
+        self._listening: list[Subscription] = []
+        self.received: dict[str, list[Image]] = {}
+        self._diagnostics: dict[str, str] = {}
+        self._reports = 0
+        self._parameters = self.node.create_client(SetParameters, f'{self._segmentation}/set_parameters')
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._keep_diagnostics, 10)
+
+    def close(self) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def spin(self, seconds: float) -> None:
+        """Take what comes for some seconds."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def spin_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Take what comes until the condition holds; fail after TIMEOUT, saying what did not happen."""
+        deadline = time.monotonic() + TIMEOUT
+        while not condition():
+            assert time.monotonic() < deadline, f'{what}: not within {TIMEOUT} s'
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def listen(self, *outputs: str, camera: bool = True) -> None:
+        """Listen to these outputs and to no other; return when the node knows of it.
+
+        Args:
+            camera: wait until the node has subscribed to the camera, or for no output, until it has left it.
+        """
+        for subscription in self._listening:
+            self.node.destroy_subscription(subscription)
+        self._listening = []
+        if camera:
+            # Also between two sets of outputs: else its subscription for the first looks like one for the second.
+            self.spin_until(lambda: self._camera.get_subscription_count() == 0, 'the node leaves the camera')
+        for name in outputs:
+            self.received[name] = []
+            topic = f'{self._segmentation}/{name}'
+            self._listening.append(self.node.create_subscription(Image, topic, self.received[name].append, 50))
+        if camera and outputs:
+            self.spin_until(lambda: self._camera.get_subscription_count() == 1, 'the node subscribes to the camera')
+        if len(outputs) > 1:
+            # The subscription to the camera says only that the node knows of one listener.
+            self.wait_for_diagnostics('outputs', ', '.join(outputs))
+
+    def send(self, message: Image) -> None:
+        self._camera.publish(message)
+
+    @property
+    def camera_subscriptions(self) -> int:
+        return self._camera.get_subscription_count()
+
+    def segment(self, message: Image, output: str = 'mask') -> Image:
+        """Publish an image and wait for the output of its stamp."""
+        self.send(message)
+        return self.wait_for(output, message.header.stamp)
+
+    def wait_for(self, output: str, stamp: Time) -> Image:
+        """The message with this stamp on an output, waited for."""
+
+        def found() -> list[Image]:
+            return [message for message in self.received[output] if message.header.stamp == stamp]
+
+        self.spin_until(lambda: bool(found()), f'{output} of the image stamped {stamp.sec}.{stamp.nanosec:09d}')
+        return found()[0]
+
+    def set_parameter(self, name: str, value: object) -> SetParametersResult:
+        """Set a parameter of the node, as ``ros2 param set`` does."""
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        self.spin_until(self._parameters.service_is_ready, 'the parameter service of the node')
+        future = self._parameters.call_async(request)
+        self.spin_until(future.done, 'an answer of the parameter service')
+        return future.result().results[0]
+
+    def diagnostics(self) -> dict[str, str]:
+        """The values of the next report on /diagnostics, and its ``message`` and ``level``."""
+        # The one after next: the next may have been made before what the caller did last.
+        wanted = self._reports + 2
+        self.spin_until(lambda: self._reports >= wanted, 'a report on /diagnostics')
+        return self._diagnostics
+
+    def wait_for_diagnostics(self, key: str, value: str) -> None:
+        """Wait until /diagnostics reports this value."""
+        self.spin_until(lambda: self._diagnostics.get(key) == value, f'{key!r} is {value} on /diagnostics')
+
+    def _keep_diagnostics(self, report: DiagnosticArray) -> None:
+        status = report.status[0]
+        if f'/{status.name}' != f'{self._segmentation}: segmentation':
+            return
+        self._diagnostics = {value.key: value.value for value in status.values}
+        self._diagnostics.update(message=status.message, level=str(status.level[0]))
+        self._reports += 1

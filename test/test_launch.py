@@ -1,0 +1,149 @@
+"""The launch file and the files in config/."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from ros_helpers import Client
+from sensor_msgs.msg import Image
+
+import stdc_ros
+from stdc_ros.parameters import Parameters
+
+ROOT = Path(__file__).parent.parent
+LAUNCH_FILE = ROOT / 'launch' / 'segmentation.launch.py'
+TIMEOUT = 60.0
+
+# Not find_spec('launch'): without the package that finds our own folder of that name.
+needs_launch = pytest.mark.skipif(
+    find_spec('launch_ros') is None, reason='launch and launch_ros come with ROS 2 and are not on PyPI'
+)
+
+
+def test_the_parameter_file_holds_every_parameter_with_its_default():
+    content = yaml.safe_load((ROOT / 'config' / 'segmentation.yaml').read_text())
+    assert content == {'/**': {'ros__parameters': asdict(Parameters())}}
+
+
+def test_the_fast_dds_profile_carries_1080p_images():
+    root = ElementTree.parse(ROOT / 'config' / 'fastdds.xml').getroot()
+    texts = {element.tag.rpartition('}')[2]: (element.text or '').strip() for element in root.iter()}
+    assert int(texts['segment_size']) == 64 * 2**20
+    assert int(texts['maxMessageSize']) == 16 * 2**20
+    assert [element.text for element in root.iter() if element.tag.endswith('type')] == ['SHM', 'UDPv4']
+
+
+def test_the_launch_file_is_python_and_runs_no_code_of_others():
+    source = LAUNCH_FILE.read_text()
+    compile(source, str(LAUNCH_FILE), 'exec')
+    assert not any(word in source for word in ('eval(', 'exec(', 'subprocess', 'os.system', 'pip'))
+
+
+# What `ros2 launch` does, which comes with ROS 2 only.
+LAUNCHER = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+arguments = [argument.split(':=') for argument in sys.argv[2:]]
+file = IncludeLaunchDescription(PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments)
+service = LaunchService()
+service.include_launch_description(LaunchDescription([file]))
+sys.exit(service.run())
+"""
+
+
+@pytest.fixture
+def installed(tmp_path) -> dict[str, str]:
+    """Environment in which ``stdc_ros`` is an installed package with an executable ``segmentation_node``."""
+    (tmp_path / 'share/ament_index/resource_index/packages').mkdir(parents=True)
+    (tmp_path / 'share/ament_index/resource_index/packages/stdc_ros').touch()
+    executable = tmp_path / 'lib/stdc_ros/segmentation_node'
+    executable.parent.mkdir(parents=True)
+    executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m stdc_ros.segmentation_node "$@"\n')
+    executable.chmod(executable.stat().st_mode | stat.S_IXUSR)
+    environment = dict(os.environ)
+    for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+        environment.pop(name, None)
+    environment['AMENT_PREFIX_PATH'] = os.pathsep.join([str(tmp_path), environment.get('AMENT_PREFIX_PATH', '')])
+    environment['PYTHONPATH'] = os.pathsep.join(
+        [str(Path(stdc_ros.__file__).parent.parent), environment.get('PYTHONPATH', '')]
+    )
+    return environment
+
+
+@needs_launch
+def test_launching_starts_the_node_with_its_arguments(installed, tmp_path):
+    parameter_file = tmp_path / 'mine.yaml'
+    parameter_file.write_text('/**:\n  ros__parameters:\n    overlay_opacity: 0.0\n    threads: 1\n')
+    arguments = ['image:=/front/image_raw', 'namespace:=front', f'params_file:={parameter_file}']
+    with tempfile.NamedTemporaryFile('r', dir=tmp_path) as log:
+        process = subprocess.Popen(
+            [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), *arguments],
+            env=installed,
+            stdout=log.fileno(),
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            with Client('/front', image='/front/image_raw') as client:
+                client.listen('overlay')
+                image = Image(height=64, width=64, encoding='mono8', step=64)
+                image.data.frombytes(bytes(range(64)) * 64)
+                overlay = client.segment(image, 'overlay')
+                # The parameter file was read: at opacity 0 the overlay is the image.
+                assert np.frombuffer(overlay.data, np.uint8).reshape(64, 64, 3)[5, 7].tolist() == [7, 7, 7]
+                environ = child_environment(process.pid)
+                assert environ['FASTRTPS_DEFAULT_PROFILES_FILE'] == str(ROOT / 'config' / 'fastdds.xml')
+            process.send_signal(signal.SIGINT)
+            assert process.wait(TIMEOUT) == 0, log.read()
+            output = Path(log.name).read_text()
+            assert 'process has finished cleanly' in output
+            assert 'Traceback' not in output
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def child_environment(pid: int) -> dict[str, str]:
+    """Environment of the one child of a process (Linux)."""
+    (child,) = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    entries = Path(f'/proc/{child}/environ').read_bytes().decode().split('\0')
+    return dict(entry.split('=', 1) for entry in entries if entry)
+
+
+@needs_launch
+def test_the_arguments_are_described():
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+
+    description = get_launch_description_from_python_launch_file(str(LAUNCH_FILE))
+    arguments = {argument.name: argument for argument in description.get_launch_arguments()}
+    assert set(arguments) == {'image', 'model', 'params_file', 'namespace', 'use_sim_time'}
+    assert all(argument.description != 'no description given' for argument in arguments.values())
+
+
+@needs_launch
+def test_a_profile_of_the_users_own_is_kept(monkeypatch):
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+
+    def sets_profile() -> bool:
+        entities = get_launch_description_from_python_launch_file(str(LAUNCH_FILE)).entities
+        return any(type(entity).__name__ == 'SetEnvironmentVariable' for entity in entities)
+
+    monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', '/mine.xml')
+    monkeypatch.delenv('FASTDDS_DEFAULT_PROFILES_FILE', raising=False)
+    assert not sets_profile()
+    monkeypatch.delenv('FASTRTPS_DEFAULT_PROFILES_FILE')
+    assert sets_profile()

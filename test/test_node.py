@@ -1,0 +1,304 @@
+"""The node as its own process, on real rclpy and Fast DDS, with the model that is shipped."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rclpy.qos import ReliabilityPolicy
+from ros_helpers import Client, NodeProcess
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from stdc_core.inference import Segmenter
+from stdc_core.visualization import colorize, overlay
+from stdc_ros.images import image_to_bgr
+
+OUTPUTS = ('mask', 'confidence', 'color_mask', 'overlay')
+
+
+def scene(height: int = 96, width: int = 128, seed: int = 0) -> np.ndarray:
+    """A picture with sky, road and some blobs: more than one class, uint8 BGR."""
+    noise = np.random.default_rng(seed).integers(0, 60, (height // 8, width // 8, 3), np.uint8)
+    image = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+    image[: height // 2] += np.uint8(150)
+    cv2.rectangle(image, (width // 4, height // 4), (width // 2, height * 3 // 4), (40, 90, 70), -1)
+    return image
+
+
+_next_stamp = iter(range(1, 10**9))
+
+
+def message_of(array: np.ndarray, encoding: str = 'bgr8', padding: int = 0, frame_id: str = 'camera') -> Image:
+    """Message of an array, with a stamp that no other message has."""
+    rows = np.pad(array.reshape(array.shape[0], -1), ((0, 0), (0, padding)), constant_values=77)
+    header = Header(frame_id=frame_id)
+    header.stamp.sec, header.stamp.nanosec = 1_700_000_000, next(_next_stamp)
+    message = Image(
+        header=header, height=array.shape[0], width=array.shape[1], encoding=encoding, step=rows.shape[1]
+    )
+    message.data.frombytes(rows.tobytes())
+    return message
+
+
+def pixels(message: Image) -> np.ndarray:
+    """Array of a message that has no padding."""
+    channels = {'mono8': 1, 'bgr8': 3}[message.encoding]
+    assert message.step == message.width * channels
+    array = np.frombuffer(message.data, np.uint8)
+    return array.reshape((message.height, message.width) + ((3,) if channels == 3 else ()))
+
+
+@pytest.fixture(scope='module')
+def segmenter() -> Segmenter:
+    return Segmenter.load()
+
+
+@pytest.fixture(scope='module')
+def process():
+    with NodeProcess() as process:
+        process.wait_for_output('/image -> /segmentation/mask')
+        yield process
+
+
+@pytest.fixture(scope='module')
+def client(process):
+    with Client() as client:
+        yield client
+
+
+def test_without_subscribers_the_camera_is_not_even_subscribed_to(client):
+    client.diagnostics()  # node and client know of each other
+    assert client.camera_subscriptions == 0
+    client.listen('overlay')
+    client.segment(message_of(scene()), 'overlay')
+    assert client.diagnostics()['frames segmented'] == '1'
+    client.listen()  # nobody again: waits until the node has left the camera
+    for _ in range(5):
+        client.send(message_of(scene()))
+    report = client.diagnostics()
+    assert (report['frames received'], report['frames segmented']) == ('1', '1')
+
+
+def test_every_pixel_format_gives_the_mask_of_the_segmenter(client, segmenter):
+    client.listen('mask')
+    image = scene()
+    alpha = np.full((*image.shape[:2], 1), 9, np.uint8)
+    expected = segmenter(image).mask
+    assert len(np.unique(expected)) > 1
+    for encoding, array, padding in (
+        ('bgr8', image, 0),
+        ('bgr8', image, 13),
+        ('rgb8', image[..., ::-1], 0),
+        ('bgra8', np.dstack([image, alpha]), 0),
+        ('rgba8', np.dstack([image[..., ::-1], alpha]), 8),
+        ('bgr16', (image.astype(np.uint16) * 257).view(np.uint8), 0),
+    ):
+        message = message_of(np.ascontiguousarray(array), encoding, padding)
+        message.width = image.shape[1]
+        mask = client.segment(message)
+        assert mask.encoding == 'mono8'
+        np.testing.assert_array_equal(pixels(mask), expected, f'{encoding}, {padding} bytes of padding')
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    mask = client.segment(message_of(grey, 'mono8'))
+    np.testing.assert_array_equal(pixels(mask), segmenter(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)).mask)
+
+
+def test_the_four_outputs_are_what_the_libraries_compute(client, segmenter):
+    client.listen(*OUTPUTS)
+    image = scene(seed=1)
+    message = message_of(image)
+    client.send(message)
+    got = {name: client.wait_for(name, message.header.stamp) for name in OUTPUTS}
+    mask, confidence = segmenter(image, confidence=True)
+    classes = segmenter.info.classes
+    for name, encoding, expected in (
+        ('mask', 'mono8', mask),
+        ('confidence', 'mono8', confidence),
+        ('color_mask', 'bgr8', colorize(mask, classes)),
+        ('overlay', 'bgr8', overlay(image, mask, classes, 0.5)),
+    ):
+        assert got[name].encoding == encoding
+        assert got[name].header == message.header
+        np.testing.assert_array_equal(pixels(got[name]), expected, name)
+
+
+def test_stamps_frame_ids_and_sizes_are_those_of_the_images_in_their_order(client):
+    client.listen('mask')
+    sent = []
+    for index in range(12):
+        size = (64 + 8 * (index % 3), 96 + index)  # odd widths among them
+        message = message_of(scene(64, 96, seed=index) if index % 3 == 0 else scene(*size), frame_id=f'camera/{index}')
+        client.segment(message)
+        sent.append(message)
+    got = client.received['mask']
+    assert [mask.header for mask in got] == [message.header for message in sent]
+    assert [(mask.height, mask.width) for mask in got] == [(message.height, message.width) for message in sent]
+
+
+def test_bad_images_are_counted_and_named_and_the_node_goes_on(client, process):
+    client.listen('mask')
+    before = int(client.diagnostics()['bad images'])
+    changes = ({'step': 5}, {'encoding': 'nonsense'}, {'width': 0}, {'height': 2**32 - 1}, {'data': b'short'})
+    for number, change in enumerate(changes, start=1):
+        message = message_of(scene())
+        for name, value in change.items():
+            setattr(message, name, value)
+        client.send(message)
+        client.wait_for_diagnostics('bad images', str(before + number))
+        client.segment(message_of(scene()))
+    client.spin_until(lambda: 'image on /image is left out' in process.output, 'a warning that names the topic')
+    assert 'Traceback' not in process.output
+
+
+def test_under_overload_the_newest_frame_wins_and_every_frame_is_accounted_for(client):
+    client.listen('mask')
+    before = client.diagnostics()
+    messages = [message_of(scene(480, 640, seed=index)) for index in range(30)]
+    for message in messages:
+        client.send(message)
+        client.spin(0.005)
+    client.wait_for('mask', messages[-1].header.stamp)
+    after = client.diagnostics()
+    received, segmented, dropped = (
+        int(after[key]) - int(before[key]) for key in ('frames received', 'frames segmented', 'frames dropped')
+    )
+    assert segmented == len(client.received['mask']) < len(messages)
+    assert dropped > 0
+    assert received == segmented + dropped
+    stamps = [mask.header.stamp.nanosec for mask in client.received['mask']]
+    assert stamps == sorted(set(stamps))
+
+
+def test_overlay_opacity_is_set_at_run_time_within_its_range(client, segmenter):
+    client.listen('overlay')
+    image = scene(seed=2)
+    result = client.set_parameter('overlay_opacity', 0.0)
+    assert result.successful
+    np.testing.assert_array_equal(image_to_bgr(client.segment(message_of(image), 'overlay')), image)
+    for value, words in ((1.5, 'out of range'), ('much', 'DOUBLE')):
+        result = client.set_parameter('overlay_opacity', value)
+        assert not result.successful
+        assert words in result.reason
+    result = client.set_parameter('threads', 1)
+    assert not result.successful
+    assert 'threads' in result.reason
+    assert client.set_parameter('overlay_opacity', 1.0).successful
+    colors = colorize(segmenter(image).mask, segmenter.info.classes)
+    np.testing.assert_array_equal(image_to_bgr(client.segment(message_of(image), 'overlay')), colors)
+
+
+def test_diagnostics_tell_counts_latencies_and_the_model(client, segmenter):
+    client.listen('mask')
+    client.segment(message_of(scene()))
+    report = client.diagnostics()
+    assert report['model'] == segmenter.info.name
+    assert report['backend'] == segmenter.backend
+    assert float(report['inference p50 (ms)']) > 0
+    assert float(report['image to mask p95 (ms)']) >= float(report['inference p50 (ms)'])
+    # The stamps of these tests are years old: no latency can be told from them, and none is made up.
+    assert report['stamp to mask p50 (ms)'] == 'none yet'
+    message = message_of(scene())
+    message.header.stamp = client.node.get_clock().now().to_msg()
+    client.segment(message)
+    assert float(client.diagnostics()['stamp to mask p50 (ms)']) > 0
+
+
+def test_listeners_come_and_go_while_images_flow(client):
+    for output in OUTPUTS * 2:
+        client.listen(output)
+        client.segment(message_of(scene()), output)
+        client.send(message_of(scene()))  # at work or on its way when the listener has gone
+        client.listen()
+    client.listen('mask')
+    client.segment(message_of(scene()))
+
+
+def test_silence_is_explained(process, client):
+    client.listen('mask')
+    client.spin_until(lambda: 'no image on /image for' in process.output, 'a warning that no image comes')
+    assert '/client is there but silent' in process.output
+
+
+def test_the_process_has_no_torch_and_stays_small(process):
+    maps = Path(f'/proc/{process.process.pid}/maps')
+    if not maps.exists():
+        pytest.skip('/proc tells which libraries a process has loaded; this system has none')
+    assert 'onnxruntime' in maps.read_text()
+    assert 'torch' not in maps.read_text()
+
+
+def test_1080p_best_effort_images_come_through_with_the_profile(process):
+    with Client(reliability=ReliabilityPolicy.BEST_EFFORT) as client:
+        client.listen('mask')
+        image = scene(1080, 1920)
+        for _ in range(3):
+            mask = client.segment(message_of(image))
+            assert (mask.height, mask.width, mask.step) == (1080, 1920, 1920)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_node_cleanly_in_the_middle_of_work(number):
+    with NodeProcess('-p', 'threads:=1', namespace='/left') as process, Client('/left') as client:
+        client.listen('overlay')
+        client.segment(message_of(scene()), 'overlay')
+        for _ in range(3):
+            client.send(message_of(scene(480, 640)))
+            client.spin(0.02)
+        assert process.end(number) == 0
+        assert 'Traceback' not in process.output
+        assert 'terminate called' not in process.output
+
+
+def test_a_second_signal_does_not_disturb_the_first():
+    with NodeProcess(namespace='/left') as process:
+        process.wait_for_output('/left/image -> /left/segmentation/mask')
+        process.process.send_signal(signal.SIGINT)
+        process.process.send_signal(signal.SIGINT)
+        assert process.end(signal.SIGINT) == 0
+        assert 'Traceback' not in process.output
+
+
+def corrupt_model(folder: Path) -> Path:
+    path = folder / 'model.onnx'
+    path.write_bytes(b'no model at all')
+    return path
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['-p', 'model:=/nowhere/model.onnx'], ['/nowhere/model.onnx', 'no such']),
+        (['-p', 'model:={corrupt}'], ['model.onnx', 'not an ONNX model']),
+        (['-p', 'threads:=many'], ['threads', 'many', 'INTEGER']),
+        (['-p', 'overlay_opacity:=2.0'], ['overlay_opacity', '2.0', 'Max: 1.0']),
+        (['-p', 'image_reliability:=sometimes'], ['image_reliability', 'sometimes', 'best_effort, reliable']),
+        (['--params-file', '/nowhere/params.yaml'], ['/nowhere/params.yaml']),
+    ],
+)
+def test_a_start_that_must_fail_says_why_in_one_line(arguments, words, tmp_path):
+    arguments = [argument.format(corrupt=corrupt_model(tmp_path)) for argument in arguments]
+    with NodeProcess(*arguments, namespace='/left') as process:
+        assert process.wait() == 1
+        fatal = [line for line in process.output.splitlines() if '[FATAL]' in line]
+        assert len(fatal) == 1, process.output
+        assert all(word in fatal[0] for word in words), fatal
+        assert 'Traceback' not in process.output
+
+
+def test_a_misspelt_parameter_is_warned_of():
+    with NodeProcess('-p', 'overlay_opacty:=0.3', namespace='/left') as process:
+        process.wait_for_output('parameter overlay_opacty is given but does not exist: did you mean overlay_opacity?')
+
+
+def test_publishers_that_cannot_be_heard_are_named():
+    with (
+        NodeProcess('-p', 'image_reliability:=reliable', namespace='/left') as process,
+        Client('/left', ReliabilityPolicy.BEST_EFFORT) as client,
+    ):
+        client.listen('mask', camera=False)
+        client.spin_until(lambda: 'no image on /left/image' in process.output, 'a warning that no image comes')
+        assert '/client is best_effort, which image_reliability: reliable cannot receive' in process.output

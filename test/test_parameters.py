@@ -1,0 +1,87 @@
+"""The table of parameters, declared on a real node."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+import ros_helpers  # noqa: F401  (isolates this run; before rclpy)
+from rclpy.context import Context
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from stdc_ros import parameters
+from stdc_ros.parameters import Parameters
+
+
+@pytest.fixture
+def make_node():
+    """Makes nodes with parameter values given, as on the command line."""
+    context = Context()
+    context.init()
+    nodes = []
+
+    def make(**given: object) -> Node:
+        overrides = [Parameter(name, value=value) for name, value in given.items()]
+        nodes.append(Node('parameters', context=context, parameter_overrides=overrides))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    context.shutdown()
+
+
+def test_every_parameter_is_declared_with_description_and_limits(make_node):
+    node = make_node()
+    values = parameters.declare(node)
+    assert values == Parameters()
+    for entry in fields(Parameters):
+        descriptor = node.describe_parameter(entry.name)
+        assert node.get_parameter(entry.name).value == entry.default
+        assert len(descriptor.description) > 20
+        assert descriptor.read_only == (not entry.metadata['at_run_time'])
+        if not isinstance(entry.default, str):
+            limits = [*descriptor.integer_range, *descriptor.floating_point_range]
+            assert [(limit.from_value, limit.to_value) for limit in limits] == [entry.metadata['bounds']]
+    assert node.describe_parameter('image_reliability').additional_constraints == 'one of best_effort, reliable'
+
+
+def test_given_values_are_read_as_attributes(make_node):
+    values = parameters.declare(make_node(model='/my/model.onnx', threads=3, overlay_opacity=0.25))
+    assert (values.model, values.threads, values.overlay_opacity) == ('/my/model.onnx', 3, 0.25)
+    assert values.image_reliability == 'best_effort'
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'error', 'words'),
+    [
+        ('threads', 'two', InvalidParameterTypeException, 'threads.*two.*STRING.*INTEGER'),
+        ('threads', -1, InvalidParameterValueException, 'threads out of range.*Min: 0, Max: 256, value: -1'),
+        ('overlay_opacity', float('nan'), InvalidParameterValueException, 'overlay_opacity out of range'),
+        ('image_reliability', 'maybe', InvalidParameterValueException, "'maybe', expected one of best_effort"),
+        ('model', 5, InvalidParameterTypeException, 'model.*5.*INTEGER.*STRING'),
+    ],
+)
+def test_a_value_that_cannot_be_is_an_error_that_says_what_is_expected(make_node, name, value, error, words):
+    with pytest.raises(error, match=words):
+        parameters.declare(make_node(**{name: value}))
+
+
+def test_what_may_change_at_run_time_changes_the_attribute_and_nothing_else_does(make_node):
+    node = make_node()
+    values = parameters.declare(node)
+    assert node.set_parameters([Parameter('overlay_opacity', value=0.75)])[0].successful
+    assert values.overlay_opacity == 0.75
+    for name, value in (('overlay_opacity', 1.01), ('overlay_opacity', 'half'), ('threads', 2), ('model', 'other')):
+        assert not node.set_parameters([Parameter(name, value=value)])[0].successful, name
+    assert values == Parameters(overlay_opacity=0.75)
+
+
+def test_parameters_of_others_are_none_of_our_business(make_node):
+    node = make_node()
+    values = parameters.declare(node)
+    node.declare_parameter('theirs', 1)
+    assert node.set_parameters([Parameter('theirs', value=2)])[0].successful
+    assert values == Parameters()

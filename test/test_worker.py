@@ -1,0 +1,77 @@
+"""The newest frame wins."""
+
+from __future__ import annotations
+
+import threading
+
+from stdc_ros.worker import LatestFrameWorker
+
+TIMEOUT = 30.0
+
+
+class Gate:
+    """Work that stops at every frame until it is let through."""
+
+    def __init__(self):
+        self.started, self.go = threading.Semaphore(0), threading.Semaphore(0)
+        self.done: list[int] = []
+        self.failed: list[tuple[int, str]] = []
+        self.worker = LatestFrameWorker(self._process, lambda frame, error: self.failed.append((frame, str(error))))
+
+    def _process(self, frame: int) -> None:
+        self.started.release()
+        assert self.go.acquire(timeout=TIMEOUT)
+        if frame < 0:
+            raise ValueError('a negative frame')
+        self.done.append(frame)
+
+    def put_and_start(self, frame: int) -> None:
+        self.worker.put(frame)
+        assert self.started.acquire(timeout=TIMEOUT)
+
+
+def test_a_newer_frame_replaces_the_one_that_waits_and_is_counted():
+    gate = Gate()
+    gate.put_and_start(1)
+    for frame in (2, 3, 4):
+        gate.worker.put(frame)
+    assert gate.worker.dropped == 2
+    gate.go.release()
+    assert gate.started.acquire(timeout=TIMEOUT)
+    gate.go.release()
+    gate.put_and_start(5)
+    gate.go.release()
+    assert gate.worker.close(TIMEOUT)
+    assert gate.done == [1, 4, 5]
+    assert gate.worker.dropped == 2
+
+
+def test_a_frame_that_fails_is_reported_and_the_next_one_is_processed():
+    gate = Gate()
+    for frame in (-1, 2):
+        gate.put_and_start(frame)
+        gate.go.release()
+    assert gate.worker.close(TIMEOUT)
+    assert gate.failed == [(-1, 'a negative frame')]
+    assert gate.done == [2]
+
+
+def test_close_finishes_the_frame_in_hand_and_forgets_the_one_that_waits():
+    gate = Gate()
+    gate.put_and_start(1)
+    gate.worker.put(2)
+    gate.go.release()
+    # The worker may have begun frame 2 before close() is reached: let that one through as well.
+    gate.go.release()
+    assert gate.worker.close(TIMEOUT)
+    assert gate.done in ([1], [1, 2])
+    gate.worker.put(3)
+    assert gate.done[-1] != 3
+
+
+def test_close_says_that_work_hangs():
+    gate = Gate()
+    gate.put_and_start(1)
+    assert not gate.worker.close(0.01)
+    gate.go.release()
+    assert gate.worker.close(TIMEOUT)
