@@ -1,0 +1,117 @@
+"""Make a virtual environment, once: python3 .ci/environment.py FOLDER REQUIREMENTS...
+
+It is made anew when the requirement files, the interpreter or the ROS 2 environment are others than it was made for.
+Only the standard library is used: this runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+#: A sourced ROS 2 brings rclpy, messages and cv_bridge, all compiled against its own numpy.
+ROS = os.environ.get('ROS_DISTRO')
+
+#: Held even where versions are not pinned: setuptools and pytest for colcon, OpenCV for cv_bridge.
+LIMITS = ['opencv-python-headless<5', 'setuptools<80', 'pytest<9']
+
+
+def main(folder: Path, files: list[Path]) -> None:
+    """Make the environment unless it is there. Exits with one line if that cannot be done."""
+    if ROS:
+        files = [file for file in files if file.name != 'requirements-ros.txt']
+    wanted = hashlib.sha256(
+        '\n'.join([sys.version, str(ROS), *(file.read_text() for file in (Path(__file__), *files))]).encode()
+    ).hexdigest()
+    stamp = folder / 'made-for'
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    print(f'Setting up {folder.name} (once)', flush=True)
+    need_venv()
+    shutil.rmtree(folder, ignore_errors=True)
+    site = ['--system-site-packages'] if ROS else []
+    if subprocess.run([sys.executable, '-m', 'venv', *site, str(folder)]).returncode:
+        sys.exit(f'error: {sys.executable} -m venv {folder} failed, see above')
+    install(folder / 'bin' / 'python', requirements(files))
+    stamp.write_text(wanted)
+
+
+def need_venv() -> None:
+    """Debian's python3 comes without what `venv` needs: install it as root, else say how."""
+    try:
+        from ensurepip import version  # noqa: F401
+
+        return
+    except ImportError:
+        pass
+    package = f'python3.{sys.version_info.minor}-venv'
+    command = f'apt-get update && apt-get install -y {package}'
+    if os.geteuid() or not shutil.which('apt-get'):
+        sys.exit(f'error: `python3 -m venv` needs the package {package}:\n  sudo sh -c "{command}"')
+    print(f'  {command}', flush=True)
+    run = subprocess.run(['sh', '-c', f'({command}) 2>&1'], stdout=subprocess.PIPE, text=True)
+    if run.returncode:
+        sys.exit(f'{run.stdout[-3000:]}\nerror: {package} could not be installed')
+
+
+def requirements(files: list[Path]) -> list[str]:
+    """The lines of the files. Exact versions, except where those do not exist (Python 3.10) or ROS 2 has its own."""
+    lines = [line for file in files for line in file.read_text().splitlines() if line and not line.startswith('#')]
+    if not ROS and sys.version_info >= (3, 11):
+        return lines
+    # torch stays exact: a newer one would bring gigabytes of CUDA.
+    return [line if line.startswith(('torch==', 'ros-')) else re.sub('==[^;]*', '', line) for line in lines]
+
+
+def limits() -> list[str]:
+    """Constraints for every installation, among them the numpy that the sourced ROS 2 was compiled against."""
+    command = [sys.executable, '-c', 'import numpy; print(numpy.__version__)']
+    found = subprocess.run(command, capture_output=True, text=True).stdout.strip() if ROS else ''
+    return [*LIMITS, f'numpy=={found}'] if found else LIMITS
+
+
+def install(python: Path, lines: list[str]) -> None:
+    """Install with pip, showing how far it is."""
+    with tempfile.TemporaryDirectory() as folder:
+        wanted, held = Path(folder, 'requirements.txt'), Path(folder, 'constraints.txt')
+        wanted.write_text('\n'.join(lines))
+        held.write_text('\n'.join(limits()))
+        command = [str(python), '-m', 'pip', 'install', '--progress-bar', 'off', '-r', str(wanted), '-c', str(held)]
+        environment = {**os.environ, 'PIP_DISABLE_PIP_VERSION_CHECK': '1', 'PYTHONUNBUFFERED': '1'}
+        pip = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        said, count = [], 0
+        for line in pip.stdout:
+            said.append(line)
+            if line.startswith('Collecting '):
+                count += 1
+                show(min(count, len(lines)), len(lines), line.split()[1])
+            elif line.startswith('Installing collected packages'):
+                show(len(lines), len(lines), 'unpacking ...')
+    if pip.wait():
+        sys.exit(f'\n{"".join(said[-30:])}\nerror: pip could not install what {python.parent.parent.name} needs')
+    show(len(lines), len(lines), 'done', end=True)
+
+
+def show(done: int, total: int, what: str, end: bool = False) -> None:
+    """A progress bar on a terminal; elsewhere a line per tenth."""
+    if sys.stdout.isatty():
+        bar = '#' * (30 * done // total)
+        print(f'\r  installing [{bar:<30}] {done}/{total} {what[:40]:<40}', end='\n' if end else '', flush=True)
+    elif end or what.endswith('...') or done * 10 // total > (done - 1) * 10 // total:
+        print(f'  installing {done}/{total} {what}', flush=True)
+
+
+if __name__ == '__main__':
+    if len(sys.argv) < 3:
+        sys.exit('usage: python3 .ci/environment.py FOLDER REQUIREMENTS...')
+    main(Path(sys.argv[1]), [HERE / name for name in sys.argv[2:]])

@@ -1,0 +1,37 @@
+# make help: what there is. Everything below sets up what it needs, once, in .venv-demo or .venv-test.
+
+PYTHON ?= python3
+BAG ?=
+TOPIC ?=
+
+ENVIRONMENT = $(PYTHON) .ci/environment.py
+
+.PHONY: help demo test benchmark lint clean
+
+help:
+	@echo 'make demo                       a rendered drive through the real node; the result is in demo/'
+	@echo 'make demo BAG=my.mcap TOPIC=/x  the same with your own bag; TOPIC only if it has several cameras'
+	@echo 'make test                       colcon build, colcon test: every test'
+	@echo 'make benchmark                  speed against PyTorch, start-up time and memory, on this machine'
+	@echo 'make lint                       ruff'
+	@echo 'make clean                      remove builds, environments and demo/'
+
+demo:
+	@$(ENVIRONMENT) .venv-demo requirements-demo.txt requirements-ros.txt
+	@.venv-demo/bin/python -m stdc_ros.demo $(if $(BAG),--bag '$(BAG)') $(if $(TOPIC),--topic '$(TOPIC)')
+
+test:
+	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
+	@PATH="$$PWD/.venv-test/bin:$$PATH" bash .ci/test
+
+benchmark:
+	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
+	@PYTHONPATH=. .venv-test/bin/python -m stdc_core.cli benchmark
+	@PYTHONPATH=. .venv-test/bin/python benchmarks/node.py
+
+lint:
+	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
+	@.venv-test/bin/ruff check .
+
+clean:
+	rm -rf build install log demo .venv-demo .venv-test .pytest_cache .ruff_cache

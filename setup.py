@@ -1,0 +1,61 @@
+"""Build script of the ament_python package; `pip install .` uses it as well."""
+
+from __future__ import annotations
+
+from glob import glob
+from xml.etree import ElementTree
+
+from setuptools import find_packages, setup
+
+NAME = 'stdc_ros'
+MANIFEST = ElementTree.parse('package.xml').getroot()
+
+setup(
+    name=NAME,
+    version=MANIFEST.findtext('version'),
+    description=' '.join(MANIFEST.findtext('description').split()),
+    maintainer=MANIFEST.findtext('maintainer'),
+    maintainer_email=MANIFEST.find('maintainer').get('email'),
+    license=MANIFEST.findtext('license'),
+    python_requires='>=3.10',
+    packages=find_packages(include=['stdc_core', 'stdc_core.*', 'stdc_ros', 'stdc_ros.*']),
+    package_data={'stdc_core': ['weights/*']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+        (f'share/{NAME}', ['package.xml']),
+        (f'share/{NAME}/launch', glob('launch/*.launch.py')),
+        (f'share/{NAME}/config', glob('config/*.yaml') + glob('config/*.xml')),
+        (f'share/{NAME}/config/train', glob('config/train/*.yaml')),
+    ],
+    zip_safe=False,
+    install_requires=[
+        'setuptools',
+        'numpy>=1.21',
+        # Headless: the same cv2 without windows, which nothing here opens; opencv-python needs libGL from the system.
+        # Below 5, where type numbers changed and cv_bridge breaks.
+        'opencv-python-headless>=4.5,<5',
+        'onnx>=1.14',
+        'onnxruntime>=1.16',
+        'pyyaml',
+        'tqdm',
+        'rosbags>=0.10',
+        'rosbags-image>=0.10',
+    ],
+    extras_require={
+        # ROS 2 Jazzy from PyPI, for machines where no ROS 2 is installed.
+        'ros': ['ros-rclpy[fastrtps]==7.1.6', 'ros-sensor-msgs==5.3.6', 'ros-diagnostic-msgs==5.3.6'],
+        'train': ['torch>=2.2', 'lightning>=2.6', 'safetensors'],
+        'tensorrt': ['tensorrt>=10', 'cuda-bindings>=12.6'],
+        # colcon finds out from this extra that pytest runs the tests; without it, it runs none and reports success.
+        'test': ['pytest>=7.4,<9'],
+    },
+    entry_points={
+        'console_scripts': [
+            'segmentation_node = stdc_ros.segmentation_node:main',
+            'segment_bag = stdc_ros.segment_bag:main',
+            'play_bag = stdc_ros.play_bag:main',
+            'stdc_demo = stdc_ros.demo:main',
+            'stdc = stdc_core.cli:main',
+        ],
+    },
+)
