@@ -1,0 +1,230 @@
+"""Images out of bags, and bags of images: rosbag1, rosbag2 (sqlite3 and MCAP), without ROS."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from stdc_ros.cut_bags import CutBag, CutBagError, open_cut_bag
+from stdc_ros.images import compressed_to_bgr, image_to_bgr
+
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+_CONVERT = {IMAGE: image_to_bgr, COMPRESSED_IMAGE: compressed_to_bgr}
+
+#: What is written, and what is read where a bag does not define its messages (rosbag2 before Iron).
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+
+
+class BagError(ValueError):
+    """A bag that cannot be used; the message names the file or topic, what was found and what was expected."""
+
+
+class Topic(NamedTuple):
+    """A topic of a bag: the type of its messages and how many there are."""
+
+    type: str
+    count: int
+
+
+class BagMessage(NamedTuple):
+    """A message of a bag. ``time`` is when it was recorded, in nanoseconds; ``type`` such as :data:`IMAGE`."""
+
+    topic: str
+    time: int
+    message: Any
+    type: str
+
+    def bgr(self) -> np.ndarray:
+        """The picture of an image message, uint8 ``[H, W, 3]`` BGR.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        return _CONVERT[self.type](self.message)
+
+
+class Bag:
+    """A bag, open for reading; a context manager.
+
+    Args:
+        path: ``.bag``, ``.mcap`` or ``.db3`` file, or the folder of a rosbag2.
+
+    Attributes:
+        topics: by name, all of them.
+        cut: why reading ends early, if the bag was cut off (its recorder was killed, the disk was full); else ''.
+
+    Raises:
+        BagError: no such file, not a bag, or nothing can be read from it.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.cut = ''
+        self._stack = ExitStack()
+        self._reader: AnyReader | CutBag = self._open()
+        self.topics = {
+            name: Topic(info.msgtype or 'of several types', info.msgcount)
+            for name, info in sorted(self._reader.topics.items())
+        }
+
+    def _open(self) -> AnyReader | CutBag:
+        files = _files(self.path)
+        try:
+            return self._stack.enter_context(AnyReader(files, default_typestore=TYPES))
+        except Exception as error:  # rosbags' readers raise all kinds of errors on damaged files
+            problem = ' '.join(str(error).split()) or type(error).__name__
+        try:
+            reader = open_cut_bag(self.path, files)
+        except CutBagError as error:
+            raise BagError(f'{self.path}: cannot be read as a bag: {problem} {error}'.strip()) from error
+        self.cut = problem
+        return reader
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def image_topics(self) -> dict[str, Topic]:
+        """Those of raw and of compressed images."""
+        return {name: topic for name, topic in self.topics.items() if topic.type in _CONVERT}
+
+    def choose(self, wanted: Collection[str] = (), every: bool = False) -> list[str]:
+        """The image topics to work on.
+
+        Args:
+            wanted: by name. If there are none, the bag must have one image topic.
+            every: all that the bag has.
+
+        Raises:
+            BagError: no such topic, not one of images, none at all, or several to choose from.
+        """
+        held = self.image_topics
+        listed = ', '.join(f'{name} ({topic.type.split("/")[-1]}, {topic.count})' for name, topic in held.items())
+        if not held:
+            found = ', '.join(f'{name} ({topic.type})' for name, topic in self.topics.items()) or 'nothing'
+            raise BagError(f'{self.path}: no topic with images; the bag holds {found}')
+        for name in wanted:
+            if name not in self.topics:
+                raise BagError(f'{self.path}: no topic {name}; its image topics are {listed}')
+            if name not in held:
+                found = self.topics[name].type
+                raise BagError(f'{self.path}: {name} holds {found}, expected images; its image topics are {listed}')
+        if wanted:
+            return list(dict.fromkeys(wanted))
+        if every or len(held) == 1:
+            return list(held)
+        raise BagError(f'{self.path}: several image topics, choose with --topic or --all: {listed}')
+
+    def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
+        """Messages of these topics in the order of their times, one at a time.
+
+        If the bag turns out to be cut off, it ends there, and ``cut`` says so.
+        """
+        connections = [connection for connection in self._reader.connections if connection.topic in topics]
+        try:
+            for connection, time, data in self._reader.messages(connections):
+                message = self._reader.deserialize(data, connection.msgtype)
+                yield BagMessage(connection.topic, time, message, connection.msgtype)
+        except (AnyReaderError, CutBagError) as error:
+            self.cut = str(error)
+        except Exception as error:  # see _open
+            if not type(error).__module__.startswith(('rosbags', 'apsw', 'lz4', 'backports', 'compression')):
+                raise
+            self.cut = str(error)
+
+
+def _files(path: Path) -> list[Path]:
+    """What to hand to the reader: the path, or the files of a folder whose recorder could not write metadata.yaml."""
+    if not path.exists():
+        raise BagError(f'{path}: no such bag')
+    if not path.is_dir():
+        if path.suffix not in ('.bag', '.mcap', '.db3'):
+            raise BagError(f'{path}: expected a .bag, .mcap or .db3 file or the folder of a rosbag2')
+        return [path]
+    if (path / 'metadata.yaml').is_file():
+        return [path]
+    files = sorted([*path.glob('*.mcap'), *path.glob('*.db3')])
+    if not files:
+        raise BagError(f'{path}: not the folder of a rosbag2: neither metadata.yaml nor .mcap or .db3 files in it')
+    return files
+
+
+class BagWriter:
+    """Writes messages to a rosbag2 in MCAP, compressed with zstd; made by :func:`write_bag`."""
+
+    def __init__(self, writer: Writer):
+        self._writer = writer
+        self._connections: dict[str, Any] = {}
+
+    def add_topic(self, topic: str, type_name: str) -> None:
+        """Topics appear in the bag in the order in which they are added."""
+        self._connections[topic] = self._writer.add_connection(topic, type_name, typestore=TYPES)
+
+    def write(self, topic: str, time: int, message: Any) -> None:
+        """Write a message of :data:`TYPES`; ``time`` in nanoseconds."""
+        self.write_cdr(topic, time, TYPES.serialize_cdr(message, message.__msgtype__))
+
+    def write_cdr(self, topic: str, time: int, data: bytes | memoryview) -> None:
+        """Write a message that is serialised already."""
+        self._writer.write(self._connections[topic], time, data)
+
+
+@contextmanager
+def write_bag(path: str | Path, overwrite: bool = False) -> Iterator[BagWriter]:
+    """A new bag at ``path``: one MCAP file if the name ends in ``.mcap``, else the folder of a rosbag2.
+
+    It appears there when the block ends without an exception, and then complete; otherwise nothing appears. The same
+    messages make the same bytes.
+
+    Args:
+        overwrite: a bag that is there already is replaced, at the end.
+
+    Raises:
+        BagError: there is something already, or the folder for it is missing or not writable.
+    """
+    path = Path(path)
+    check_target(path, overwrite)
+    try:
+        hidden = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', suffix='.partial', dir=path.parent))
+    except OSError as error:
+        raise BagError(f'{path}: cannot be written: {error.strerror}') from error
+    try:
+        # The writer names the file after the folder, and the file holds its name.
+        writer = Writer(hidden / 'bag', version=8, storage_plugin=StoragePlugin.MCAP)
+        writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        with writer:
+            yield BagWriter(writer)
+        if path.is_dir():
+            shutil.rmtree(path)
+        made = hidden / 'bag'
+        (made / 'bag.mcap' if path.suffix == '.mcap' else made).replace(path)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Is there room for a bag at this path?
+
+    Raises:
+        BagError: something is there, and it is not to be replaced, or it is not a bag.
+    """
+    if not path.exists():
+        return
+    if not overwrite:
+        raise BagError(f'{path}: exists already; --overwrite replaces it')
+    is_bag = (path / 'metadata.yaml').is_file() if path.suffix != '.mcap' else path.is_file()
+    if not is_bag:
+        raise BagError(f'{path}: exists already and is not a bag, so it is not overwritten')

@@ -1,0 +1,73 @@
+"""Bags of every kind for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import Writer as Writer2
+from rosbags.typesys import Stores, get_typestore
+
+from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE
+
+#: What a test asks for, and the name of the bag that it gets.
+KINDS = {'rosbag1': 'drive.bag', 'sqlite3': 'drive', 'mcap folder': 'drive', 'mcap': 'drive.mcap'}
+CAMERA = '/camera/image_raw'
+PERIOD = 66_666_667
+BEGIN = 1_600_000_000_123_456_789
+
+
+def picture(index: int, height: int = 40, width: int = 64) -> np.ndarray:
+    """A picture that no other index has: uint8 ``[H, W, 3]`` BGR."""
+    image = np.random.default_rng(index).integers(0, 60, (height, width, 3), np.uint8)
+    cv2.rectangle(image, (index % 40, 8), (index % 40 + 20, 30), (40, 200 - index, 3 * index), -1)
+    return image
+
+
+def stamp(index: int) -> int:
+    """Header stamp in nanoseconds; a bag is recorded 5 ms later."""
+    return BEGIN + index * PERIOD
+
+
+def make_bag(folder: Path, kind: str, topics: dict[str, str] | None = None, frames: int = 6) -> Path:
+    """A bag with pictures 0, 1, ... on every topic.
+
+    Args:
+        topics: type by name; default: one camera.
+    """
+    topics = topics or {CAMERA: IMAGE}
+    path = folder / KINDS[kind]
+    types = get_typestore(Stores.ROS1_NOETIC if kind == 'rosbag1' else Stores.ROS2_JAZZY)
+    target = folder / 'made' if kind == 'mcap' else path
+    if kind == 'rosbag1':
+        writer = Writer1(target)
+    else:
+        storage = StoragePlugin.SQLITE3 if kind == 'sqlite3' else StoragePlugin.MCAP
+        writer = Writer2(target, version=8, storage_plugin=storage)
+    serialize = types.serialize_ros1 if kind == 'rosbag1' else types.serialize_cdr
+    with writer:
+        connections = {name: writer.add_connection(name, of, typestore=types) for name, of in topics.items()}
+        for index in range(frames):
+            for name, of in topics.items():
+                data = serialize(_message(types, of, index), of)
+                writer.write(connections[name], stamp(index) + 5_000_000, data)
+    if kind == 'mcap':
+        (target / 'made.mcap').rename(path)
+    return path
+
+
+def _message(types, of: str, index: int):
+    seconds, nanoseconds = divmod(stamp(index), 10**9)
+    time = types.types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds)
+    counter = {'seq': index} if 'seq' in types.types['std_msgs/msg/Header'].__dataclass_fields__ else {}
+    header = types.types['std_msgs/msg/Header'](stamp=time, frame_id='front', **counter)
+    image = picture(index)
+    if of == IMAGE:
+        height, width = image.shape[:2]
+        return types.types[of](header, height, width, 'bgr8', 0, 3 * width, image.reshape(-1))
+    if of == COMPRESSED_IMAGE:
+        return types.types[of](header, 'png', cv2.imencode('.png', image)[1].reshape(-1))
+    return types.types[of](data=f'number {index}')

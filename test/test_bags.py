@@ -1,0 +1,124 @@
+"""Reading bags of every kind, whole and cut off, and writing them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from bag_helpers import CAMERA, KINDS, make_bag, picture, stamp
+
+from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, Bag, BagError, write_bag
+
+TEXT = 'std_msgs/msg/String'
+
+
+@pytest.mark.parametrize('of', [IMAGE, COMPRESSED_IMAGE])
+@pytest.mark.parametrize('kind', KINDS)
+def test_images_of_every_kind_of_bag(tmp_path, kind, of):
+    with Bag(make_bag(tmp_path, kind, {CAMERA: of, '/chatter': TEXT})) as bag:
+        assert bag.choose() == [CAMERA]
+        assert bag.image_topics[CAMERA] == (of, 6)
+        messages = list(bag.messages([CAMERA]))
+    assert bag.cut == ''
+    assert [message.time for message in messages] == [stamp(i) + 5_000_000 for i in range(6)]
+    for i, message in enumerate(messages):
+        header = message.message.header
+        assert (header.stamp.sec, header.stamp.nanosec, header.frame_id) == (*divmod(stamp(i), 10**9), 'front')
+        np.testing.assert_array_equal(message.bgr(), picture(i))
+
+
+def test_cameras_come_in_the_order_of_time(tmp_path):
+    with Bag(make_bag(tmp_path, 'mcap', {'/right/image': IMAGE, '/left/image': IMAGE})) as bag:
+        messages = list(bag.messages(bag.choose(every=True)))
+    times = [message.time for message in messages]
+    assert len(times) == 12 and times == sorted(times)
+
+
+@pytest.mark.parametrize(
+    'topics, wanted, message',
+    [
+        ({'/a': IMAGE, '/b': IMAGE}, [], r'several image topics, choose .* /a \(Image, 6\), /b \(Image, 6\)'),
+        ({'/a': IMAGE}, ['/c'], r'no topic /c; its image topics are /a \(Image, 6\)'),
+        ({'/a': IMAGE, '/t': TEXT}, ['/t'], r'/t holds std_msgs/msg/String, expected images; .* /a'),
+        ({'/t': TEXT}, [], r'no topic with images; the bag holds /t \(std_msgs/msg/String\)'),
+    ],
+)
+def test_topic_that_cannot_be_meant(tmp_path, topics, wanted, message):
+    with Bag(make_bag(tmp_path, 'mcap', topics)) as bag, pytest.raises(BagError, match=message):
+        bag.choose(wanted)
+
+
+@pytest.mark.parametrize(
+    'name, content, message',
+    [
+        ('absent.mcap', None, 'no such bag'),
+        ('text.mcap', b'hello', 'cannot be read as a bag'),
+        ('empty.mcap', b'', 'seems to be empty'),
+        ('text.db3', b'hello' * 100, 'cannot be read as a bag'),
+        ('text.bag', b'hello', 'cannot be read as a bag'),
+        ('image.png', b'hello', 'expected a .bag, .mcap or .db3 file'),
+    ],
+)
+def test_not_a_bag(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(BagError, match=message) as error:
+        Bag(tmp_path / name)
+    assert str(tmp_path / name) in str(error.value)
+
+
+def test_not_a_folder_of_a_bag(tmp_path):
+    with pytest.raises(BagError, match='neither metadata.yaml'):
+        Bag(tmp_path)
+
+
+def storage(path):
+    """The file with the messages."""
+    return next(file for file in path.iterdir() if file.name != 'metadata.yaml') if path.is_dir() else path
+
+
+@pytest.mark.parametrize('share', [0.4, 0.7, 0.98])
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_bag_that_is_cut_off_is_read_up_to_there(tmp_path, kind, share):
+    path = make_bag(tmp_path, kind, frames=300)
+    data = storage(path).read_bytes()
+    storage(path).write_bytes(data[: int(share * len(data))])
+    with Bag(path) as bag:
+        messages = list(bag.messages(bag.choose()))
+        assert bag.cut
+    assert [message.time for message in messages] == [stamp(i) + 5_000_000 for i in range(len(messages))]
+    assert abs(len(messages) / 300 - share) < 0.1
+    np.testing.assert_array_equal(messages[-1].bgr(), picture(len(messages) - 1))
+
+
+@pytest.mark.parametrize('kind', ['sqlite3', 'mcap folder'])
+def test_folder_whose_recorder_was_killed(tmp_path, kind):
+    path = make_bag(tmp_path, kind)
+    (path / 'metadata.yaml').unlink()
+    with Bag(path) as bag:
+        assert len(list(bag.messages(bag.choose()))) == 6
+
+
+def test_every_length_of_a_cut_file_is_read_or_refused(tmp_path):
+    path = make_bag(tmp_path, 'mcap', frames=3)
+    data = path.read_bytes()
+    for length in range(0, len(data), 997):
+        path.write_bytes(data[:length])
+        try:
+            with Bag(path) as bag:
+                assert 0 < len(list(bag.messages(bag.choose()))) <= 3
+        except BagError as error:
+            assert str(path) in str(error)
+
+
+def test_nothing_appears_when_writing_fails(tmp_path):
+    with pytest.raises(RuntimeError), write_bag(tmp_path / 'out.mcap') as bag:
+        bag.add_topic('/t', TEXT)
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_bags_are_overwritten(tmp_path):
+    (tmp_path / 'notes').mkdir()
+    with pytest.raises(BagError, match='exists already and is not a bag'), write_bag(tmp_path / 'notes', True):
+        pass
+    assert (tmp_path / 'notes').is_dir()

@@ -1,0 +1,113 @@
+"""The package as colcon, ROS 2 and pip see it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from conftest import REPOSITORY
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory) -> Path:
+    """Prefix of an installation as colcon makes it."""
+    prefix, build = tmp_path_factory.mktemp('install'), tmp_path_factory.mktemp('build')
+    command = ['setup.py', '-q', 'egg_info', '--egg-base', str(build), 'build', '--build-base', str(build)]
+    command += ['install', '--prefix', str(prefix), '--record', str(build / 'record')]
+    command += ['--single-version-externally-managed']
+    result = subprocess.run([sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return prefix
+
+
+@pytest.fixture(scope='module')
+def metadata(installed) -> str:
+    return next(installed.glob('**/*.egg-info/PKG-INFO')).read_text()
+
+
+def entry_points(installed: Path) -> list[EntryPoint]:
+    text = next(installed.glob('**/*.egg-info/entry_points.txt')).read_text()
+    pairs = re.findall(r'^(\w+) = (.+)$', text, re.MULTILINE)
+    return [EntryPoint(name, value, 'console_scripts') for name, value in pairs]
+
+
+def test_colcon_takes_it_for_a_ros_package():
+    # An invalid package.xml makes it `python` without a word, and ROS 2 does not find it then.
+    pytest.importorskip('colcon_core')
+    environment = {**os.environ, 'COLCON_LOG_PATH': os.devnull}
+    command = [sys.executable, '-m', 'colcon', 'list', '--base-paths', str(REPOSITORY)]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert '(ros.ament_python)' in result.stdout, result.stdout + result.stderr
+
+
+def test_name_version_and_license_are_those_of_the_manifest(metadata):
+    manifest = ElementTree.parse(REPOSITORY / 'package.xml').getroot()
+    assert manifest.get('format') == '3'
+    assert re.search(r'^Name: (.+)$', metadata, re.MULTILINE).group(1).replace('-', '_') == manifest.findtext('name')
+    assert f'\nVersion: {manifest.findtext("version")}\n' in metadata
+    assert manifest.findtext('license') == 'Apache-2.0'
+    assert 'Version 2.0, January 2004' in (REPOSITORY / 'LICENSE').read_text()
+
+
+def test_extras(metadata):
+    extras = set(re.findall(r'^Provides-Extra: (.+)$', metadata, re.MULTILINE))
+    assert extras == {'ros', 'train', 'tensorrt', 'test'}
+    # Without this colcon runs no test and reports success.
+    assert re.search(r'^Requires-Dist: pytest.*extra == .test.', metadata, re.MULTILINE)
+    base = [line for line in metadata.splitlines() if line.startswith('Requires-Dist') and 'extra' not in line]
+    assert base and not any('torch' in line for line in base)
+
+
+def test_commands_are_where_ros2_run_looks_and_can_be_imported(installed):
+    found = {entry.name: entry for entry in entry_points(installed)}
+    assert set(found) == {'segmentation_node', 'segment_bag', 'play_bag', 'stdc_demo', 'stdc'}
+    for name, entry in found.items():
+        assert os.access(installed / 'lib' / 'stdc_ros' / name, os.X_OK)
+        assert callable(getattr(importlib.import_module(entry.module), entry.attr))
+
+
+def test_all_files_are_installed(installed):
+    share = installed / 'share'
+    assert (share / 'ament_index' / 'resource_index' / 'packages' / 'stdc_ros').is_file()
+    assert (share / 'stdc_ros' / 'package.xml').is_file()
+    for folder in ('launch', 'config'):
+        source = [path for path in (REPOSITORY / folder).rglob('*.*') if path.suffix in ('.py', '.yaml', '.xml')]
+        assert source
+        for path in source:
+            assert (share / 'stdc_ros' / path.relative_to(REPOSITORY)).is_file()
+    packages = next(installed.glob('lib/python*/site-packages'))
+    for library in ('stdc_core', 'stdc_ros'):
+        for path in (REPOSITORY / library).rglob('*.py'):
+            assert (packages / path.relative_to(REPOSITORY)).is_file()
+    for path in (REPOSITORY / 'stdc_core' / 'weights').iterdir():
+        assert (packages / path.relative_to(REPOSITORY)).is_file()
+
+
+def test_the_installed_package_works_alone(installed):
+    """Commands of an installation that is the only copy there is: they find model, config and code."""
+    packages = next(installed.glob('lib/python*/site-packages'))
+    code = (
+        'from stdc_core.inference import Segmenter; import stdc_ros.demo as demo; '
+        'print(Segmenter.load().info.name, demo.__file__, demo.fast_dds_profile())'
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(packages), 'AMENT_PREFIX_PATH': str(installed)}
+    result = subprocess.run(
+        [sys.executable, '-c', code], cwd=installed, capture_output=True, text=True, env=environment
+    )
+    assert result.returncode == 0, result.stderr
+    name, module, profile = result.stdout.split()
+    assert name and module.startswith(str(installed)) and profile.startswith(str(installed / 'share'))
+
+
+@pytest.mark.parametrize('name', ['demo', 'ros'])
+def test_the_demo_needs_no_torch(name):
+    lines = (REPOSITORY / '.ci' / f'requirements-{name}.txt').read_text().splitlines()
+    assert all('==' in line for line in lines if not line.startswith('#'))
+    assert not any('torch' in line for line in lines if not line.startswith('#'))

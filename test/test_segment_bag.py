@@ -1,0 +1,166 @@
+"""segment_bag: every frame, at its time, the same bytes each time, and never half a bag."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bag_helpers import CAMERA, KINDS, make_bag, picture, stamp
+from rosbags.highlevel import AnyReader
+
+from stdc_core.inference import Segmenter
+from stdc_core.visualization import colorize, overlay
+from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, Bag
+from stdc_ros.images import image_to_bgr
+from stdc_ros.segment_bag import main, output_prefixes
+
+
+@pytest.fixture(scope='module')
+def segmenter() -> Segmenter:
+    return Segmenter.load()
+
+
+def read(path: Path) -> dict[str, list]:
+    """Time and message of everything in a bag, by topic, read by rosbags alone."""
+    found: dict[str, list] = {}
+    with AnyReader([path]) as reader:
+        for connection, moment, data in reader.messages():
+            found.setdefault(connection.topic, []).append((moment, reader.deserialize(data, connection.msgtype)))
+    return found
+
+
+@pytest.mark.parametrize('output', ['out.mcap', 'out'])
+@pytest.mark.parametrize('of', [IMAGE, COMPRESSED_IMAGE])
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_frame_is_segmented_at_its_time(tmp_path, segmenter, kind, of, output):
+    source = make_bag(tmp_path, kind, {CAMERA: of})
+    outputs = ['mask', 'confidence', 'color_mask', 'overlay']
+    assert main([str(source), str(tmp_path / output), '--outputs', *outputs]) == 0
+    found = read(tmp_path / output)
+    assert sorted(found) == sorted(f'/camera/segmentation/{name}' for name in outputs)
+    for i in range(6):
+        mask, confidence = segmenter(picture(i), confidence=True)
+        classes = segmenter.info.classes
+        expected = {
+            'mask': mask,
+            'confidence': confidence,
+            'color_mask': colorize(mask, classes),
+            'overlay': overlay(picture(i), mask, classes),
+        }
+        for name in outputs:
+            moment, message = found[f'/camera/segmentation/{name}'][i]
+            assert moment == stamp(i) + 5_000_000
+            header = message.header
+            assert (header.stamp.sec, header.stamp.nanosec, header.frame_id) == (*divmod(stamp(i), 10**9), 'front')
+            array = expected[name]
+            assert message.encoding == ('mono8' if array.ndim == 2 else 'bgr8')
+            assert message.step == array.strides[0]
+            np.testing.assert_array_equal(message.data, array.reshape(-1))
+            assert image_to_bgr(message).shape == picture(i).shape
+
+
+def test_the_same_bytes_every_time(tmp_path):
+    source = make_bag(tmp_path, 'mcap')
+    for name in ('a.mcap', 'b.mcap', 'c', 'd'):
+        assert main([str(source), str(tmp_path / name)]) == 0
+    assert (tmp_path / 'a.mcap').read_bytes() == (tmp_path / 'b.mcap').read_bytes()
+    files = sorted(path.name for path in (tmp_path / 'c').iterdir())
+    assert files == ['bag.mcap', 'metadata.yaml']
+    for name in files:
+        assert (tmp_path / 'c' / name).read_bytes() == (tmp_path / 'd' / name).read_bytes()
+
+
+def test_several_cameras(tmp_path, capsys):
+    source = make_bag(tmp_path, 'mcap', {'/left/image': IMAGE, '/right/image': IMAGE})
+    out = tmp_path / 'out.mcap'
+    assert main([str(source), str(out)]) == 1
+    assert 'several image topics' in capsys.readouterr().err
+    assert main([str(source), str(out), '--all', '--outputs', 'mask']) == 0
+    assert {name: len(of) for name, of in read(out).items()} == {
+        '/left/segmentation/mask': 6,
+        '/right/segmentation/mask': 6,
+    }
+    assert main([str(source), str(out), '--topic', '/right/image', '--outputs', 'mask', '--overwrite']) == 0
+    assert list(read(out)) == ['/right/segmentation/mask']
+
+
+@pytest.mark.parametrize(
+    'topics, prefixes',
+    [
+        (['/camera/image_raw'], ['/camera/segmentation']),
+        (['/image'], ['/segmentation']),
+        (['/front/image_raw/compressed'], ['/front/segmentation']),
+        (['/a/image_raw', '/a/image_rect'], ['/a/image_raw/segmentation', '/a/image_rect/segmentation']),
+        (['/a/image', '/a/image/compressed'], ['/a/image/segmentation', '/a/image/compressed/segmentation']),
+    ],
+)
+def test_outputs_of_two_cameras_never_share_a_topic(topics, prefixes):
+    assert list(output_prefixes(topics).values()) == prefixes
+
+
+def test_user_errors_are_one_line(tmp_path, capsys):
+    source = make_bag(tmp_path, 'mcap')
+    out = tmp_path / 'out.mcap'
+    out.write_bytes(b'precious')
+    for arguments, message in [
+        ([str(source), str(source), '--overwrite'], 'is the bag that is read'),
+        ([str(source), str(out)], 'exists already; --overwrite replaces it'),
+        ([str(tmp_path / 'no.mcap'), str(out), '--overwrite'], 'no such bag'),
+        ([str(source), str(tmp_path / 'no' / 'out.mcap')], 'cannot be written: No such file or directory'),
+        ([str(source), str(out), '--overwrite', '--topic', '/no'], 'no topic /no; its image topics are'),
+        ([str(source), str(out), '--overwrite', '--model', str(source)], 'not an ONNX model'),
+    ]:
+        assert main(arguments) == 1
+        error = capsys.readouterr().err
+        assert message in error and 'Traceback' not in error
+        assert len(error.strip().splitlines()) == 1
+    assert out.read_bytes() == b'precious'
+
+
+def test_a_bag_that_is_cut_off(tmp_path, capsys):
+    source = make_bag(tmp_path, 'mcap', frames=30)
+    source.write_bytes(source.read_bytes()[:100_000])
+    out = tmp_path / 'out.mcap'
+    assert main([str(source), str(out)]) == 0
+    count = len(read(out)['/camera/segmentation/mask'])
+    assert f'is cut off (File end magic is invalid.): the {count} images up to there' in capsys.readouterr().err
+    with Bag(source) as bag:
+        assert count == bag.topics[CAMERA].count > 5
+
+
+def test_images_that_cannot_be_decoded_are_counted(tmp_path, capsys):
+    source = make_bag(tmp_path, 'rosbag1')
+    # One of six gets an encoding that does not exist.
+    source.write_bytes(source.read_bytes().replace(b'bgr8', b'nono', 1))
+    assert main([str(source), str(tmp_path / 'out.mcap')]) == 0
+    error = capsys.readouterr().err
+    assert "unknown encoding 'nono'" in error and '1 of 6 images could not be decoded' in error
+    assert len(read(tmp_path / 'out.mcap')['/camera/segmentation/mask']) == 5
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_of_an_interrupted_run(tmp_path, number):
+    source = make_bag(tmp_path, 'mcap', frames=3000)
+    path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'stdc_ros.segment_bag', str(source), str(tmp_path / 'out.mcap')],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': path},
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob('.out.mcap.*')) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    # Python ends itself with SIGINT if the interrupt met it in generated code; a shell makes 130 of both.
+    assert process.returncode in (130, -signal.SIGINT), error
+    assert 'interrupted' in error and 'Traceback' not in error
+    assert [file.name for file in tmp_path.iterdir() if 'out' in file.name] == []
