@@ -1,0 +1,152 @@
+"""The demo from beginning to end: a short drive, the real node, what it leaves and what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from bag_helpers import CAMERA, make_bag, picture
+
+from stdc_core.inference import Segmenter
+from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, Bag
+
+TIMEOUT = 120.0
+
+
+def start(*arguments: str | Path) -> subprocess.Popen:
+    path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
+    return subprocess.Popen(
+        [sys.executable, '-m', 'stdc_ros.demo', *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': path},
+    )
+
+
+def run(*arguments: str | Path) -> tuple[int, str, str]:
+    process = start(*arguments)
+    try:
+        out, error = process.communicate(timeout=TIMEOUT)
+    finally:
+        process.kill()
+    return process.returncode, out, error
+
+
+def node_of(demo: subprocess.Popen) -> int:
+    """Process id of the node that the demo has started, waited for."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        assert demo.poll() is None, demo.communicate()
+        for child in Path(f'/proc/{demo.pid}/task/{demo.pid}/children').read_text().split():
+            if b'stdc_ros.segmentation_node' in Path(f'/proc/{child}/cmdline').read_bytes():
+                return int(child)
+        time.sleep(0.05)
+    raise AssertionError('the demo has not started a node')
+
+
+def test_a_rendered_drive(tmp_path):
+    (tmp_path / 'notes.txt').write_text('of the user')
+    status, out, error = run('--frames', '20', '--output', tmp_path)
+    assert status == 0, error
+    sent, masks, dropped = map(int, re.search(r'(\d+) in, (\d+) out, (\d+) dropped', out).groups())
+    assert sent == 20 and masks > 0 and masks + dropped == sent
+    assert re.search(r'p50 \d+ ms, p95 \d+ ms, p99 \d+ ms', out)
+    assert re.search(r'mIoU +\d+\.\d %', out) and 'road' in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'contact_sheet.png',
+        'drive.mcap',
+        'drive.webm',
+        'notes.txt',
+    ]
+    assert cv2.imread(str(tmp_path / 'contact_sheet.png')).shape[1] > 1000
+    check_video(tmp_path / 'drive.webm', masks, (360, 960))
+    check_bag(tmp_path / 'drive.mcap', '/camera/image_raw', sent, masks, information=True)
+
+
+def check_video(path: Path, most: int, size: tuple[int, int]) -> None:
+    video, frames = cv2.VideoCapture(str(path)), 0
+    while (frame := video.read()[1]) is not None:
+        assert frame.shape == (*size, 3) and frame.std() > 5
+        frames += 1
+    assert 0 < frames <= most
+
+
+def check_bag(path: Path, camera: str, sent: int, masks: int, information: bool) -> None:
+    """Images, masks and overlays belong together by their stamps, and the masks are the segmenter's."""
+    segmenter = Segmenter.load()
+    with Bag(path) as bag:
+        assert bag.topics[camera].count == sent
+        assert bag.topics['/segmentation/mask'].count == masks
+        assert ('/camera/camera_info' in bag.topics) == information
+        by_stamp: dict[str, dict] = {name: {} for name in bag.topics}
+        for message in bag.messages(list(bag.topics)):
+            stamp = message.message.header.stamp
+            by_stamp[message.topic][stamp.sec, stamp.nanosec] = message
+    images = by_stamp[camera]
+    assert len(images) == sent
+    for stamp, mask in by_stamp['/segmentation/mask'].items():
+        expected = segmenter(images[stamp].bgr()).mask
+        np.testing.assert_array_equal(mask.message.data, expected.reshape(-1))
+    assert set(by_stamp['/segmentation/overlay']) <= set(images)
+    if information:
+        assert set(by_stamp['/camera/camera_info']) == set(images)
+        matrix = next(iter(by_stamp['/camera/camera_info'].values())).message.k
+        assert matrix[0] > 0 and matrix[8] == 1
+
+
+@pytest.mark.parametrize('of, name', [(IMAGE, CAMERA), (COMPRESSED_IMAGE, CAMERA + '/compressed')])
+def test_a_bag_of_the_user(tmp_path, of, name):
+    bag = make_bag(tmp_path, 'mcap', {name: of, '/rear/image': IMAGE}, frames=15)
+    before = bag.read_bytes()
+    status, out, error = run('--bag', bag, '--topic', name, '--output', tmp_path / 'demo')
+    assert status == 0, error
+    masks = int(re.search(r'15 in, (\d+) out', out).group(1))
+    assert 'mIoU' not in out
+    check_bag(tmp_path / 'demo' / 'drive.mcap', CAMERA, 15, masks, information=False)
+    with Bag(tmp_path / 'demo' / 'drive.mcap') as made:
+        np.testing.assert_array_equal(next(made.messages([CAMERA])).bgr(), picture(0))
+    assert bag.read_bytes() == before
+
+
+def test_user_errors_are_one_line(tmp_path):
+    bag = make_bag(tmp_path, 'mcap', {'/left': IMAGE, '/right': IMAGE})
+    for arguments, message in [
+        (['--bag', bag], 'several image topics'),
+        (['--bag', tmp_path / 'no.mcap'], 'no such bag'),
+        (['--model', bag], 'not an ONNX model'),
+    ]:
+        status, _, error = run(*arguments, '--output', tmp_path / 'demo')
+        assert status == 1 and message in error and len(error.strip().splitlines()) == 1
+    assert not list((tmp_path / 'demo').iterdir())
+
+
+@pytest.mark.parametrize('death', [False, True])
+def test_interrupt_and_death_of_the_node(tmp_path, death):
+    bag = make_bag(tmp_path, 'mcap', frames=3000)
+    process = start('--bag', bag, '--output', tmp_path / 'demo')
+    try:
+        node = node_of(process)
+        time.sleep(1)
+        if death:
+            os.kill(node, signal.SIGKILL)
+        else:
+            process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=TIMEOUT)
+    finally:
+        process.kill()
+    if death:
+        assert process.returncode == 1 and 'the segmentation node ended with status -9' in error
+    else:
+        assert process.returncode == 130 and 'interrupted' in error
+    assert 'Traceback' not in error
+    assert not Path(f'/proc/{node}').exists()
+    assert not list((tmp_path / 'demo').iterdir())

@@ -1,0 +1,41 @@
+"""The README's tables against the code."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import yaml
+
+from stdc_core.cli import _parser
+from stdc_ros.parameters import Parameters
+from stdc_ros.segmentation_node import OUTPUTS
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+README = (REPOSITORY / 'README.md').read_text()
+
+
+def table(heading: str) -> dict[str, list[str]]:
+    """Rows of the first table below a heading: first cell without backticks, to the other cells."""
+    section = README.split(f'\n## {heading}\n')[1].split('\n## ')[0]
+    rows = [line.strip('|').split('|') for line in section.splitlines() if line.startswith('| `')]
+    return {cells[0].strip().split('`')[1]: [cell.strip().strip('`') for cell in cells[1:]] for cells in rows}
+
+
+def test_parameters_are_those_of_the_node():
+    documented = {name: yaml.safe_load(cells[0]) for name, cells in table('Parameters').items()}
+    assert documented == {entry.name: entry.default for entry in fields(Parameters)}
+
+
+def test_topics_are_those_of_the_node():
+    assert set(table('Topics')) == {'image', '/diagnostics', *(f'~/{name}' for name in OUTPUTS)}
+
+
+def test_subcommands_exist():
+    commands = set(re.findall(r'^stdc (\w+)', README, re.MULTILINE)) | set(re.findall(r'`stdc (\w+)', README))
+    known = next(action for action in _parser()._actions if action.dest == 'command').choices
+    assert commands == set(known)
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r'\]\(([^)#:]+)\)', README):
+        assert (REPOSITORY / target).is_file(), target
