@@ -37,6 +37,9 @@ from stdc_ros.recorder import Recorder
 
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 
+#: The rendered drive: a sunny street with traffic.
+SEED = 2
+
 #: Seconds to wait for the node to start and be discovered, and for the masks of the last frames.
 START = 60.0
 LAST = 3.0
@@ -106,7 +109,7 @@ def render(path: Path, frames: int) -> list[np.ndarray]:
     Returns:
         the true class ids of every frame, uint8 ``[H, W]``.
     """
-    drive = SyntheticDrive(frames=frames)
+    drive = SyntheticDrive(seed=SEED, frames=frames)
     labels = []
     with write_bag(path) as bag:
         bag.add_topic('/camera/image_raw', IMAGE)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -72,6 +74,19 @@ def contact_sheet(
     return np.concatenate([*parts, _legend(classes, width)])
 
 
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """OpenCV prints, past Python and every log level, that WebM has no tag for VP8, and then writes it all the same."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, 'wb') as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def write_video(path: Path, frames: Iterable[tuple[np.ndarray, np.ndarray]], rate: float) -> int:
     """Camera and overlay side by side, as VP8 in WebM, which browsers and players alike play.
 
@@ -93,7 +108,8 @@ def write_video(path: Path, frames: Iterable[tuple[np.ndarray, np.ndarray]], rat
                 scale = min(1.0, 2 * VIDEO_WIDTH / both.shape[1])
                 # Encoders want even sizes.
                 size = tuple(max(2, int(length * scale) // 2 * 2) for length in (both.shape[1], both.shape[0]))
-                writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*'VP80'), rate, size)
+                with _quiet_stderr():
+                    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*'VP80'), rate, size)
                 if not writer.isOpened():
                     raise OSError(f'{path}: this OpenCV cannot write VP8 video')
             writer.write(both if both.shape[1::-1] == size else cv2.resize(both, size, interpolation=cv2.INTER_AREA))
