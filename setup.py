@@ -44,7 +44,7 @@ setup(
     extras_require={
         # ROS 2 Jazzy from PyPI, for machines where no ROS 2 is installed.
         'ros': ['ros-rclpy[fastrtps]==7.1.6', 'ros-sensor-msgs==5.3.6', 'ros-diagnostic-msgs==5.3.6'],
-        'train': ['torch>=2.2', 'lightning>=2.6', 'safetensors'],
+        'train': ['torch>=2.5', 'lightning>=2.6', 'safetensors'],
         'tensorrt': ['tensorrt>=10', 'cuda-bindings>=12.6'],
         # colcon finds out from this extra that pytest runs the tests; without it, it runs none and reports success.
         'test': ['pytest>=7.4,<9'],

@@ -126,7 +126,7 @@ class Bag:
             return list(dict.fromkeys(wanted))
         if every or len(held) == 1:
             return list(held)
-        raise BagError(f'{self.path}: several image topics, choose with --topic or --all: {listed}')
+        raise BagError(f'{self.path}: several image topics, say which is meant: {listed}')
 
     def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
         """Messages of these topics in the order of their times, one at a time.

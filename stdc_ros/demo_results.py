@@ -73,9 +73,7 @@ class Drive:
     def _confusion(self) -> ConfusionMatrix | None:
         if self._labels is None:
             return None
-        truth = {
-            image.stamp: label for image, label in zip(self.recorder.of(self.camera), self._labels, strict=True)
-        }
+        truth = {image.stamp: label for image, label in zip(self.recorder.of(self.camera), self._labels, strict=True)}
         matrix = ConfusionMatrix(len(self.classes))
         for entry in self.recorder.of(MASK):
             matrix.update(self._mask(entry), truth[entry.stamp])

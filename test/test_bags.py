@@ -36,7 +36,7 @@ def test_cameras_come_in_the_order_of_time(tmp_path):
 @pytest.mark.parametrize(
     'topics, wanted, message',
     [
-        ({'/a': IMAGE, '/b': IMAGE}, [], r'several image topics, choose .* /a \(Image, 6\), /b \(Image, 6\)'),
+        ({'/a': IMAGE, '/b': IMAGE}, [], r'several image topics, say which .* /a \(Image, 6\), /b \(Image, 6\)'),
         ({'/a': IMAGE}, ['/c'], r'no topic /c; its image topics are /a \(Image, 6\)'),
         ({'/a': IMAGE, '/t': TEXT}, ['/t'], r'/t holds std_msgs/msg/String, expected images; .* /a'),
         ({'/t': TEXT}, [], r'no topic with images; the bag holds /t \(std_msgs/msg/String\)'),

@@ -81,7 +81,7 @@ def test_ohem_of_an_unlabelled_batch_is_zero_and_trains_nothing():
     logits.requires_grad_()
     loss = ohem_cross_entropy(logits, torch.full_like(label, 255))
     loss.backward()
-    assert float(loss) == 0
+    assert loss.item() == 0
     assert logits.grad.abs().sum() == 0
 
 
