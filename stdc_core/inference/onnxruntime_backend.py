@@ -36,6 +36,9 @@ class OnnxRuntimeBackend:
         if outputs not in self._sessions:
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = self._threads
+            # Threads that spin between frames cost a quarter of the CPU time, which a robot has better use for, and
+            # save a few per cent of latency.
+            options.add_session_config_entry('session.intra_op.allow_spinning', '0')
             # Warnings of the graph optimiser tell a user nothing that he could act on.
             options.log_severity_level = 3
             graph = Extractor(self._model).extract_model(['image'], list(outputs))
