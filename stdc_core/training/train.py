@@ -89,7 +89,7 @@ def train(
 
     Args:
         data: folder with ``train`` and ``val`` splits (see ``SegmentationFolder``).
-        out: folder for the weights, checkpoints and ``metrics.csv``; it must not hold weights yet.
+        out: folder for the weights, checkpoints and ``metrics.csv``; it must be empty or not there yet.
         extra: folders whose ``train`` split supplies ``config.extra_share`` of the samples.
         init: weights to begin with.
 
@@ -97,12 +97,12 @@ def train(
         The path of the weights.
 
     Raises:
-        FileExistsError: ``out`` already holds weights.
+        FileExistsError: ``out`` already holds something.
         ValueError: extra data and ``extra_share`` do not go together, or ``init`` is of another network.
     """
     weights_path = out / 'weights.safetensors'
-    if weights_path.exists():
-        raise FileExistsError(f'{weights_path} exists; choose another folder or move it away')
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f'{out} is not empty; choose another folder or move it away')
     if bool(extra) != (config.extra_share > 0):
         raise ValueError(f'extra_share is {config.extra_share}, but {len(extra)} folders of extra data were given')
     lightning.seed_everything(config.seed, workers=True)
