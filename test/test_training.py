@@ -101,6 +101,9 @@ def test_misspelt_and_mistyped_keys_are_named(tmp_path):
         load_config(tmp_path / 'train.yaml', [])
     with pytest.raises(ConfigError, match="batch_size: expected int, found 'many'"):
         load_config(None, ['batch_size=many'])
+    (tmp_path / 'broken.yaml').write_text('steps: [1\n')
+    with pytest.raises(ConfigError, match=r'broken\.yaml: not YAML'):
+        load_config(tmp_path / 'broken.yaml', [])
     with pytest.raises(ConfigError, match='expected key=value'):
         load_config(None, ['batch_size'])
     with pytest.raises(ConfigError, match="backbone: expected one of stdc1, stdc2, found 'stdc9'"):

@@ -53,21 +53,28 @@ class SegmentationFolder:
 
     def __getitem__(self, index: int) -> Sample:
         """Raises ValueError, naming the file, for one that is no image, of another size, or with an unknown id."""
-        image_path, label_path = self._images[index], self._labels[index]
-        image = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
-        label = cv2.imread(str(label_path), cv2.IMREAD_UNCHANGED)
-        for path, array in ((image_path, image), (label_path, label)):
-            if array is None:
-                raise ValueError(f'{path}: not an image that OpenCV reads')
-        if label.ndim != 2 or label.dtype != np.uint8:
-            raise ValueError(
-                f'{label_path}: expected one channel of 8-bit class ids, found {label.dtype} {label.shape}'
-            )
+        path, label = self._images[index], self.label(index)
+        image = _read(path, cv2.IMREAD_COLOR)
         if label.shape != image.shape[:2]:
-            raise ValueError(f'{label_path}: is {label.shape}, but its image is {image.shape[:2]}')
-        unknown = np.setdiff1d(label, [*range(len(self.classes)), IGNORE])
-        if unknown.size:
-            raise ValueError(
-                f'{label_path}: class ids {unknown.tolist()} are not in the table of {len(self.classes)} classes'
-            )
-        return Sample(image, label, image_path.stem)
+            raise ValueError(f'{self._labels[index]}: is {label.shape}, but its image is {image.shape[:2]}')
+        return Sample(image, label, path.stem)
+
+    def label(self, index: int) -> np.ndarray:
+        """The label alone, uint8 ``[H, W]``. Raises ValueError as ``__getitem__`` does."""
+        path = self._labels[index]
+        label = _read(path, cv2.IMREAD_UNCHANGED)
+        if label.ndim != 2 or label.dtype != np.uint8:
+            raise ValueError(f'{path}: expected one channel of 8-bit class ids, found {label.dtype} {label.shape}')
+        count = len(self.classes)
+        present = np.flatnonzero(np.bincount(label.ravel(), minlength=256)).tolist()
+        unknown = [number for number in present if number >= count and number != IGNORE]
+        if unknown:
+            raise ValueError(f'{path}: class ids {unknown} are not in the table of {count} classes')
+        return label
+
+
+def _read(path: Path, flags: int) -> np.ndarray:
+    array = cv2.imread(str(path), flags)
+    if array is None:
+        raise ValueError(f'{path}: not an image that OpenCV reads')
+    return array

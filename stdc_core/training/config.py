@@ -63,6 +63,13 @@ class TrainConfig:
             raise ConfigError(f'expected 0 < scale_min <= scale_max, found {self.scale_min} and {self.scale_max}')
 
 
+def _parse(text: str, source: str | Path) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f'{source}: not YAML ({" ".join(str(error).split())})') from error
+
+
 def load_config(path: str | Path | None, overrides: list[str]) -> TrainConfig:
     """Read a YAML file (none: the defaults), then apply ``key=value`` overrides.
 
@@ -71,7 +78,7 @@ def load_config(path: str | Path | None, overrides: list[str]) -> TrainConfig:
     """
     values: dict[str, Any] = {}
     if path is not None:
-        loaded = yaml.safe_load(Path(path).read_text()) or {}
+        loaded = _parse(Path(path).read_text(), path) or {}
         if not isinstance(loaded, dict):
             raise ConfigError(f'{path}: expected "key: value" lines, found {type(loaded).__name__}')
         values.update(loaded)
@@ -79,7 +86,7 @@ def load_config(path: str | Path | None, overrides: list[str]) -> TrainConfig:
         key, equals, value = override.partition('=')
         if not equals:
             raise ConfigError(f'{override!r}: expected key=value')
-        values[key] = yaml.safe_load(value)
+        values[key] = _parse(value, override)
     fields = {field.name: type(field.default) for field in dataclasses.fields(TrainConfig)}
     for key, value in values.items():
         if key not in fields:

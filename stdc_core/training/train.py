@@ -58,7 +58,7 @@ def class_weights(folder: SegmentationFolder, power: float) -> Tensor:
     """Weights of the cross-entropy, float ``[C]``: inverse class frequency to ``power``, 1 on the average pixel."""
     counts = np.zeros(256, np.int64)
     for index in range(len(folder)):
-        counts += np.bincount(folder[index].label.ravel(), minlength=256)
+        counts += np.bincount(folder.label(index).ravel(), minlength=256)
     counts = counts[: len(folder.classes)]
     frequency = np.maximum(counts / counts.sum(), 1e-4)
     weight = frequency**-power
