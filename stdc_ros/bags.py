@@ -44,6 +44,16 @@ class BagMessage(NamedTuple):
     message: Any
     type: str
 
+    @property
+    def stamp(self) -> int:
+        """Stamp in the header of an image message, in nanoseconds."""
+        stamp = self.message.header.stamp
+        return stamp.sec * 10**9 + stamp.nanosec
+
+    def header(self) -> Any:
+        """The header of an image message as one of ROS 2: that of ROS 1 has a counter besides."""
+        return make_header(self.stamp, self.message.header.frame_id)
+
     def bgr(self) -> np.ndarray:
         """The picture of an image message, uint8 ``[H, W, 3]`` BGR.
 
@@ -51,6 +61,13 @@ class BagMessage(NamedTuple):
             ImageError: it cannot be decoded.
         """
         return _CONVERT[self.type](self.message)
+
+
+def make_header(stamp: int, frame_id: str) -> Any:
+    """A ``std_msgs/Header`` of :data:`TYPES`; the stamp in nanoseconds."""
+    seconds, nanoseconds = divmod(stamp, 10**9)
+    time = TYPES.types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds)
+    return TYPES.types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id)
 
 
 class Bag:

@@ -29,9 +29,10 @@ import stdc_ros
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, ModelError
 from stdc_core.inference.model_file import read_model
-from stdc_ros.bags import IMAGE, TYPES, Bag, BagError, write_bag
+from stdc_ros.bags import IMAGE, TYPES, Bag, BagError, make_header, write_bag
 from stdc_ros.demo_results import MASK, OVERLAY, Drive
 from stdc_ros.images import make_image
+from stdc_ros.isolation import isolated_environment
 from stdc_ros.play_bag import Player, published_name
 from stdc_ros.recorder import Recorder
 
@@ -117,10 +118,7 @@ def render(path: Path, frames: int) -> list[np.ndarray]:
         for frame in tqdm(drive, desc='Rendering a drive', unit='frame'):
             # Nanoseconds; any beginning will do, and 0 means "no stamp".
             stamp = 10**18 + round(frame.time * 1e9)
-            header = TYPES.types['std_msgs/msg/Header'](
-                stamp=TYPES.types['builtin_interfaces/msg/Time'](sec=stamp // 10**9, nanosec=stamp % 10**9),
-                frame_id='camera',
-            )
+            header = make_header(stamp, 'camera')
             bag.write('/camera/image_raw', stamp, make_image(TYPES.types[IMAGE], header, frame.image, 'bgr8'))
             bag.write('/camera/camera_info', stamp, _pinhole(header, frame.image.shape, drive.camera_matrix))
             labels.append(frame.label)
@@ -157,13 +155,7 @@ def camera_info(bag: Bag, topic: str) -> Any | None:
 @contextmanager
 def ros_node(name: str) -> Iterator[Node]:
     """A ROS 2 node that is spun by a thread of its own, apart from every other ROS 2 system."""
-    # Ports of domains above 101 collide with those that Linux hands out.
-    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 101)
-    if os.environ.get('ROS_DISTRO') == 'humble':
-        os.environ['ROS_LOCALHOST_ONLY'] = '1'
-    else:
-        os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ.setdefault('AMENT_PREFIX_PATH', sys.prefix)
+    os.environ.update(isolated_environment())
     for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
         os.environ.setdefault(variable, str(fast_dds_profile()))
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)

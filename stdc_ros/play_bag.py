@@ -18,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from tqdm import tqdm
 
-from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, TYPES, Bag, BagError, BagMessage
+from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, TYPES, Bag, BagError, BagMessage, make_header
 from stdc_ros.images import ImageError, make_image
 
 #: Told of every published image: the image of the bag, the stamp that it went out with in nanoseconds, the data.
@@ -74,15 +74,14 @@ class Player:
                 begin = time.monotonic() - image.time / 1e9 / rate
             if stop.wait(max(0.0, begin + image.time / 1e9 / rate - time.monotonic())):
                 return
-            stamp = message.header.stamp
+            stamp = image.stamp
             if stamp_now:
-                seconds, nanoseconds = self._node.get_clock().now().seconds_nanoseconds()
-                stamp = TYPES.types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds)
-                message.header.stamp = stamp
+                stamp = self._node.get_clock().now().nanoseconds
+                message.header = make_header(stamp, message.header.frame_id)
             data = bytes(TYPES.serialize_cdr(message, IMAGE))
             self._publishers[image.topic].publish(data)
             if on_publish:
-                on_publish(image, stamp.sec * 10**9 + stamp.nanosec, data)
+                on_publish(image, stamp, data)
 
     def finish(self, seconds: float = 5.0) -> None:
         """Wait until every subscriber has the last image."""
@@ -97,15 +96,11 @@ def published_name(bag: Bag, topic: str) -> str:
 
 def _as_image(image: BagMessage) -> Any:
     """``sensor_msgs/Image`` of :data:`TYPES`; the header of ROS 1 loses its counter."""
-    old = image.message
-    header = TYPES.types['std_msgs/msg/Header'](
-        stamp=TYPES.types['builtin_interfaces/msg/Time'](sec=old.header.stamp.sec, nanosec=old.header.stamp.nanosec),
-        frame_id=old.header.frame_id,
-    )
+    header = image.header()
     if image.type == COMPRESSED_IMAGE:
         return make_image(TYPES.types[IMAGE], header, image.bgr(), 'bgr8')
     names = ('height', 'width', 'encoding', 'is_bigendian', 'step', 'data')
-    return TYPES.types[IMAGE](header=header, **{name: getattr(old, name) for name in names})
+    return TYPES.types[IMAGE](header=header, **{name: getattr(image.message, name) for name in names})
 
 
 def wait_for_subscribers(player: Player, stop: threading.Event, seconds: float) -> None:

@@ -54,12 +54,7 @@ def segment(segmenter: Segmenter, image: BagMessage, outputs: Sequence[str]) -> 
     """
     picture = image.bgr()
     result = segmenter(picture, confidence='confidence' in outputs)
-    stamp = image.message.header.stamp
-    # The header of ROS 1 has a counter besides.
-    header = TYPES.types['std_msgs/msg/Header'](
-        stamp=TYPES.types['builtin_interfaces/msg/Time'](sec=stamp.sec, nanosec=stamp.nanosec),
-        frame_id=image.message.header.frame_id,
-    )
+    header = image.header()
     for name in outputs:
         encoding, make = OUTPUTS[name]
         yield name, make_image(TYPES.types[IMAGE], header, make(picture, result, segmenter), encoding)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import stdc_ros
+from stdc_ros.isolation import isolated_environment
 
 CONFIG = Path(__file__).parent.parent / 'config'
 
@@ -24,20 +25,12 @@ TIMEOUT = 30.0
 
 def ros_environment() -> dict[str, str]:
     """Environment of this process and of those it starts: a domain of its own, this machine only, checked messages."""
-    # Ports of domains above 101 collide with those that Linux hands out.
-    values = {
-        'ROS_DOMAIN_ID': str(1 + os.getpid() % 101),
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+    return {
+        **isolated_environment(),
         'ROS_PYTHON_CHECK_FIELDS': '1',
         'FASTRTPS_DEFAULT_PROFILES_FILE': str(CONFIG / 'fastdds.xml'),
         'FASTDDS_DEFAULT_PROFILES_FILE': str(CONFIG / 'fastdds.xml'),
     }
-    if os.environ.get('ROS_DISTRO') == 'humble':
-        values['ROS_LOCALHOST_ONLY'] = '1'  # the same in Humble; deprecated in later ones
-    if (Path(sys.prefix) / 'share' / 'ament_index').is_dir():  # ROS 2 from PyPI
-        known = [path for path in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if path]
-        values['AMENT_PREFIX_PATH'] = os.pathsep.join(dict.fromkeys([*known, sys.prefix]))
-    return values
 
 
 os.environ.update(ros_environment())

@@ -13,7 +13,7 @@ from ros_helpers import Client, NodeProcess
 
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.inference import Segmenter
-from stdc_ros.bags import IMAGE, TYPES, Bag, write_bag
+from stdc_ros.bags import IMAGE, TYPES, Bag, make_header, write_bag
 from stdc_ros.images import make_image
 from stdc_ros.play_bag import Player
 from stdc_ros.segment_bag import main as segment_bag
@@ -33,18 +33,14 @@ def drive(camvid, tmp_path_factory) -> tuple[Path, list[np.ndarray], list[np.nda
     """A bag of the val sequence in the order of names, its images (uint8 BGR) and its labels (uint8 ids)."""
     names = sorted((camvid / 'val' / 'images').iterdir())
     images = [cv2.imread(str(path)) for path in names]
-    labels = [
-        cv2.imread(str(camvid / 'val' / 'labels' / f'{path.stem}.png'), cv2.IMREAD_UNCHANGED) for path in names
-    ]
+    labels = [cv2.imread(str(camvid / 'val' / 'labels' / f'{path.stem}.png'), cv2.IMREAD_UNCHANGED) for path in names]
     assert len(images) == FRAMES
     path = tmp_path_factory.mktemp('camvid') / 'drive.mcap'
     with write_bag(path) as bag:
         bag.add_topic(TOPIC, IMAGE)
         for i, image in enumerate(images):
-            seconds, nanoseconds = divmod(stamp(i), 10**9)
-            time = TYPES.types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds)
-            header = TYPES.types['std_msgs/msg/Header'](stamp=time, frame_id='camera')
-            bag.write(TOPIC, stamp(i), make_image(TYPES.types[IMAGE], header, image, 'bgr8'))
+            message = make_image(TYPES.types[IMAGE], make_header(stamp(i), 'camera'), image, 'bgr8')
+            bag.write(TOPIC, stamp(i), message)
     return path, images, labels
 
 
