@@ -9,6 +9,9 @@ import numpy as np
 
 from stdc_core.classes import IGNORE
 
+#: Grey that stands for what lies outside an image.
+PADDING = (128, 128, 128)
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -28,33 +31,44 @@ class Augmentation:
 
     def __call__(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """uint8 ``[H, W, 3]`` and ``[H, W]`` to the same of size ``crop``; what lies outside the image is ignored."""
-        factor = float(np.exp(rng.uniform(*np.log(self.scale))))
-        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
-        label = cv2.resize(label, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_NEAREST)
-        image, label = self._crop(image, label, rng)
-        if rng.random() < 0.5:
-            image, label = image[:, ::-1], label[:, ::-1]
-        return self._relight(image, rng), np.ascontiguousarray(label)
-
-    def _crop(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         height, width = self.crop
-        pad_y, pad_x = max(height - image.shape[0], 0), max(width - image.shape[1], 0)
-        if pad_y or pad_x:
-            top, left = int(rng.integers(pad_y + 1)), int(rng.integers(pad_x + 1))
-            border = (top, pad_y - top, left, pad_x - left)
-            image = cv2.copyMakeBorder(image, *border, cv2.BORDER_CONSTANT, value=(128, 128, 128))
-            label = cv2.copyMakeBorder(label, *border, cv2.BORDER_CONSTANT, value=IGNORE)
-        top = int(rng.integers(image.shape[0] - height + 1))
-        left = int(rng.integers(image.shape[1] - width + 1))
-        window = np.s_[top : top + height, left : left + width]
-        return image[window], label[window]
+        # Scaling and cropping in one step: the pixels that the crop leaves out are never computed.
+        matrix = self.placement(label.shape, rng)
+        border = {'dsize': (width, height), 'borderMode': cv2.BORDER_CONSTANT}
+        image = cv2.warpAffine(image, matrix, flags=cv2.INTER_LINEAR, borderValue=PADDING, **border)
+        label = cv2.warpAffine(label, matrix, flags=cv2.INTER_NEAREST, borderValue=IGNORE, **border)
+        light = draw_light(self.brightness, self.contrast, self.saturation, rng)
+        return relight(image, *light), label
 
-    def _relight(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        gain, contrast, saturation = 1 + np.array([self.brightness, self.contrast, self.saturation]) * rng.uniform(
-            -1, 1, 3
-        )
-        x = image.astype(np.float32) * np.float32(gain)
-        mean = x.mean(dtype=np.float32)
-        x = mean + (x - mean) * np.float32(contrast)
-        grey = cv2.cvtColor(x, cv2.COLOR_BGR2GRAY)[..., None]
-        return np.clip(grey + (x - grey) * np.float32(saturation), 0, 255).astype(np.uint8)
+    def placement(self, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+        """Affine map ``[2, 3]`` from pixels of the source, of ``size`` (height, width), to pixels of the crop."""
+        factor = float(np.exp(rng.uniform(*np.log(self.scale))))
+        (crop_height, crop_width), (height, width) = self.crop, size
+        # A negative slack is padding; either is split at random.
+        left = rng.uniform() * (width * factor - crop_width)
+        top = rng.uniform() * (height * factor - crop_height)
+        # Pixel centres lie at half-integers of the plane that is scaled.
+        matrix = np.array([[factor, 0, (factor - 1) / 2 - left], [0, factor, (factor - 1) / 2 - top]])
+        if rng.uniform() < 0.5:
+            matrix[0] = -matrix[0]
+            matrix[0, 2] += crop_width - 1
+        return matrix
+
+
+def draw_light(
+    brightness: float, contrast: float, saturation: float, rng: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """A random change of the light; the arguments are the largest relative changes.
+
+    Returns:
+        The colour matrix, float64 ``[3, 3]`` for BGR, and the multiple of the image's mean that is added to all.
+    """
+    gain, stretch, colourful = 1 + np.array([brightness, contrast, saturation]) * rng.uniform(-1, 1, 3)
+    # Gain, contrast around the mean and saturation around the grey value, in this order, are one affine map.
+    colour = colourful * np.eye(3) + (1 - colourful) * np.array([0.114, 0.587, 0.299])
+    return gain * stretch * colour, float(gain * (1 - stretch))
+
+
+def relight(image: np.ndarray, colour: np.ndarray, lift: float) -> np.ndarray:
+    """uint8 BGR ``[H, W, 3]`` under the light that ``draw_light`` drew."""
+    return cv2.transform(image, np.hstack([colour, np.full((3, 1), lift * image.mean())]))

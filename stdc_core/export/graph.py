@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdc_core.model.segmentation import STDCSeg, normalize, upsample
+from stdc_core.model.segmentation import STDCSeg, normalize, rescale, upsample
 
 
 class DeployedGraph(nn.Module):
@@ -18,13 +17,13 @@ class DeployedGraph(nn.Module):
 
     Args:
         model: the network, in evaluation mode.
-        input_scale: 0 < scale <= 1.
+        input_scale: 0 < scale <= 4; above 1 for images that are small for the network's stride.
     """
 
     def __init__(self, model: STDCSeg, input_scale: float = 1.0):
         super().__init__()
-        if not 0 < input_scale <= 1:
-            raise ValueError(f'input scale: expected above 0 and at most 1, found {input_scale}')
+        if not 0 < input_scale <= 4:
+            raise ValueError(f'input scale: expected above 0 and at most 4, found {input_scale}')
         self.model = model
         self.input_scale = input_scale
 
@@ -32,9 +31,7 @@ class DeployedGraph(nn.Module):
         """uint8 BGR ``[N, H, W, 3]`` to float32 logits ``[N, C, H, W]``."""
         size = (image.shape[1], image.shape[2])
         x = image.permute(0, 3, 1, 2).float()
-        if self.input_scale != 1:
-            x = F.interpolate(x, scale_factor=self.input_scale, mode='bilinear', align_corners=True)
-        return upsample(self.model(normalize(x)), size)
+        return upsample(self.model(normalize(rescale(x, self.input_scale))), size)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 BGR ``[N, H, W, 3]`` to the mask and its confidence, both uint8 ``[N, H, W]``.

@@ -117,6 +117,11 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(logits, size=size, mode='bilinear', align_corners=True)
 
 
+def rescale(image: Tensor, scale: float) -> Tensor:
+    """The image ``[N, C, H, W]`` at the network's input scale, ``[N, C, floor(scale H), floor(scale W)]``."""
+    return image if scale == 1 else F.interpolate(image, scale_factor=scale, mode='bilinear', align_corners=True)
+
+
 def _global_mean(x: Tensor) -> Tensor:
     return x.mean(dim=(2, 3), keepdim=True)
 
