@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +18,11 @@ class ClassTable:
     """Names and colours of the classes 0 ... C-1.
 
     Args:
-        names: one per class, by id.
+        names: one per class, by id; no two alike.
         colors: RGB per class, each 0 ... 255.
+
+    Raises:
+        ValueError: no or too many classes, a name twice, or a colour that is none.
     """
 
     names: tuple[str, ...]
@@ -28,6 +33,9 @@ class ClassTable:
             raise ValueError(f'a class table has 1 to {IGNORE} classes, not {len(self.names)}')
         if len(self.names) != len(self.colors):
             raise ValueError(f'{len(self.names)} class names, but {len(self.colors)} colours')
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        if repeated:
+            raise ValueError(f'class names must differ; more than once: {", ".join(map(repr, repeated))}')
         for index, color in enumerate(self.colors):
             if len(color) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
                 raise ValueError(
@@ -54,11 +62,55 @@ class ClassTable:
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f'not a class table in JSON: {text[:80]!r}') from error
 
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> ClassTable:
+        """Read a user's table: a list ``classes``, in the order of the ids, of entries with a name and an RGB colour.
+
+        ::
+
+            classes:
+              - {name: road, color: [128, 64, 128]}
+              - {name: rail, color: [230, 150, 140]}
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is not such a table; the message names the file and the entry.
+        """
+        import yaml  # Here, so that a robot's node, which reads tables from model files, does without.
+
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f'{path}: not YAML ({" ".join(str(error).split())})') from error
+        if not isinstance(content, dict) or list(content) != ['classes'] or not isinstance(content['classes'], list):
+            found = f'the keys {list(content)}' if isinstance(content, dict) else type(content).__name__
+            raise ValueError(
+                f'{path}: expected one list, "classes: [{{name: ..., color: [R, G, B]}}, ...]", found {found}'
+            )
+        entries = [_entry(entry, f'{path}: class {index}') for index, entry in enumerate(content['classes'])]
+        try:
+            return cls(tuple(name for name, _ in entries), tuple(color for _, color in entries))
+        except ValueError as error:
+            raise ValueError(f'{path}: {error}') from error
+
     def palette_bgr(self) -> np.ndarray:
         """Colour per id, uint8 ``[256, 3]`` BGR; ids outside the table, the ignored one among them, are black."""
         palette = np.zeros((256, 3), np.uint8)
         palette[: len(self)] = np.array(self.colors, np.uint8)[:, ::-1]
         return palette
+
+
+def _entry(entry: Any, where: str) -> tuple[str, tuple[int, int, int]]:
+    """Name and colour of one entry of a YAML file."""
+    if not isinstance(entry, dict) or set(entry) != {'name', 'color'}:
+        raise ValueError(f'{where}: expected {{name: ..., color: [R, G, B]}}, found {entry!r}')
+    name, color = entry['name'], entry['color']
+    if not isinstance(name, str) or not name.strip():
+        # YAML takes an unquoted yes, no, on, off or 1 for something else.
+        raise ValueError(f'{where}: expected a name in text (in quotes, if it looks like a value), found {name!r}')
+    if not isinstance(color, list) or len(color) != 3 or not all(type(c) is int and 0 <= c <= 255 for c in color):
+        raise ValueError(f'{where} ({name}): expected a colour of three integers 0 to 255, found {color!r}')
+    return name.strip(), (color[0], color[1], color[2])
 
 
 #: CamVid in the 11-class form of the SegNet tutorial, with its colours.
@@ -126,3 +178,16 @@ CITYSCAPES = ClassTable(
 )
 
 CLASS_TABLES = {'camvid': CAMVID, 'cityscapes': CITYSCAPES}
+
+
+def class_table(name_or_path: str | Path) -> ClassTable:
+    """The class table of a known dataset, ``'camvid'`` or ``'cityscapes'``, or of a user's YAML file.
+
+    Raises:
+        ValueError: it is neither, or the file is no class table (see ``ClassTable.from_yaml``).
+    """
+    if str(name_or_path) in CLASS_TABLES:
+        return CLASS_TABLES[str(name_or_path)]
+    if not Path(name_or_path).is_file():
+        raise ValueError(f'classes: expected {", ".join(CLASS_TABLES)} or a YAML file, found {str(name_or_path)!r}')
+    return ClassTable.from_yaml(name_or_path)

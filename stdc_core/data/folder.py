@@ -1,20 +1,20 @@
-"""Datasets as folders: ``ROOT/SPLIT/images/*`` and ``ROOT/SPLIT/labels/*.png`` of the same stem."""
+"""Images with labels: the interface of every dataset, and the plain layout ``ROOT/SPLIT/images`` and ``.../labels``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from stdc_core.classes import IGNORE, ClassTable
+from stdc_core.classes import ClassTable
+from stdc_core.data.reading import LabelError, count_ids, read_ids, read_image, some
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
 
 
 class Sample(NamedTuple):
-    """``image`` uint8 ``[H, W, 3]`` BGR; ``label`` uint8 ``[H, W]`` ids, 255 ignored; ``name`` the file's stem."""
+    """``image`` uint8 ``[H, W, 3]`` BGR; ``label`` uint8 ``[H, W]`` ids, 255 ignored; ``name`` the image's name."""
 
     image: np.ndarray
     label: np.ndarray
@@ -24,57 +24,105 @@ class Sample(NamedTuple):
 class SegmentationFolder:
     """The images of one split in the order of their names, with their labels.
 
+    Here they are ``ROOT/SPLIT/images/*`` and, of the same stem, ``ROOT/SPLIT/labels/*.png``, greyscale PNGs of class
+    ids. Subclasses are other layouts: they say which files there are and what a label's pixels mean.
+
     Args:
         root: the dataset's folder.
         split: ``'train'``, ``'val'``, ...
         classes: what the ids mean; a label with another id (but for 255) is an error when it is read.
+        require_labels: without, images whose label is missing are no error until the label is read, so that
+            ``stdc_core.data.check`` can list them with everything else.
+
+    Attributes:
+        root, split, classes: as given.
+        warnings: what is odd about the files found, one sentence each.
 
     Raises:
-        FileNotFoundError: the folder, its images or the label of an image are missing; the message names them.
+        FileNotFoundError: the folder, its images or labels of images are missing; the message names them.
     """
 
-    def __init__(self, root: str | Path, split: str, classes: ClassTable):
-        self.classes = classes
-        folder = Path(root) / split
-        if not (folder / 'images').is_dir():
-            raise FileNotFoundError(f'{folder}: expected a folder images/ with images and labels/ with label PNGs')
-        self._images = sorted(p for p in (folder / 'images').iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not self._images:
-            raise FileNotFoundError(f'{folder / "images"}: no images ({", ".join(IMAGE_SUFFIXES)})')
-        self._labels = [folder / 'labels' / f'{image.stem}.png' for image in self._images]
-        missing = [label for label in self._labels if not label.is_file()]
-        if missing:
+    #: Where the files of this layout are.
+    looks_for = 'ROOT/SPLIT/images/* and ROOT/SPLIT/labels/*.png of the same stem'
+
+    def __init__(self, root: str | Path, split: str, classes: ClassTable, require_labels: bool = True):
+        self.root, self.split, self.classes = Path(root), split, classes
+        self.warnings: list[str] = []
+        self._files = self._find()
+        missing = self.missing_labels()
+        if missing and require_labels:
             raise FileNotFoundError(
-                f'{len(missing)} of {len(self._images)} images have no label, the first {missing[0]}'
+                f'{self}: {len(missing)} of {len(self)} images have no label, the first {some(missing)}'
             )
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._files)
 
     def __getitem__(self, index: int) -> Sample:
         """Raises ValueError, naming the file, for one that is no image, of another size, or with an unknown id."""
-        path, label = self._images[index], self.label(index)
-        image = _read(path, cv2.IMREAD_COLOR)
+        image, label = self.image(index), self.label(index)
         if label.shape != image.shape[:2]:
-            raise ValueError(f'{self._labels[index]}: is {label.shape}, but its image is {image.shape[:2]}')
-        return Sample(image, label, path.stem)
+            raise LabelError(f'{self._files[index][1]}: is {label.shape}, but its image is {image.shape[:2]}')
+        return Sample(image, label, self.name(index))
+
+    def __str__(self) -> str:
+        return f'{self.root}/{self.split}'
+
+    @classmethod
+    def fits(cls, root: Path, split: str) -> bool:
+        """Whether ``root`` has this layout and the split."""
+        return (root / split / 'images').is_dir()
+
+    def files(self, index: int) -> tuple[Path, Path]:
+        """Paths of the image and the label."""
+        return self._files[index]
+
+    def name(self, index: int) -> str:
+        """The image's name: its file's stem."""
+        return self._files[index][0].stem
+
+    def image(self, index: int) -> np.ndarray:
+        """The image alone, uint8 ``[H, W, 3]`` BGR. Raises ValueError, naming the file, for one that is no image."""
+        return read_image(self._files[index][0])
 
     def label(self, index: int) -> np.ndarray:
         """The label alone, uint8 ``[H, W]``. Raises ValueError as ``__getitem__`` does."""
-        path = self._labels[index]
-        label = _read(path, cv2.IMREAD_UNCHANGED)
-        if label.ndim != 2 or label.dtype != np.uint8:
-            raise ValueError(f'{path}: expected one channel of 8-bit class ids, found {label.dtype} {label.shape}')
-        count = len(self.classes)
-        present = np.flatnonzero(np.bincount(label.ravel(), minlength=256)).tolist()
-        unknown = [number for number in present if number >= count and number != IGNORE]
-        if unknown:
-            raise ValueError(f'{path}: class ids {unknown} are not in the table of {count} classes')
-        return label
+        return self.label_and_counts(index)[0]
+
+    def label_and_counts(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The label, and its pixels per id, int64 ``[256]``. Raises ValueError as ``__getitem__`` does."""
+        path = self._files[index][1]
+        try:
+            label = self._ids(path)
+        except FileNotFoundError:
+            raise FileNotFoundError(f'{path}: no such label, of the image {self._files[index][0]}') from None
+        return label, count_ids(label, len(self.classes), path)
+
+    def missing_labels(self) -> list[Path]:
+        """The labels that should be there and are not."""
+        return [label for _, label in self._files if not label.is_file()]
+
+    def _find(self) -> list[tuple[Path, Path]]:
+        """Image and label of each sample, in the order of the names. Raises FileNotFoundError where there is none."""
+        folder = self.root / self.split
+        if not (folder / 'images').is_dir():
+            raise FileNotFoundError(f'{folder}: expected a folder images/ with images and labels/ with label PNGs')
+        images = pictures(folder / 'images')
+        if not images:
+            raise FileNotFoundError(f'{folder / "images"}: no images ({", ".join(IMAGE_SUFFIXES)})')
+        pairs = [(image, folder / 'labels' / f'{image.stem}.png') for image in images]
+        lonely = sorted({p.name for p in pictures(folder / 'labels')} - {label.name for _, label in pairs})
+        if lonely:
+            self.warnings.append(f'{folder / "labels"}: {len(lonely)} files have no image, the first {some(lonely, 3)}')
+        return pairs
+
+    def _ids(self, path: Path) -> np.ndarray:
+        """Read a label as uint8 ``[H, W]`` ids; ids that the table lacks are found later."""
+        return read_ids(path)
 
 
-def _read(path: Path, flags: int) -> np.ndarray:
-    array = cv2.imread(str(path), flags)
-    if array is None:
-        raise ValueError(f'{path}: not an image that OpenCV reads')
-    return array
+def pictures(folder: Path) -> list[Path]:
+    """The images in a folder by name, without hidden ones; none if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.'))

@@ -1,0 +1,135 @@
+"""CamVid as it was published: 701 frames of 720 x 960 pixels, and labels in 32 colours.
+
+Brostow, Fauqueur, Cipolla, "Semantic object classes in video: A high-definition ground truth database", Pattern
+Recognition Letters 30(2), 2009. The classes are folded into 11 and the frames split as for SegNet (Badrinarayanan,
+Kendall, Cipolla, 2017), which is what papers report on. SegNet's paper does not print the folding; this is the one of
+MathWorks' example "Semantic Segmentation Using Deep Learning" (function camvidPixelLabelIDs, "following the
+original SegNet training methodology"), with which github.com/lih627/CamVid makes its 720 x 960 labels too.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from stdc_core.classes import CAMVID, IGNORE
+from stdc_core.data.folder import SegmentationFolder, pictures
+from stdc_core.data.reading import ids_of_colors, some
+
+#: What each of the 11 classes, and void (None), is made of: the 32 classes of label_colors.txt with their RGB.
+COLORS = {
+    'sky': {'Sky': (128, 128, 128)},
+    'building': {
+        'Archway': (192, 0, 128),
+        'Bridge': (0, 128, 64),
+        'Building': (128, 0, 0),
+        'Tunnel': (64, 0, 64),
+        'Wall': (64, 192, 0),
+    },
+    'pole': {'Column_Pole': (192, 192, 128), 'TrafficCone': (0, 0, 64)},
+    'road': {'LaneMkgsDriv': (128, 0, 192), 'LaneMkgsNonDriv': (192, 0, 64), 'Road': (128, 64, 128)},
+    'sidewalk': {'ParkingBlock': (64, 192, 128), 'RoadShoulder': (128, 128, 192), 'Sidewalk': (0, 0, 192)},
+    'tree': {'Tree': (128, 128, 0), 'VegetationMisc': (192, 192, 0)},
+    'sign': {'Misc_Text': (128, 128, 64), 'SignSymbol': (192, 128, 128), 'TrafficLight': (0, 64, 64)},
+    'fence': {'Fence': (64, 64, 128)},
+    'car': {
+        'Car': (64, 0, 128),
+        'OtherMoving': (128, 64, 64),
+        'SUVPickupTruck': (64, 128, 192),
+        'Train': (192, 64, 128),
+        'Truck_Bus': (192, 128, 192),
+    },
+    'pedestrian': {
+        'Animal': (64, 128, 64),
+        'CartLuggagePram': (64, 0, 192),
+        'Child': (192, 128, 64),
+        'Pedestrian': (64, 64, 0),
+    },
+    'bicyclist': {'Bicyclist': (0, 128, 192), 'MotorcycleScooter': (192, 0, 192)},
+    None: {'Void': (0, 0, 0)},
+}
+
+_PAIRS = [
+    (color, CAMVID.names.index(name) if name else IGNORE) for name, parts in COLORS.items() for color in parts.values()
+]
+_COLORS, _IDS = (tuple(column) for column in zip(*_PAIRS, strict=True))
+
+#: Frames of each split.
+FRAMES = {'train': 367, 'val': 101, 'test': 233}
+
+# Folders as published, as commonly renamed, and as redistributed in splits of their own, which are not SegNet's.
+_IMAGES = ('701_StillsRaw_full', '701_StillsRaw', 'images', 'train', 'val', 'test')
+_LABELS = ('LabeledApproved_full', 'LabeledApproved', 'labels', 'train_labels', 'val_labels', 'test_labels')
+
+_FRAME = re.compile(r'(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)')
+
+
+def split_of(name: str) -> str | None:
+    """The split of SegNet that a frame, such as ``0016E5_07959``, is in; None if it is no frame of CamVid.
+
+    Sequence 0001TP is cut in half, the 101 frames of 0016E5 at 15 Hz are for validation, Seq05VD is for testing.
+    """
+    match = _FRAME.fullmatch(name)
+    if not match:
+        return None
+    sequence, frame = match[1], int(match[2])
+    if sequence == 'Seq05VD' or (sequence == '0001TP' and frame > 8520):
+        return 'test'
+    return 'val' if sequence == '0016E5' and 7959 <= frame <= 8159 else 'train'
+
+
+class CamVid(SegmentationFolder):
+    """Images in ``701_StillsRaw_full/`` or ``images/``, labels ``*_L.png`` in ``LabeledApproved_full/`` or ``labels/``.
+
+    Also what is redistributed as ``train/``, ``train_labels/`` and so on; the split goes by the frames' names even so.
+
+    Raises:
+        FileNotFoundError: as ``SegmentationFolder``.
+        ValueError: a split that CamVid does not have, or a class table that is not CamVid's.
+    """
+
+    looks_for = (
+        'ROOT/701_StillsRaw_full/* or ROOT/images/*, and ROOT/LabeledApproved_full/*_L.png or ROOT/labels/*_L.png'
+    )
+
+    @classmethod
+    def fits(cls, root: Path, split: str) -> bool:
+        return any(_frames(root / name) for name in _IMAGES) and any(
+            next((root / name).glob('[!.]*_L.png'), None) for name in _LABELS
+        )
+
+    def _find(self) -> list[tuple[Path, Path]]:
+        if self.split not in FRAMES:
+            raise ValueError(f'{self.root}: CamVid has the splits {", ".join(FRAMES)}, found {self.split!r}')
+        if self.classes.names != CAMVID.names:
+            raise ValueError(
+                f'{self.root}: colour labels of CamVid need the class table camvid, found one of {len(self.classes)} '
+                f'classes, {", ".join(self.classes.names[:3])}, ...'
+            )
+        images = sorted((p for name in _IMAGES for p in pictures(self.root / name)), key=lambda path: path.name)
+        mine = [path for path in images if split_of(path.stem) == self.split]
+        if not mine:
+            raise FileNotFoundError(
+                f"{self.root}: none of {len(images)} images in {', '.join(_IMAGES)} is of CamVid's {self.split} split"
+            )
+        strange = [path.name for path in images if split_of(path.stem) is None]
+        if strange:
+            self.warnings.append(
+                f'{self}: {len(strange)} images, {some(strange, 3)}, are no frames of CamVid: left out'
+            )
+        if len(mine) != FRAMES[self.split]:
+            self.warnings.append(f'{self}: {len(mine)} images, but this split of CamVid has {FRAMES[self.split]}')
+        folders = [self.root / name for name in _LABELS if (self.root / name).is_dir()]
+        labels = {path.name: path for folder in folders for path in folder.glob('*_L.png')}
+        default = folders[0] if folders else self.root / _LABELS[0]
+        return [(path, labels.get(f'{path.stem}_L.png', default / f'{path.stem}_L.png')) for path in mine]
+
+    def _ids(self, path: Path) -> np.ndarray:
+        return ids_of_colors(path, _COLORS, _IDS)
+
+
+def _frames(folder: Path) -> bool:
+    """Whether the folder has a frame of CamVid."""
+    return any(split_of(path.stem) for path in pictures(folder))

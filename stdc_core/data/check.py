@@ -1,0 +1,201 @@
+"""Everything that is wrong with a dataset, found before a training begins rather than in its third hour."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from stdc_core.classes import IGNORE, ClassTable
+from stdc_core.data.folder import SegmentationFolder
+from stdc_core.data.reading import LabelError, some
+
+_LISTED = 20
+
+
+class DataError(ValueError):
+    """Data that cannot be trained on or evaluated with; the message lists the files."""
+
+
+@dataclass
+class DataReport:
+    """What ``check`` found.
+
+    Args:
+        dataset: the dataset's name, ``ROOT/SPLIT``.
+        classes: its class table.
+        images: number of images in it.
+        checked: number of images that were read.
+        counts: int64 ``[C]``, pixels per class in the labels that could be read.
+        ignored: pixels labelled 255.
+        sizes: images per (height, width), in pixels.
+        problems: what makes it unusable, one sentence with a file name each, in the dataset's order.
+        warnings: what is odd about it.
+    """
+
+    dataset: str
+    classes: ClassTable
+    images: int
+    checked: int
+    counts: np.ndarray
+    ignored: int = 0
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def raise_if_bad(self) -> None:
+        """Raise DataError, with the first 20 problems, if there are any."""
+        if self.problems:
+            lines = self.problems[:_LISTED]
+            if len(self.problems) > _LISTED:
+                lines.append(f'and {len(self.problems) - _LISTED} more')
+            plural = 's' if len(self.problems) > 1 else ''
+            raise DataError('\n  '.join([f'{self.dataset}: {len(self.problems)} problem{plural}', *lines]))
+
+    def __str__(self) -> str:
+        """Sizes, and the share of each class, in lines for a terminal."""
+        sizes = [f'{count} of {height}x{width}' for (height, width), count in self.sizes.most_common()]
+        total = max(1, int(self.counts.sum()) + self.ignored)
+        rows = [*zip(self.classes.names, self.counts.tolist(), strict=True), ('(ignored)', self.ignored)]
+        shares = [f'{name:>16} {100 * count / total:6.2f} %' for name, count in rows]
+        read = f', {self.checked} read' if self.checked < self.images else ''
+        return '\n'.join([f'{self.dataset}: {self.images} images{read}: {some(sizes, 5) or "none"}', *shares])
+
+
+@dataclass
+class _Pair:
+    """What one image and its label came to."""
+
+    problems: list[str] = field(default_factory=list)
+    counts: np.ndarray | None = None
+    unknown: dict[int, int] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+
+
+def check(dataset: SegmentationFolder, limit: int | None = None, progress: bool = True, threads: int = 0) -> DataReport:
+    """Read every image and label once; what is wrong is collected, not raised.
+
+    A problem is a label that is missing, a file that cannot be read, a label of another size than its image, a class id
+    or colour that the table lacks, or labels without one labelled pixel between them. Odd, but no problem: classes that
+    never occur, single labels without a labelled pixel, images of the same name, and what the dataset itself warns of.
+
+    Args:
+        dataset: open it with ``require_labels=False``, so that missing labels are listed with everything else.
+        limit: read this many pairs at most, evenly spread; labels that are missing are found all the same.
+        progress: show a progress bar on a terminal.
+        threads: 0: as many as there are cores for this process.
+    """
+    chosen = list(range(len(dataset)))
+    if limit is not None and limit < len(dataset):
+        chosen = np.linspace(0, len(dataset) - 1, max(1, limit)).astype(int).tolist()
+    counts = np.zeros(256, np.int64)
+    unknown: dict[int, Counter[str]] = {}
+    unlabelled = []
+    report = DataReport(str(dataset), dataset.classes, len(dataset), len(chosen), counts[: len(dataset.classes)])
+    if len(chosen) < len(dataset):
+        report.problems += [f'{path}: no such label' for path in _missing(dataset, set(chosen))]
+    for index, pair in zip(chosen, _read_all(dataset, chosen, progress, threads), strict=True):
+        report.problems += pair.problems
+        if pair.size:
+            report.sizes[pair.size] += 1
+        for number, pixels in pair.unknown.items():
+            unknown.setdefault(number, Counter()).update(labels=1, pixels=pixels)
+        if pair.counts is not None:
+            counts += pair.counts
+            if not pair.counts[: len(dataset.classes)].any():
+                unlabelled.append(dataset.files(index)[1])
+    report.ignored = int(counts[IGNORE])
+
+    if unknown:
+        ids = [f'{number} ({c["labels"]} labels, {c["pixels"]} pixels)' for number, c in sorted(unknown.items())]
+        report.problems.insert(0, f'class ids that the table of {len(dataset.classes)} classes lacks: {some(ids)}')
+    if not report.counts.any() and not report.problems:
+        report.problems.append(f'{dataset}: none of {report.checked} labels has a labelled pixel')
+    report.warnings += dataset.warnings
+    report.warnings += _warnings(dataset, report, unlabelled)
+    return report
+
+
+def shared_images(first: SegmentationFolder, second: SegmentationFolder) -> list[str]:
+    """Warnings, none if all is well, that two splits share images: the same bytes, or the same name.
+
+    A network looks better than it is on images that it was trained on. Only files of the same length are read.
+    """
+    warnings = []
+    paths = [[dataset.files(index)[0] for index in range(len(dataset))] for dataset in (first, second)]
+    lengths = [{path: path.stat().st_size for path in group} for group in paths]
+    both = set(lengths[0].values()) & set(lengths[1].values())
+    hashes = [{_hash(p): p for p, length in group.items() if length in both} for group in lengths]
+    same = [str(hashes[1][key]) for key in hashes[0] if key in hashes[1]]
+    if same:
+        warnings.append(f'{len(same)} images of {second} are in {first} as well, the first {some(sorted(same), 3)}')
+    names = [{dataset.name(index) for index in range(len(dataset))} for dataset in (first, second)]
+    alike = sorted(names[0] & names[1])
+    if alike and len(alike) != len(same):
+        warnings.append(f'{len(alike)} images have the same name in {first} and {second}, the first {some(alike, 3)}')
+    return warnings
+
+
+def _read_all(dataset: SegmentationFolder, chosen: list[int], progress: bool, threads: int) -> Iterator[_Pair]:
+    # OpenCV decodes without Python's lock, so threads are enough.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    pool = ThreadPoolExecutor(threads or cores or 1)
+    try:
+        pairs = pool.map(lambda index: _read(dataset, index), chosen)
+        silent = None if progress else True
+        yield from tqdm(pairs, f'checking {dataset.split}', len(chosen), unit='image', disable=silent, leave=False)
+    finally:
+        # An interrupt does not wait for what is queued.
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(dataset: SegmentationFolder, index: int) -> _Pair:
+    pair, shape = _Pair(), None
+    path = dataset.files(index)[1]
+    try:
+        pair.size = dataset.image(index).shape[:2]
+    except (ValueError, OSError) as error:
+        pair.problems.append(str(error))
+    try:
+        label, pair.counts = dataset.label_and_counts(index)
+        shape = label.shape
+    except (ValueError, OSError) as error:
+        pair.problems.append(str(error))
+        pair.unknown = error.unknown if isinstance(error, LabelError) else {}
+    if pair.size and shape and shape != pair.size:
+        pair.problems.append(f'{path}: is {shape}, but its image is {pair.size}')
+    return pair
+
+
+def _missing(dataset: SegmentationFolder, chosen: set[int]) -> list[Path]:
+    """Labels that are not there, but for those that are going to be read."""
+    return [
+        dataset.files(index)[1]
+        for index in range(len(dataset))
+        if index not in chosen and not dataset.files(index)[1].is_file()
+    ]
+
+
+def _warnings(dataset: SegmentationFolder, report: DataReport, unlabelled: list[Path]) -> list[str]:
+    warnings = []
+    if unlabelled:
+        warnings.append(f'{dataset}: {len(unlabelled)} labels have no labelled pixel, the first {some(unlabelled, 3)}')
+    absent = [name for name, count in zip(report.classes.names, report.counts, strict=True) if not count]
+    if absent and report.checked == report.images and report.counts.any():
+        warnings.append(f'{dataset}: no pixel of {some(absent)}')
+    names = Counter(dataset.name(index) for index in range(len(dataset)))
+    twice = sorted(name for name, count in names.items() if count > 1)
+    if twice:
+        warnings.append(f'{dataset}: {len(twice)} names have several images, the first {some(twice, 3)}')
+    return warnings
+
+
+def _hash(path: Path) -> bytes:
+    return hashlib.blake2b(path.read_bytes()).digest()

@@ -1,0 +1,54 @@
+"""Datasets on disk, opened by one function that recognises their layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stdc_core.classes import ClassTable
+from stdc_core.data.camvid import CamVid
+from stdc_core.data.cityscapes import Cityscapes
+from stdc_core.data.folder import SegmentationFolder
+from stdc_core.data.reading import some
+
+#: In the order in which they are tried.
+LAYOUTS: dict[str, type[SegmentationFolder]] = {
+    'folder': SegmentationFolder,
+    'cityscapes': Cityscapes,
+    'camvid': CamVid,
+}
+
+
+def open_dataset(
+    root: str | Path, split: str, classes: ClassTable, layout: str = 'auto', require_labels: bool = True
+) -> SegmentationFolder:
+    """Open one split of a dataset.
+
+    Args:
+        root: the dataset's folder.
+        split: ``'train'``, ``'val'``, ...; of CamVid and Cityscapes also ``'test'``.
+        classes: what the ids mean.
+        layout: ``'folder'``, ``'cityscapes'``, ``'camvid'`` (the classes of the same names document them), or
+            ``'auto'``: the one of which files are there.
+        require_labels: see ``SegmentationFolder``.
+
+    Raises:
+        FileNotFoundError: no layout fits, or images or labels are missing; the message says what was looked for.
+        ValueError: an unknown layout, or one whose labels the class table does not fit.
+    """
+    root = Path(root)
+    if layout != 'auto' and layout not in LAYOUTS:
+        raise ValueError(f'layout: expected auto, {", ".join(LAYOUTS)}, found {layout!r}')
+    if not root.is_dir():
+        raise FileNotFoundError(f'{root}: no such folder; expected a dataset')
+    if layout != 'auto':
+        return LAYOUTS[layout](root, split, classes, require_labels)
+    for dataset in LAYOUTS.values():
+        if dataset.fits(root, split):
+            return dataset(root, split, classes, require_labels)
+    found = sorted(f'{p.name}/' if p.is_dir() else p.name for p in root.iterdir() if not p.name.startswith('.'))
+    tried = ''.join(
+        f'\n  {name}: {kind.looks_for.replace("ROOT/", "").replace("SPLIT", split)}' for name, kind in LAYOUTS.items()
+    )
+    raise FileNotFoundError(
+        f'{root}: no dataset with a split {split!r}. Looked there for one of{tried}\nfound {some(found) or "nothing"}'
+    )
