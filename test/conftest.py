@@ -12,7 +12,10 @@ import pytest
 os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
 
 # A robot has no torch: `colcon test` there tests all but training and export.
-_NEED_TORCH = ['test_export.py', 'test_losses.py', 'test_model.py', 'test_reference.py', 'test_training.py']
+_NEED_TORCH = [
+    f'test_{name}.py'
+    for name in ('export', 'losses', 'model', 'pretrain', 'reference', 'resident', 'resume', 'training')
+]
 collect_ignore = [] if find_spec('torch') else _NEED_TORCH
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -1,0 +1,210 @@
+"""The order of the samples, and the batches that are made on the device: the same as those of the ordinary loader."""
+
+from collections import Counter
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from stdc_core.classes import IGNORE
+from stdc_core.data.augment import Augmentation
+from stdc_core.data.folder import Sample
+from stdc_core.data.resident import (
+    BatchAugmentation,
+    ResidentDataset,
+    ResidentLoader,
+    available_bytes,
+    fits,
+    resident_bytes,
+)
+from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, SampleKey, ScheduleSampler, pooled_shares
+
+DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA'))]
+CROP = (48, 64)
+
+
+def make_sample(seed, height, width, classes=11):
+    """Smooth colours and blocks of classes; no pixel is ignored."""
+    rng = np.random.default_rng(seed)
+    image = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
+    label = cv2.resize(rng.integers(0, classes, (6, 8), np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    return Sample(image, label, f'sample{seed}')
+
+
+@pytest.fixture(scope='module')
+def datasets():
+    """Two datasets; the images of the second differ in size, and some are smaller than the crop."""
+    sizes = [(40, 50), (90, 70), (61, 133)]
+    return [[make_sample(i, 72, 96) for i in range(5)], [make_sample(10 + i, *size) for i, size in enumerate(sizes)]]
+
+
+def keys_of(datasets, count=4):
+    return [
+        SampleKey(d, i, 100 * d + 10 * i + n)
+        for d, s in enumerate(datasets)
+        for i in range(len(s))
+        for n in range(count)
+    ]
+
+
+def exact(image, label, matrix, crop):
+    """Bilinear image and nearest label under an affine map to the crop, in float64, straight from the definition."""
+    rows = (np.arange(crop[0]) - matrix[1, 2]) / matrix[1, 1]
+    columns = (np.arange(crop[1]) - matrix[0, 2]) / matrix[0, 0]
+
+    def pixels(y, x):
+        inside = ((y >= 0) & (y < label.shape[0]))[:, None] & ((x >= 0) & (x < label.shape[1]))
+        at = np.ix_(y.clip(0, label.shape[0] - 1), x.clip(0, label.shape[1] - 1))
+        return np.where(inside[..., None], image[at], 128.0), np.where(inside, label[at], IGNORE)
+
+    y, x = np.floor(rows).astype(int), np.floor(columns).astype(int)
+    total = 0
+    for down in (0, 1):
+        for right in (0, 1):
+            weight = np.outer(abs(1 - down - rows + y), abs(1 - right - columns + x))
+            total = total + weight[..., None] * pixels(y + down, x + right)[0]
+    return total, pixels(np.floor(rows + 0.5).astype(int), np.floor(columns + 0.5).astype(int))[1]
+
+
+@pytest.mark.parametrize('device', DEVICES)
+def test_batch_is_the_bilinear_crop_by_definition(datasets, device):
+    augmentation = Augmentation(CROP, brightness=0, contrast=0, saturation=0)
+    keys = keys_of(datasets)
+    images, labels = BatchAugmentation(augmentation)(ResidentDataset(datasets, device), keys)
+    assert images.dtype == labels.dtype == torch.uint8
+    assert images.shape == (len(keys), *CROP, 3) and labels.shape == (len(keys), *CROP)
+    for key, image, label in zip(keys, images.cpu().numpy(), labels.cpu().numpy(), strict=True):
+        sample = datasets[key.dataset][key.index]
+        matrix = augmentation.placement(sample.label.shape, np.random.default_rng(key.seed))
+        expected_image, expected_label = exact(sample.image, sample.label, matrix, CROP)
+        assert np.array_equal(label, expected_label)
+        assert abs(image - expected_image).max() < 0.51
+
+
+@pytest.mark.parametrize('device', DEVICES)
+def test_batch_equals_the_ordinary_loaders(datasets, device):
+    """The same keys through OpenCV, light and all."""
+    augmentation = Augmentation(CROP)
+    keys = keys_of(datasets)
+    ordinary = AugmentedSamples(datasets, augmentation)
+    images, labels = BatchAugmentation(augmentation)(ResidentDataset(datasets, device), keys)
+    expected = [ordinary[key] for key in keys]
+    image = np.stack([image for image, _ in expected])
+    label = np.stack([label for _, label in expected])
+    assert (labels.cpu().numpy() == label).mean() >= 0.999
+    # OpenCV may place a pixel to 1/32 only; that shows where the image ends and grey begins.
+    difference = abs(images.cpu().numpy().astype(int) - image)
+    assert difference.mean() < 0.5
+    assert (difference <= 2).mean() > 0.99
+
+
+def test_padding_is_never_a_class(datasets):
+    """A crop four times as large as the image has as many labelled pixels as the image covers."""
+    augmentation = Augmentation((144, 192), scale=(1, 1), brightness=0, contrast=0, saturation=0)
+    keys = [SampleKey(0, i, i) for i in range(5)]
+    images, labels = BatchAugmentation(augmentation)(ResidentDataset(datasets), keys)
+    for image, label in zip(images.numpy(), labels.numpy(), strict=True):
+        inside = label != IGNORE
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        assert np.ptp(rows) + 1 == 72 and np.ptp(columns) + 1 == 96 and inside.sum() == 72 * 96
+        outside = cv2.erode((~inside).astype(np.uint8), np.ones((3, 3)), borderValue=1).astype(bool)
+        assert (image[outside] == 128).all()
+
+
+def test_bytes_and_sizes(datasets):
+    assert resident_bytes(datasets[:1]) == 5 * 74 * 98 * 4
+    assert ResidentDataset(datasets[:1]).pixels.nbytes == resident_bytes(datasets[:1])
+    assert available_bytes('cpu') > resident_bytes(datasets)
+    assert fits(datasets, 'cpu', 0.9) and not fits(datasets, 'cpu', 0.0)
+    # Not even where the images after the first are larger is anything lost.
+    data = ResidentDataset(datasets[::-1])
+    assert [place[1:].tolist() for place in data.places[0]] == [[40, 50], [90, 70], [61, 133]]
+    whole = Augmentation((61, 133), scale=(1, 1), brightness=0, contrast=0, saturation=0)
+    (image,), (label,) = BatchAugmentation(whole)(data, [(0, 2, 3)])
+    if np.random.default_rng(3).uniform(size=4)[3] < 0.5:
+        image, label = image.flip(1), label.flip(1)
+    assert np.array_equal(image, datasets[1][2].image) and np.array_equal(label, datasets[1][2].label)
+
+
+def test_an_epoch_has_each_image_once_and_orders_differ():
+    schedule = BatchSchedule([10, 4], None, batch_size=7, seed=1)
+    keys = [key for step in range(4) for key in schedule.batch(step)]
+    epochs = [[key[:2] for key in keys[:14]], [key[:2] for key in keys[14:]]]
+    everything = [(0, i) for i in range(10)] + [(1, i) for i in range(4)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == everything
+    assert epochs[0] != epochs[1]
+    assert len({key.seed for key in keys}) == len(keys)
+    other = BatchSchedule([10, 4], None, batch_size=7, seed=2)
+    assert [key[:2] for step in range(2) for key in other.batch(step)] != epochs[0]
+
+
+def test_shares():
+    shares = pooled_shares([30, 10], [500, 300], 0.3)
+    assert shares == pytest.approx([0.525, 0.175, 0.1875, 0.1125])
+    schedule = BatchSchedule([30, 10, 500, 300], shares, batch_size=16)
+    counts = Counter(key.dataset for step in range(500) for key in schedule.batch(step))
+    assert [counts[d] for d in range(4)] == pytest.approx([8000 * share for share in shares], abs=4)
+    # Each batch, too, has about the share.
+    extras = [sum(key.dataset > 1 for key in schedule.batch(step)) for step in range(500)]
+    assert min(extras) >= 4 and max(extras) <= 6
+    assert pooled_shares([3, 1]) == [0.75, 0.25]
+    assert {key.dataset for key in BatchSchedule([5, 0, 5], [1, 0, 0], 20).batch(3)} == {0}
+
+
+def test_ranks_share_a_batch():
+    schedule = BatchSchedule([20, 9], [0.8, 0.2], batch_size=12, seed=3)
+    for step in (0, 1, 1000):
+        parts = [schedule.batch(step, rank, 3) for rank in range(3)]
+        assert sum(parts, []) == schedule.batch(step)
+        assert len({key for part in parts for key in part}) == 12
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (([3, 4], [1.0], 2), '2 datasets, but 1 shares'),
+        (([3], [0.0], 2), 'one above it'),
+        (([3, 0], [0.5, 0.5], 2), 'without samples'),
+        (([3], None, 0), 'batch size above 0'),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BatchSchedule(*arguments)
+
+
+def test_more_mistakes_are_named():
+    with pytest.raises(ValueError, match='no equal part for rank 0 of 3'):
+        BatchSchedule([3], None, 8).batch(0, 0, 3)
+    with pytest.raises(ValueError, match='datasets that have none'):
+        pooled_shares([3], [], 0.5)
+
+
+@pytest.mark.parametrize('kind', ['resident', 'cached', 'workers'])
+def test_resumed_batches_are_those_of_an_uninterrupted_run(datasets, kind):
+    augmentation = Augmentation(CROP)
+    data = ResidentDataset(datasets)
+
+    def batches(start, rank=0, world=1):
+        # A schedule of its own each time: nothing is carried over.
+        schedule = BatchSchedule([5, 3], pooled_shares([5], [3], 0.4), batch_size=4, seed=5)
+        sampler = ScheduleSampler(schedule, 9, start, rank, world)
+        if kind == 'resident':
+            loader = ResidentLoader(data, augmentation, sampler)
+        else:
+            samples = AugmentedSamples(datasets, augmentation, cache=kind == 'cached')
+            workers = 2 if kind == 'workers' and not start else 0
+            loader = DataLoader(samples, batch_sampler=sampler, num_workers=workers)
+        assert len(loader) == 9
+        return list(loader)
+
+    whole, resumed = batches(0), batches(6)
+    assert len(whole) == 9 and len(resumed) == 3
+    for expected, found in zip(whole[6:], resumed, strict=True):
+        assert all(torch.equal(e, f) for e, f in zip(expected, found, strict=True))
+    halves = [batches(6, rank, 2) for rank in range(2)]
+    for expected, *parts in zip(resumed, *halves, strict=True):
+        joined = [torch.cat(part) for part in zip(*parts, strict=True)]
+        assert all(torch.equal(e, f) for e, f in zip(expected, joined, strict=True))
