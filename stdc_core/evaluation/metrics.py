@@ -18,6 +18,13 @@ class ConfusionMatrix:
         # The last column holds predictions outside the table.
         self._counts = np.zeros((num_classes, num_classes + 1), np.int64)
 
+    @classmethod
+    def of(cls, counts: np.ndarray) -> ConfusionMatrix:
+        """The matrix with these ``counts``, such as the sum of several."""
+        matrix = cls(len(counts))
+        matrix._counts += counts
+        return matrix
+
     def update(self, prediction: np.ndarray, label: np.ndarray) -> None:
         """Add the pixels of one image or batch: two integer arrays of one shape.
 

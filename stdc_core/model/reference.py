@@ -1,4 +1,4 @@
-"""Import of segmentation checkpoints (``.pth``) of the paper's reference implementation."""
+"""Import of checkpoints (``.pth``, ``.tar``) of the paper's reference implementation."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stdc_core.classes import ClassTable
 from stdc_core.model.segmentation import STDCSeg
-from stdc_core.model.stdc import STAGE_BLOCKS
+from stdc_core.model.stdc import STAGE_BLOCKS, STDCClassifier
 from stdc_core.model.weights import WeightsError, load_state
 
 _BACKBONE = 'cp.backbone.'
@@ -37,26 +37,40 @@ _MODULES = {
     **{f'conv_out_sp{s}.conv_out': f'detail_heads.{s}.1' for s in (2, 4, 8, 16)},
     **{f'conv_out_sp{s}.conv': f'detail_heads.{s}.0' for s in (2, 4, 8, 16)},
 }
-# The ImageNet classifier, which segmentation does not use, and the backbone's stages under a second name.
+# The same in its ImageNet classifiers, whose backbone has no prefix.
+_CLASSIFIER_MODULES = {'conv_last': 'conv_last', 'fc': 'fc1', 'linear': 'fc2'}
+# A batch norm after `fc` that the reference's network has but does not compute, and the stages under a second name.
+_CLASSIFIER_UNUSED = re.compile(r'(bn|x2|x4|x8|x16|x32)\.')
+# In segmentation checkpoints: the ImageNet classifier, which they do not use, and the stages under a second name.
 _UNUSED = re.compile(r'cp\.backbone\.(conv_last|fc|bn|linear|x2|x4|x8|x16|x32)\.')
 # The reference's decoder batch norms scale by |weight| + this (InPlace-ABN).
 _ABN_EPSILON = 1e-5
 
 
-def import_reference(path: str | Path, classes: ClassTable) -> STDCSeg:
-    """Read a reference checkpoint of STDC1 or STDC2.
+def import_reference(path: str | Path, classes: ClassTable) -> STDCSeg | STDCClassifier:
+    """Read a reference checkpoint of STDC1 or STDC2: of a segmentation network, or of an ImageNet classifier.
+
+    Which of the two it is, its keys tell.
 
     Args:
-        path: the ``.pth``; it is read without running code from it.
-        classes: what its outputs mean.
+        path: the ``.pth`` or ``.tar``; it is read without running code from it.
+        classes: what the outputs of a segmentation network mean.
 
     Returns:
-        The network in evaluation mode, with every detail head that the checkpoint has.
+        The network in evaluation mode: a segmentation network with every detail head that the checkpoint has, or a
+        classifier with its head.
 
     Raises:
         FileNotFoundError: there is no such file.
         WeightsError: it is no such checkpoint, or of another number of classes; the message names the keys.
     """
+    state = _read(path)
+    if any(key.startswith('features.') for key in state):
+        return _classifier(state, path)
+    return _segmentation(state, classes, path)
+
+
+def _read(path: str | Path) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path}: no such file')
     try:
@@ -68,8 +82,28 @@ def import_reference(path: str | Path, classes: ClassTable) -> STDCSeg:
         loaded = loaded['state_dict']
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise WeightsError(f'{path}: expected a dictionary of tensors')
-    state = {key.removeprefix('module.'): value for key, value in loaded.items()}
-    name = _backbone_name(state, path)
+    return {str(key).removeprefix('module.'): value for key, value in loaded.items()}
+
+
+def _classifier(state: dict[str, Tensor], path: str | Path) -> STDCClassifier:
+    name = _backbone_name(state, '', path)
+    outputs = state.get('linear.weight')
+    if outputs is None or outputs.dim() != 2:
+        found = 'no such key' if outputs is None else f'shape {tuple(outputs.shape)}'
+        raise WeightsError(f'{path}: linear.weight: expected [classes, 1024], found {found}')
+    model = STDCClassifier(name, outputs.shape[0])
+    converted = {
+        _our_key(key, name, '', _CLASSIFIER_MODULES): value
+        for key, value in state.items()
+        if not _CLASSIFIER_UNUSED.match(key)
+    }
+    _expect_complete(model, converted, name, '', _CLASSIFIER_MODULES, path)
+    load_state(model, converted, path)
+    return model.eval()
+
+
+def _segmentation(state: dict[str, Tensor], classes: ClassTable, path: str | Path) -> STDCSeg:
+    name = _backbone_name(state, _BACKBONE, path)
     strides = tuple(s for s in (2, 4, 8, 16) if f'conv_out_sp{s}.conv_out.weight' in state)
     model = STDCSeg(name, len(classes), strides)
 
@@ -77,7 +111,7 @@ def import_reference(path: str | Path, classes: ClassTable) -> STDCSeg:
     reference_key: dict[str, str] = {}
     for key, value in state.items():
         if not _UNUSED.match(key):
-            ours = _our_key(key, name)
+            ours = _our_key(key, name, _BACKBONE, _MODULES)
             converted[ours], reference_key[ours] = value, key
     outputs = {
         key: value.shape[0] for key, value in state.items() if re.fullmatch(r'conv_out(16|32)?\.conv_out\.weight', key)
@@ -85,13 +119,7 @@ def import_reference(path: str | Path, classes: ClassTable) -> STDCSeg:
     wrong = [f'{key} has {count}' for key, count in outputs.items() if count != len(classes)]
     if wrong:
         raise WeightsError(f'{path}: expected {len(classes)} classes, but {", ".join(wrong)}')
-    for key, value in model.state_dict().items():
-        if key.endswith('num_batches_tracked'):  # which the reference's decoder batch norms do not have
-            converted.setdefault(key, value)
-    missing = [key for key in model.state_dict() if key not in converted]
-    if missing:
-        names = ', '.join(_reference_key(key, name) for key in missing[:8])
-        raise WeightsError(f'{path}: {len(missing)} keys of a {name} checkpoint are missing, among them {names}')
+    _expect_complete(model, converted, name, _BACKBONE, _MODULES, path)
     for ours, key in reference_key.items():
         is_batch_norm = ours.endswith('.weight') and ours.removesuffix('weight') + 'running_mean' in converted
         if is_batch_norm and not key.startswith(_BACKBONE):
@@ -100,46 +128,69 @@ def import_reference(path: str | Path, classes: ClassTable) -> STDCSeg:
     return model.eval()
 
 
-def _backbone_name(state: dict[str, Tensor], path: str | Path) -> str:
+def _expect_complete(
+    model: nn.Module, converted: dict[str, Tensor], name: str, backbone: str, modules: dict[str, str], path: str | Path
+) -> None:
+    """Raise WeightsError with the reference's names of the keys that are missing; add batch counters that are."""
+    for key, value in model.state_dict().items():
+        if key.endswith('num_batches_tracked'):  # which the reference's decoder batch norms do not have
+            converted.setdefault(key, value)
+    missing = [key for key in model.state_dict() if key not in converted]
+    if missing:
+        names = ', '.join(_reference_key(key, name, backbone, modules) for key in missing[:8])
+        raise WeightsError(f'{path}: {len(missing)} keys of a {name} checkpoint are missing, among them {names}')
+
+
+def _backbone_name(state: dict[str, Tensor], backbone: str, path: str | Path) -> str:
     """By the number of entries in the reference's flat list of backbone modules."""
-    indices = {int(match[1]) for key in state if (match := re.match(r'cp\.backbone\.features\.(\d+)\.', key))}
+    features = f'{backbone}features.'
+    indices = {int(match[1]) for key in state if (match := re.match(rf'{re.escape(features)}(\d+)\.', key))}
     if not indices:
-        raise WeightsError(f'{path}: no key cp.backbone.features.*; expected a reference STDC-Seg checkpoint')
+        raise WeightsError(
+            f'{path}: no key {_BACKBONE}features.* or features.*; '
+            'expected a reference checkpoint of STDC-Seg or of an STDC classifier'
+        )
     lengths = {name: 2 + sum(blocks) for name, blocks in STAGE_BLOCKS.items()}
     for name, length in lengths.items():
         if max(indices) + 1 == length:
             return name
     expected = ' or '.join(f'{length} ({name})' for name, length in lengths.items())
-    raise WeightsError(f'{path}: cp.backbone.features has {max(indices) + 1} modules, expected {expected}')
+    raise WeightsError(f'{path}: {features}* has {max(indices) + 1} modules, expected {expected}')
 
 
 def _stages(name: str) -> list[str]:
-    """Our module for each index of ``cp.backbone.features``."""
+    """Our module for each index of the reference's ``features``."""
     blocks = [
         f'stage{stage}.{i}' for stage, count in zip((3, 4, 5), STAGE_BLOCKS[name], strict=True) for i in range(count)
     ]
     return ['stage1', 'stage2', *blocks]
 
 
-def _our_key(key: str, name: str) -> str:
-    """Our name of a reference key; a key that is unknown stays as it is, for the error that follows."""
-    if match := re.fullmatch(r'cp\.backbone\.features\.(\d+)\.(.+)', key):
+def _our_key(key: str, name: str, backbone: str, modules: dict[str, str]) -> str:
+    """Our name of a reference key; a key that is unknown stays as it is, for the error that follows.
+
+    Args:
+        name: of the backbone.
+        backbone: what the keys of the reference's backbone begin with.
+        modules: reference modules outside ``features``, and ours.
+    """
+    if match := re.fullmatch(rf'{re.escape(backbone)}features\.(\d+)\.(.+)', key):
         rest = match[2].replace('conv_list.', 'blocks.').replace('avd_layer.', 'downsample.')
         return f'backbone.{_stages(name)[int(match[1])]}.{rest}'
-    for theirs, ours in _MODULES.items():
+    for theirs, ours in modules.items():
         if key.startswith(f'{theirs}.'):
             return ours + key.removeprefix(theirs)
     return key
 
 
-def _reference_key(key: str, name: str) -> str:
+def _reference_key(key: str, name: str, backbone: str, modules: dict[str, str]) -> str:
     """The inverse of ``_our_key``."""
     for index, stage in enumerate(_stages(name)):
         if key.startswith(f'backbone.{stage}.'):
             rest = key.removeprefix(f'backbone.{stage}.')
             rest = rest.replace('blocks.', 'conv_list.').replace('downsample.', 'avd_layer.')
-            return f'{_BACKBONE}features.{index}.{rest}'
-    for theirs, ours in _MODULES.items():
+            return f'{backbone}features.{index}.{rest}'
+    for theirs, ours in modules.items():
         if key.startswith(f'{ours}.'):
             return theirs + key.removeprefix(ours)
     return key

@@ -1,19 +1,28 @@
-"""Weights on disk: safetensors with the backbone, the class table and the provenance in the file's metadata."""
+"""Weights on disk: safetensors with the network's kind, its backbone, classes and provenance in the metadata."""
 
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from onnx import numpy_helper
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor, nn
 
 from stdc_core.classes import ClassTable
+from stdc_core.files import appearing
 from stdc_core.inference.model_file import ModelError, read_model
 from stdc_core.model.segmentation import STDCSeg
+from stdc_core.model.stdc import STAGE_BLOCKS, STDCBackbone, STDCClassifier
+
+# Parts of STDCSeg that training alone uses; a model.onnx does not hold them.
+_TRAINING_ONLY = ('aux8_head.', 'aux16_head.', 'detail_heads.')
+# Its layers whose weights belong to the classes.
+_CLASS_LAYERS = ('head.1.', 'aux8_head.1.', 'aux16_head.1.')
 
 
 class WeightsError(ValueError):
@@ -21,7 +30,7 @@ class WeightsError(ValueError):
 
 
 def save_weights(model: STDCSeg, path: str | Path, classes: ClassTable, provenance: dict[str, str]) -> None:
-    """Write a network; a file at ``path`` is replaced at once or not at all.
+    """Write a segmentation network; a file at ``path`` is replaced at once or not at all.
 
     Convolutions are stored as float16, which loses less than training noise and halves the file; batch norms as
     float32.
@@ -29,15 +38,38 @@ def save_weights(model: STDCSeg, path: str | Path, classes: ClassTable, provenan
     Args:
         provenance: what a user should know of the training: data, recipe, mIoU.
     """
+    _save(model, path, provenance, classes=classes.to_json())
+
+
+def save_classifier(model: STDCClassifier, path: str | Path, names: Sequence[str], provenance: dict[str, str]) -> None:
+    """Write an image classifier as ``save_weights`` writes a segmentation network.
+
+    Args:
+        names: one per output.
+    """
+    if len(names) != model.fc2.out_features:
+        raise ValueError(f'{path}: {len(names)} class names for {model.fc2.out_features} outputs')
+    _save(model, path, provenance, kind='classifier', names=json.dumps(list(names)))
+
+
+def _save(model: STDCSeg | STDCClassifier, path: str | Path, provenance: dict[str, str], **metadata: str) -> None:
     state = {key: value.half() if value.dim() > 1 else value for key, value in model.state_dict().items()}
-    metadata = {
-        'backbone': model.backbone.name,
-        'classes': classes.to_json(),
-        'provenance': json.dumps(provenance),
-    }
-    partial = Path(f'{path}.part')
-    partial.write_bytes(save({key: value.contiguous() for key, value in state.items()}, metadata))
-    os.replace(partial, path)
+    metadata |= {'backbone': model.backbone.name, 'provenance': json.dumps(provenance)}
+    with appearing(Path(path)) as partial:
+        partial.write_bytes(save({key: value.contiguous() for key, value in state.items()}, metadata))
+
+
+class _Stored(NamedTuple):
+    """What a weights file holds; ``classes`` is a table if it is a segmentation network, names if a classifier."""
+
+    backbone: str
+    classes: ClassTable | tuple[str, ...]
+    provenance: dict[str, str]
+    state: dict[str, Tensor]
+
+    @property
+    def is_classifier(self) -> bool:
+        return not isinstance(self.classes, ClassTable)
 
 
 def load_weights(path: str | Path) -> tuple[STDCSeg, ClassTable, dict[str, str]]:
@@ -52,52 +84,94 @@ def load_weights(path: str | Path) -> tuple[STDCSeg, ClassTable, dict[str, str]]
         FileNotFoundError: there is no such file.
         WeightsError: it is neither, or not of an STDC-Seg network; the message says why.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'{path}: no such file')
-    if Path(path).suffix == '.onnx':
-        return _load_onnx(path)
-    try:
-        with safe_open(path, 'pt') as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
-        raise WeightsError(f'{path}: not a safetensors file ({error})') from error
-    missing = {'backbone', 'classes', 'provenance'} - metadata.keys()
-    if missing:
+    stored = _read(path)
+    if stored.is_classifier:
         raise WeightsError(
-            f'{path}: no {", ".join(sorted(missing))} in its metadata; expected weights from `stdc train`'
+            f'{path}: an image classifier, expected a segmentation network; '
+            '`stdc train --init` begins with its backbone'
         )
-    try:
-        classes = ClassTable.from_json(metadata['classes'])
-        strides = tuple(sorted({int(key.split('.')[1]) for key in state if key.startswith('detail_heads.')}))
-        model = STDCSeg(metadata['backbone'], len(classes), strides)
-        provenance = json.loads(metadata['provenance'])
-    except ValueError as error:
-        raise WeightsError(f'{path}: its metadata is damaged ({error})') from error
-    load_state(model, state, path)
-    return model.eval(), classes, provenance
+    if Path(path).suffix == '.onnx':
+        model = STDCSeg(stored.backbone, len(stored.classes))
+        _load_all_but(model, stored.state, _TRAINING_ONLY, path)
+    else:
+        model = STDCSeg(stored.backbone, len(stored.classes), tuple(sorted(_detail_strides(stored.state))))
+        load_state(model, stored.state, path)
+    return model.eval(), stored.classes, stored.provenance
 
 
-def _load_onnx(path: str | Path) -> tuple[STDCSeg, ClassTable, dict[str, str]]:
-    try:
-        proto, info = read_model(path)
-    except ModelError as error:
-        raise WeightsError(str(error)) from error
-    model = STDCSeg(info.backbone, len(info.classes))
-    prefix = 'model.'
-    state = {
-        tensor.name.removeprefix(prefix): torch.from_numpy(numpy_helper.to_array(tensor).copy())
-        for tensor in proto.graph.initializer
-        if tensor.name.startswith(prefix)
-    }
-    untold = ('aux8_head.', 'aux16_head.', 'detail_heads.')
-    own = model.state_dict()
-    state |= {key: own[key] for key in own if key.startswith(untold) or key.endswith('num_batches_tracked')}
-    load_state(model, state, path)
-    return model.eval(), info.classes, info.provenance
+def load_classifier(path: str | Path) -> tuple[STDCClassifier, tuple[str, ...], dict[str, str]]:
+    """Read what ``save_classifier`` wrote.
+
+    Returns:
+        The network in float32 and evaluation mode, the names of its classes and its provenance.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: it is not a classifier's, or damaged; the message says why.
+    """
+    stored = _read(path)
+    if not stored.is_classifier:
+        raise WeightsError(f'{path}: a segmentation network, expected an image classifier')
+    model = STDCClassifier(stored.backbone, len(stored.classes))
+    load_state(model, stored.state, path)
+    return model.eval(), stored.classes, stored.provenance
 
 
-def load_state(model: STDCSeg, state: dict[str, torch.Tensor], source: str | Path) -> None:
+def load_backbone(path: str | Path, backbone: str) -> dict[str, Tensor]:
+    """The state of the ``STDCBackbone`` inside a classifier, a segmentation network or a ``model.onnx``.
+
+    Args:
+        backbone: the name that it must have, ``'stdc1'`` or ``'stdc2'``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: it is none of the three, damaged, or of another backbone.
+    """
+    model = STDCBackbone(backbone)
+    _load_backbone(model, _read(path), path)
+    return model.state_dict()
+
+
+def initialise(model: STDCSeg, path: str | Path, classes: ClassTable) -> str:
+    """Begin a training with what a file holds for it; the rest of the model keeps the values that it has.
+
+    A segmentation network of the same classes (by name) gives everything that it has; one of other classes gives all
+    but the layers that the classes belong to; an image classifier gives its backbone. A ``model.onnx`` has no auxiliary
+    and detail heads, and detail heads are taken for the strides that both have.
+
+    Args:
+        classes: of the model.
+
+    Returns:
+        One sentence that says what was taken.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WeightsError: it is none of the three, damaged, or of another backbone. The model is then unchanged.
+    """
+    stored = _read(path)
+    if stored.is_classifier:
+        _load_backbone(model.backbone, stored, path)
+        return f'{path}: took the {stored.backbone} backbone of a classifier of {len(stored.classes)} classes'
+    _expect_backbone(stored, model.backbone.name, path)
+    own_strides = _detail_strides(model.state_dict())
+    strides = _detail_strides(stored.state)
+    onnx = Path(path).suffix == '.onnx'
+    absent = _TRAINING_ONLY if onnx else tuple(f'detail_heads.{s}.' for s in own_strides - strides)
+    surplus = tuple(f'detail_heads.{s}.' for s in strides - own_strides)
+    left = ['the auxiliary heads'] if onnx else []
+    if own_strides - strides:
+        left.append(f'the detail heads at stride {", ".join(map(str, sorted(own_strides - strides)))}')
+    if stored.classes.names != classes.names:
+        absent, surplus = (*absent, *_CLASS_LAYERS), (*surplus, *_CLASS_LAYERS)
+        left.append('the last layers, which belong to its classes')
+    state = {key: value for key, value in stored.state.items() if not key.startswith(surplus)}
+    _load_all_but(model, state, absent, path)
+    everything = f'{path}: took the {stored.backbone} network of {len(stored.classes)} classes'
+    return f'{everything}, but for {" and ".join(left)}' if left else everything
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
     """Copy a complete state into a model.
 
     Raises:
@@ -115,3 +189,82 @@ def load_state(model: STDCSeg, state: dict[str, torch.Tensor], source: str | Pat
         rest = f'; and {len(problems) - 8} more' if len(problems) > 8 else ''
         raise WeightsError(f'{source}: {"; ".join(problems[:8])}{rest}')
     model.load_state_dict(state)
+
+
+def _load_all_but(model: nn.Module, state: dict[str, Tensor], absent: tuple[str, ...], source: str | Path) -> None:
+    """``load_state``, but keys that begin with one of ``absent``, and counters of batches, may be missing."""
+    kept = {
+        key: value
+        for key, value in model.state_dict().items()
+        if key.startswith(absent) or (key.endswith('num_batches_tracked') and key not in state)
+    }
+    load_state(model, state | kept, source)
+
+
+def _load_backbone(model: STDCBackbone, stored: _Stored, path: str | Path) -> None:
+    _expect_backbone(stored, model.name, path)
+    prefix = 'backbone.'
+    state = {key.removeprefix(prefix): value for key, value in stored.state.items() if key.startswith(prefix)}
+    _load_all_but(model, state, (), path)
+
+
+def _detail_strides(state: dict[str, Tensor]) -> set[int]:
+    return {s for s in STDCBackbone.channels if any(key.startswith(f'detail_heads.{s}.') for key in state)}
+
+
+def _expect_backbone(stored: _Stored, name: str, path: str | Path) -> None:
+    if stored.backbone != name:
+        raise WeightsError(f'{path}: of backbone {stored.backbone}, expected {name}')
+
+
+def _read(path: str | Path) -> _Stored:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{path}: no such file')
+    stored = _read_onnx(path) if Path(path).suffix == '.onnx' else _read_safetensors(path)
+    if stored.backbone not in STAGE_BLOCKS:
+        raise WeightsError(f'{path}: of backbone {stored.backbone!r}, expected one of {", ".join(STAGE_BLOCKS)}')
+    return stored
+
+
+def _read_safetensors(path: str | Path) -> _Stored:
+    try:
+        with safe_open(path, 'pt') as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        advice = '; `stdc import` reads checkpoints' if Path(path).suffix in ('.pth', '.pt', '.tar') else ''
+        raise WeightsError(f'{path}: not a safetensors file ({error}){advice}') from error
+    classifies = metadata.get('kind') == 'classifier'
+    missing = {'backbone', 'provenance', 'names' if classifies else 'classes'} - metadata.keys()
+    if missing:
+        raise WeightsError(
+            f'{path}: no {", ".join(sorted(missing))} in its metadata; '
+            'expected weights from `stdc train`, `stdc pretrain` or `stdc import`'
+        )
+    try:
+        classes = _names(metadata['names']) if classifies else ClassTable.from_json(metadata['classes'])
+        provenance = json.loads(metadata['provenance'])
+    except ValueError as error:
+        raise WeightsError(f'{path}: its metadata is damaged ({error})') from error
+    return _Stored(metadata['backbone'], classes, provenance, state)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError('names: expected a list of texts')
+    return tuple(names)
+
+
+def _read_onnx(path: str | Path) -> _Stored:
+    try:
+        proto, info = read_model(path)
+    except ModelError as error:
+        raise WeightsError(str(error)) from error
+    prefix = 'model.'
+    state = {
+        tensor.name.removeprefix(prefix): torch.from_numpy(numpy_helper.to_array(tensor).copy())
+        for tensor in proto.graph.initializer
+        if tensor.name.startswith(prefix)
+    }
+    return _Stored(info.backbone, info.classes, info.provenance, state)
