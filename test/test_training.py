@@ -1,11 +1,15 @@
 """Training on a CPU: data, configuration, one step, and a short run that visibly learns."""
 
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from stdc_core.classes import CAMVID
+from stdc_core.classes import CAMVID, CITYSCAPES
 from stdc_core.cli import main
 from stdc_core.data.augment import Augmentation
 from stdc_core.data.folder import SegmentationFolder
@@ -15,7 +19,9 @@ from stdc_core.inference import Segmenter
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import WeightsError, load_weights, save_weights
 from stdc_core.training.config import ConfigError, TrainConfig, load_config
-from stdc_core.training.task import SegmentationTask
+from stdc_core.training.task import SegmentationTask, _thin, rate
+
+RECIPES = Path(__file__).parent.parent / 'config' / 'train'
 
 
 @pytest.fixture(scope='module')
@@ -97,7 +103,7 @@ def test_padding_is_never_a_class():
 
 def test_misspelt_and_mistyped_keys_are_named(tmp_path):
     (tmp_path / 'train.yaml').write_text('learning_rat: 0.1\n')
-    with pytest.raises(ConfigError, match=r"train\.yaml: unknown key 'learning_rat'.*learning_rate"):
+    with pytest.raises(ConfigError, match=r"train\.yaml: unknown key 'learning_rat'; did you mean 'learning_rate'"):
         load_config(tmp_path / 'train.yaml', [])
     with pytest.raises(ConfigError, match="batch_size: expected int, found 'many'"):
         load_config(None, ['batch_size=many'])
@@ -111,16 +117,108 @@ def test_misspelt_and_mistyped_keys_are_named(tmp_path):
     assert load_config(None, ['learning_rate=1']).learning_rate == 1.0
 
 
-def test_shipped_recipe_is_a_configuration():
-    from pathlib import Path
+def test_values_out_of_range_are_named(tmp_path):
+    for override, message in (
+        ('steps=0', 'steps: expected 1 or more, found 0'),
+        ('learning_rate=0', r'learning_rate: expected more than 0, found 0\.0'),
+        ('extra_share=1.5', r'extra_share: expected at most 1, found 1\.5'),
+        ('scale_min=3', r'expected scale_min <= scale_max, found 3\.0 and 2\.0'),
+        ('train_split=a++b', r"train_split: expected split names joined by '\+', found 'a\+\+b'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(None, [override])
+    (tmp_path / 'train.yaml').write_text('steps: 0\n')
+    with pytest.raises(ConfigError, match=r'train\.yaml: steps: expected 1 or more'):
+        load_config(tmp_path / 'train.yaml')
 
-    recipe = Path(__file__).parent.parent / 'config' / 'train' / 'camvid_stdc1.yaml'
+
+def test_numbers_as_people_write_them():
+    assert load_config(None, ['learning_rate=1e-3']).learning_rate == 1e-3
+    assert load_config(None, ['val_split=']).val_split == ''
+
+
+def test_help_explains_every_key(capsys):
+    with pytest.raises(SystemExit):
+        main(['train', '--help'])
+    text = capsys.readouterr().out
+    for field in fields(TrainConfig):
+        assert f'\n  {field.name}: ' in text
+        assert field.metadata['explanation'].split()[0] in text
+
+
+@pytest.mark.parametrize('recipe', sorted(RECIPES.glob('[!i]*.yaml')), ids=lambda path: path.stem)
+def test_shipped_recipes_are_configurations(recipe):
     assert load_config(recipe, ['steps=5']).steps == 5
+
+
+def test_the_papers_recipe():
+    """Section 4.2 of the paper; the factor of the heads is the reference implementation's."""
+    config = load_config(RECIPES / 'cityscapes_stdc1_seg75.yaml')
+    model = STDCSeg(config.backbone, 19)
+    made = SegmentationTask(model, config, CITYSCAPES).configure_optimizers()
+    optimizer, schedule = made['optimizer'], made['lr_scheduler']['scheduler']
+    assert isinstance(optimizer, torch.optim.SGD)
+    rates, seen = {}, 0
+    for group in optimizer.param_groups:
+        seen += len(group['params'])
+        for name, parameter in model.named_parameters():
+            if any(parameter is member for member in group['params']):
+                rates[name] = (group['initial_lr'], group['weight_decay'], group['momentum'])
+    assert seen == len(rates) == len(list(model.parameters()))
+    assert rates['backbone.stage1.conv.weight'] == (0.01, 5e-4, 0.9)
+    # Batch norms of the backbone are trained, without decay.
+    assert rates['backbone.stage1.bn.weight'] == (0.01, 0.0, 0.9)
+    assert rates['head.1.weight'] == rates['ffm.conv.conv.weight'] == (0.1, 5e-4, 0.9)
+    assert config.input_scale == 0.75
+    assert schedule.lr_lambdas[0](0) == 1 / 1000
+    assert rate(config, 999) == rate(config, 1000) == 1
+    assert rate(config, 30500) == pytest.approx(0.5**0.9)
+    assert rate(config, 60000) == 0
+
+
+def test_the_cosine_falls_from_one_to_zero():
+    config = TrainConfig(steps=110, warmup_steps=10)
+    assert [rate(config, step) for step in (0, 9, 60, 110)] == pytest.approx([0.1, 1.0, 0.5, 0.0])
+
+
+def test_thinned_labels_keep_the_corners():
+    label = torch.arange(9).repeat(7, 1)[None]
+    thin = _thin(label, 2)
+    assert thin.shape == (1, 3, 4)
+    assert thin[0, 0].tolist() == [0, 3, 5, 8]
+    assert _thin(label, 1) is label
+
+
+def test_heads_without_a_loss_are_left_alone():
+    model = STDCSeg('stdc1', 11).train()
+    task = SegmentationTask(model, TrainConfig(aux_weight=0, detail_weight=0), CAMVID)
+    parts = task.losses(model.forward_train(torch.rand(2, 3, 64, 96)), torch.randint(0, 11, (2, 64, 96)))
+    assert parts.keys() == {'main'}
+    parts['main'].backward()
+    idle = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert idle == {name for name, p in model.named_parameters() if p.grad is None}
+    assert {name.split('.')[0] for name in idle} == {'aux8_head', 'aux16_head', 'detail_heads'}
+
+
+def test_bad_data_is_found_before_training(dataset, tmp_path, capsys):
+    data = tmp_path / 'data'
+    shutil.copytree(dataset, data)
+    labels = sorted((data / 'train' / 'labels').iterdir())
+    labels[0].unlink()
+    cv2.imwrite(str(labels[1]), np.full((96, 128), 40, np.uint8))
+    cv2.imwrite(str(labels[2]), np.zeros((96, 100), np.uint8))
+    assert main(['train', '--data', str(data), '--out', str(tmp_path / 'run')]) == 2
+    said = capsys.readouterr().err
+    assert '4 problems' in said
+    for label in labels[:3]:
+        assert label.name in said
+    assert '40' in said
+    assert not (tmp_path / 'run').exists()
 
 
 def test_every_part_of_the_loss_trains_its_head():
     model = STDCSeg('stdc1', 11).train()
-    task = SegmentationTask(model, TrainConfig())
+    task = SegmentationTask(model, TrainConfig(), CAMVID)
     parts = task.losses(model.forward_train(torch.rand(2, 3, 64, 96)), torch.randint(0, 11, (2, 64, 96)))
     assert parts.keys() == {'main', 'aux8', 'aux16', 'detail8'}
     sum(parts.values()).backward()

@@ -1,66 +1,90 @@
-"""The training configuration: one typed table, read from YAML, overridden from the command line."""
+"""Typed configurations: one table of keys, read from YAML, overridden and explained on the command line."""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-
-from stdc_core.classes import CLASS_TABLES
-from stdc_core.model.stdc import STAGE_BLOCKS
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message names the file and the key."""
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """What a training run does. Sizes in pixels, probabilities and shares in 0 ... 1."""
+def key(
+    default: Any,
+    explanation: str,
+    choices: Sequence[str] = (),
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """A field of a configuration with what ``--help`` says of it and the values it takes.
 
-    backbone: str = 'stdc1'
-    classes: str = 'camvid'
-    crop_height: int = 256
-    crop_width: int = 320
-    scale_min: float = 0.5
-    scale_max: float = 2.0
-    batch_size: int = 8
-    steps: int = 6000
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.02
-    warmup_steps: int = 200
-    #: Weight of each of the two auxiliary heads (section 4.2).
-    aux_weight: float = 1.0
-    #: The auxiliary losses take every n-th pixel in each direction: 1 as in the paper; more is faster on a CPU.
-    aux_stride: int = 1
-    #: Weight of the detail loss (Equation 4); 0 trains without detail guidance.
-    detail_weight: float = 1.0
-    #: Hard pixels have a true-class probability below this; 1 takes every pixel.
-    ohem_threshold: float = 0.7
-    #: Class weights are the inverse frequency to this power; 0 weighs all alike.
-    class_balance: float = 0.5
-    #: Decay per step of the average of the weights that is validated and saved.
-    ema_decay: float = 0.998
-    #: Share of the samples drawn from the folders given as extra data.
-    extra_share: float = 0.0
-    val_every: int = 500
-    seed: int = 0
-    workers: int = 1
-    #: Lightning's name of the arithmetic: '32-true', 'bf16-mixed' or '16-mixed'.
-    precision: str = 'bf16-mixed'
+    Args:
+        minimum, maximum: both allowed; above: not allowed itself.
+    """
+    limits = {'choices': tuple(choices), 'minimum': minimum, 'maximum': maximum, 'above': above}
+    return dataclasses.field(default=default, metadata={'explanation': explanation, **limits})
 
-    def __post_init__(self) -> None:
-        for key, allowed in (('backbone', STAGE_BLOCKS), ('classes', CLASS_TABLES)):
-            if getattr(self, key) not in allowed:
-                raise ConfigError(f'{key}: expected one of {", ".join(allowed)}, found {getattr(self, key)!r}')
-        for key in ('crop_height', 'crop_width', 'batch_size', 'steps', 'val_every', 'aux_stride'):
-            if getattr(self, key) < 1:
-                raise ConfigError(f'{key}: expected 1 or more, found {getattr(self, key)}')
-        if not 0 < self.scale_min <= self.scale_max:
-            raise ConfigError(f'expected 0 < scale_min <= scale_max, found {self.scale_min} and {self.scale_max}')
+
+Config = TypeVar('Config')
+
+
+def check_values(config: Any) -> None:
+    """Hold every field to its limits. Raises ConfigError, naming the key, what was found and what was expected."""
+    for field in dataclasses.fields(config):
+        value, limits = getattr(config, field.name), field.metadata
+        if limits['choices'] and value not in limits['choices']:
+            raise ConfigError(f'{field.name}: expected one of {", ".join(limits["choices"])}, found {value!r}')
+        if limits['minimum'] is not None and value < limits['minimum']:
+            raise ConfigError(f'{field.name}: expected {limits["minimum"]} or more, found {value}')
+        if limits['above'] is not None and value <= limits['above']:
+            raise ConfigError(f'{field.name}: expected more than {limits["above"]}, found {value}')
+        if limits['maximum'] is not None and value > limits['maximum']:
+            raise ConfigError(f'{field.name}: expected at most {limits["maximum"]}, found {value}')
+
+
+def read_config(cls: type[Config], path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file (none: the defaults), then apply ``key=value`` overrides.
+
+    Args:
+        cls: a dataclass whose fields are made by ``key``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: a key is unknown or a value of the wrong type or range.
+    """
+    loaded = {}
+    if path is not None:
+        loaded = _parse(Path(path).read_text(), path) or {}
+        if not isinstance(loaded, dict):
+            raise ConfigError(f'{path}: expected "key: value" lines, found {type(loaded).__name__}')
+    return make_config(cls, loaded, str(path), overrides)
+
+
+def make_config(cls: type[Config], loaded: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
+    """A configuration of the values that were read from ``source``, then ``key=value`` overrides.
+
+    Raises:
+        ConfigError: as ``read_config``.
+    """
+    values = {name: _typed(cls, name, value, source) for name, value in loaded.items()}
+    for override in overrides:
+        name, equals, value = override.partition('=')
+        if not equals:
+            raise ConfigError(f'{override!r}: expected key=value')
+        values[name] = _typed(cls, name, _parse(value, override), '--set')
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f'{source}: {error}' if loaded else str(error)) from error
 
 
 def _parse(text: str, source: str | Path) -> Any:
@@ -70,29 +94,123 @@ def _parse(text: str, source: str | Path) -> Any:
         raise ConfigError(f'{source}: not YAML ({" ".join(str(error).split())})') from error
 
 
-def load_config(path: str | Path | None, overrides: list[str]) -> TrainConfig:
-    """Read a YAML file (none: the defaults), then apply ``key=value`` overrides.
+def _typed(cls: type, name: str, value: Any, source: str) -> Any:
+    """The value as the field's type, where that loses nothing."""
+    types = {field.name: type(field.default) for field in dataclasses.fields(cls)}
+    if name not in types:
+        near = difflib.get_close_matches(str(name), types, n=1)
+        hint = f'did you mean {near[0]!r}?' if near else f'expected one of {", ".join(types)}'
+        raise ConfigError(f'{source}: unknown key {name!r}; {hint}')
+    wanted = types[name]
+    if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
+        # YAML takes 1e-3, without a dot, for text.
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if wanted is str and value is None:
+        return ''
+    if type(value) is not wanted:
+        raise ConfigError(f'{source}: {name}: expected {wanted.__name__}, found {value!r}')
+    return value
 
-    Raises:
-        ConfigError: a key is unknown or a value of the wrong type or range.
-    """
-    values: dict[str, Any] = {}
-    if path is not None:
-        loaded = _parse(Path(path).read_text(), path) or {}
-        if not isinstance(loaded, dict):
-            raise ConfigError(f'{path}: expected "key: value" lines, found {type(loaded).__name__}')
-        values.update(loaded)
-    for override in overrides:
-        key, equals, value = override.partition('=')
-        if not equals:
-            raise ConfigError(f'{override!r}: expected key=value')
-        values[key] = _parse(value, override)
-    fields = {field.name: type(field.default) for field in dataclasses.fields(TrainConfig)}
-    for key, value in values.items():
-        if key not in fields:
-            raise ConfigError(f'{path or "--set"}: unknown key {key!r}, expected one of {", ".join(fields)}')
-        if fields[key] is float and isinstance(value, int) and not isinstance(value, bool):
-            values[key] = float(value)
-        elif type(value) is not fields[key]:
-            raise ConfigError(f'{path or "--set"}: {key}: expected {fields[key].__name__}, found {value!r}')
-    return TrainConfig(**values)
+
+def explain(cls: type) -> str:
+    """Every key of a configuration with its default and its meaning, for ``--help``."""
+    lines = []
+    for field in dataclasses.fields(cls):
+        choices = f' ({" | ".join(field.metadata["choices"])})' if field.metadata['choices'] else ''
+        lines.append(f'  {field.name}: {field.default or repr(field.default)}')
+        lines += textwrap.wrap(
+            field.metadata['explanation'] + choices, 78, initial_indent='      ', subsequent_indent='      '
+        )
+    return '\n'.join(lines)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a segmentation training does. ``stdc train --help`` prints this table."""
+
+    # The network and its data.
+    backbone: str = key('stdc1', 'network', choices=('stdc1', 'stdc2'))
+    classes: str = key('camvid', "class table: 'camvid', 'cityscapes' or a YAML file of your own")
+    train_split: str = key('train', "splits to train on, joined by '+'")
+    val_split: str = key('val', 'split to validate on; empty: no validation')
+    extra_share: float = key(0.0, 'share of the samples drawn from --extra data', minimum=0, maximum=1)
+    input_scale: float = key(
+        1.0, 'in validation the network sees images at this scale: 0.5 and 0.75 are Seg50 and Seg75', above=0, maximum=4
+    )
+    # Augmentation.
+    crop_height: int = key(256, 'height of the training crops, pixels', minimum=32)
+    crop_width: int = key(320, 'width of the training crops, pixels', minimum=32)
+    scale_min: float = key(0.5, 'smallest random enlargement of an image before it is cropped', above=0)
+    scale_max: float = key(2.0, 'largest random enlargement', above=0)
+    brightness: float = key(0.3, 'largest relative change of the brightness', minimum=0, maximum=1)
+    contrast: float = key(0.3, 'largest relative change of the contrast', minimum=0, maximum=1)
+    saturation: float = key(0.3, 'largest relative change of the saturation', minimum=0, maximum=1)
+    # Schedule.
+    steps: int = key(6000, 'optimiser steps', minimum=1)
+    batch_size: int = key(8, 'crops per step, over all devices together', minimum=1)
+    optimizer: str = key('adamw', 'optimiser', choices=('adamw', 'sgd'))
+    learning_rate: float = key(1e-3, 'peak learning rate', above=0)
+    head_rate: float = key(1.0, 'factor of the learning rate of heads and feature fusion; the paper has 10', above=0)
+    momentum: float = key(0.9, 'momentum of sgd', minimum=0, maximum=1)
+    weight_decay: float = key(0.02, 'weight decay of convolutions; batch norms and biases have none', minimum=0)
+    schedule: str = key('cosine', 'how the learning rate falls', choices=('cosine', 'poly'))
+    poly_power: float = key(0.9, 'power of the poly schedule', above=0)
+    warmup_steps: int = key(200, 'steps over which the learning rate rises linearly', minimum=0)
+    ema_decay: float = key(
+        0.998, 'decay per step of the average of the weights that is validated and saved; 0: none', minimum=0, maximum=1
+    )
+    # Losses.
+    aux_weight: float = key(1.0, 'weight of each of the two auxiliary heads (section 4.2)', minimum=0)
+    detail_weight: float = key(1.0, 'weight of the detail loss (Equation 4); 0 trains without', minimum=0)
+    ohem_threshold: float = key(
+        0.7,
+        'pixels whose class has less probability are hard, the others do not count; 1: all count',
+        minimum=0,
+        maximum=1,
+    )
+    class_balance: float = key(0.5, 'class weights are the inverse frequency to this power; 0: all alike', minimum=0)
+    loss_stride: int = key(
+        1,
+        'losses take every n-th pixel of a crop in each direction; 1 as in the paper, more is faster on a CPU and all '
+        'that a label has where crops are enlarged',
+        minimum=1,
+    )
+    aux_stride: int = key(1, 'the same for the auxiliary losses', minimum=1)
+    # The run.
+    val_every: int = key(500, 'steps between validations', minimum=1)
+    checkpoint_every: int = key(500, 'steps between checkpoints that --resume takes up', minimum=1)
+    seed: int = key(0, 'seed of weights, order and augmentation', minimum=0)
+    precision: str = key(
+        'auto',
+        'arithmetic; auto takes bf16-mixed where the hardware has bfloat16 matrix units, 16-mixed on other GPUs',
+        choices=('auto', 'bf16-mixed', '16-mixed', '32-true'),
+    )
+    accelerator: str = key('auto', 'auto takes a GPU where there is one', choices=('auto', 'cpu', 'gpu'))
+    devices: int = key(0, 'devices per machine; 0: every GPU, or one process on the CPU', minimum=0)
+    num_nodes: int = key(1, 'machines', minimum=1)
+    loader: str = key(
+        'auto',
+        'resident keeps the images on the device and augments them there in batches; workers reads and augments them '
+        'in other processes; auto takes resident on a GPU if a third of its memory holds them',
+        choices=('auto', 'resident', 'workers'),
+    )
+    workers: int = key(1, 'processes that read and augment, per device; 0: none but the trainer', minimum=0)
+
+    def __post_init__(self) -> None:
+        check_values(self)
+        if self.scale_min > self.scale_max:
+            raise ConfigError(f'expected scale_min <= scale_max, found {self.scale_min} and {self.scale_max}')
+        if not self.train_split or '' in self.train_split.split('+'):
+            raise ConfigError(f"train_split: expected split names joined by '+', found {self.train_split!r}")
+
+
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> TrainConfig:
+    """``read_config`` for ``TrainConfig``."""
+    return read_config(TrainConfig, path, overrides)
+
+
+#: Keys that a resumed run may change: none of them moves the curve.
+RUN_KEYS = ('workers', 'devices', 'num_nodes', 'accelerator', 'loader', 'checkpoint_every')

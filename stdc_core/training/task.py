@@ -5,32 +5,48 @@ from __future__ import annotations
 import math
 
 import lightning
+import numpy as np
 import torch
-from torch import Tensor
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
 
+from stdc_core.classes import ClassTable
 from stdc_core.evaluation.metrics import ConfusionMatrix
-from stdc_core.model.segmentation import SegmentationOutput, STDCSeg, normalize, upsample
+from stdc_core.model.segmentation import SegmentationOutput, STDCSeg, normalize, rescale, upsample
 from stdc_core.training.config import TrainConfig
 from stdc_core.training.detail import detail_loss, detail_target
 from stdc_core.training.losses import ohem_cross_entropy
+from stdc_core.visualization import colorize
+
+# Modules whose learning rate `head_rate` multiplies: feature fusion and everything that predicts.
+_HEADS = ('ffm.', 'head.', 'aux8_head.', 'aux16_head.', 'detail_heads.')
+# Validation images that TensorBoard shows.
+_PICTURES = 4
 
 
 class SegmentationTask(lightning.LightningModule):
-    """Main, auxiliary and detail losses; AdamW with warm-up and cosine decay; mIoU on validation images.
+    """Main, auxiliary and detail losses; AdamW or SGD with warm-up and decay; mIoU on validation images.
 
     Batches are pairs of uint8 BGR images ``[N, H, W, 3]`` and uint8 labels ``[N, H, W]``.
 
     Args:
         model: the network to train.
         config: the recipe.
+        classes: what the network's outputs mean.
         class_weight: float ``[C]`` weights of the cross-entropy, or None.
     """
 
-    def __init__(self, model: STDCSeg, config: TrainConfig, class_weight: Tensor | None = None):
+    def __init__(self, model: STDCSeg, config: TrainConfig, classes: ClassTable, class_weight: Tensor | None = None):
         super().__init__()
         # Convolutions on a CPU with AMX and on tensor cores run fastest with channels last.
         self.model = model.to(memory_format=torch.channels_last)
+        # A head without a loss gets no gradient, which several devices would wait for.
+        for part, weight in (('aux', config.aux_weight), ('detail', config.detail_weight)):
+            for name, parameter in model.named_parameters():
+                if name.startswith(part) and not weight:
+                    parameter.requires_grad_(False)
         self.config = config
+        self.classes = classes
         self.register_buffer('class_weight', class_weight, persistent=False)
         self.confusion = ConfusionMatrix(model.num_classes)
 
@@ -42,9 +58,10 @@ class SegmentationTask(lightning.LightningModule):
             logits = upsample(logits.float(), tuple(label.shape[1:]))
             return ohem_cross_entropy(logits, label, config.ohem_threshold, weight=self.class_weight)
 
+        crop, label = label, _thin(label, config.loss_stride)
         parts = {'main': segmentation_loss(output.logits, label)}
         if config.aux_weight:
-            sparse = label[:, :: config.aux_stride, :: config.aux_stride]
+            sparse = _thin(crop, config.aux_stride)
             parts['aux8'] = config.aux_weight * segmentation_loss(output.aux8, sparse)
             parts['aux16'] = config.aux_weight * segmentation_loss(output.aux16, sparse)
         if config.detail_weight:
@@ -65,29 +82,68 @@ class SegmentationTask(lightning.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.confusion = ConfusionMatrix(self.model.num_classes)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         image, label = batch
-        logits = self.model(normalize(image.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last))
-        prediction = upsample(logits.float(), tuple(label.shape[1:])).argmax(1)
-        self.confusion.update(prediction.cpu().numpy(), label.cpu().numpy())
+        network_input = normalize(image.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
+        logits = self.model(rescale(network_input, self.config.input_scale))
+        prediction = upsample(logits.float(), tuple(label.shape[1:])).argmax(1).to(torch.uint8).cpu().numpy()
+        self.confusion.update(prediction, label.cpu().numpy())
+        if index < _PICTURES:
+            self._show(index, image[0].cpu().numpy(), label[0].cpu().numpy(), prediction[0])
 
     def on_validation_epoch_end(self) -> None:
+        # Every rank has counted its own part of the images.
+        counts = torch.from_numpy(self.confusion.counts).to(self.device)
+        self.confusion = ConfusionMatrix.of(self.trainer.strategy.reduce(counts, reduce_op='sum').cpu().numpy())
         self.log('miou', self.confusion.miou(), prog_bar=True)
+        iou = dict(zip(self.classes.names, self.confusion.iou(), strict=True))
+        self.log_dict({f'iou/{name}': value for name, value in iou.items()})
+
+    def _show(self, index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
+        """Image, truth and prediction, side by side in TensorBoard where that is installed."""
+        for logger in self.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                masks = [colorize(mask, self.classes) for mask in (label, prediction)]
+                picture = np.ascontiguousarray(np.hstack([image, *masks])[..., ::-1])
+                logger.experiment.add_image(f'validation/{index}', picture, self.global_step, dataformats='HWC')
 
     def configure_optimizers(self) -> dict:
         config = self.config
-        decayed = [p for p in self.model.parameters() if p.dim() > 1]
-        plain = [p for p in self.model.parameters() if p.dim() <= 1]
-        optimizer = torch.optim.AdamW(
-            [{'params': decayed, 'weight_decay': config.weight_decay}, {'params': plain, 'weight_decay': 0.0}],
-            lr=config.learning_rate,
-        )
-
-        def factor(step: int) -> float:
-            if step < config.warmup_steps:
-                return (step + 1) / config.warmup_steps
-            done = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
-            return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            fast = name.startswith(_HEADS)
+            groups.setdefault((fast, parameter.dim() > 1), []).append(parameter)
+        parameters = [
+            {
+                'params': members,
+                'lr': config.learning_rate * (config.head_rate if fast else 1),
+                'weight_decay': config.weight_decay if decayed else 0.0,
+            }
+            for (fast, decayed), members in groups.items()
+        ]
+        if config.optimizer == 'sgd':
+            optimizer = torch.optim.SGD(parameters, momentum=config.momentum)
+        else:
+            optimizer = torch.optim.AdamW(parameters)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config, step))
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
+
+
+def rate(config: TrainConfig, step: int) -> float:
+    """Factor of the learning rate at a step: linear warm-up, then cosine or poly down to 0 at ``config.steps``."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    left = 1 - min((step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1), 1.0)
+    if config.schedule == 'poly':
+        return left**config.poly_power
+    return 0.5 * (1 - math.cos(math.pi * left))
+
+
+def _thin(label: Tensor, stride: int) -> Tensor:
+    """Every ``stride``-th pixel of ``[N, H, W]``, evenly from the first to the last, as aligned corners want it."""
+    if stride == 1:
+        return label
+    rows, columns = (torch.linspace(0, n - 1, max(n // stride, 1)).round().long() for n in label.shape[1:])
+    return label[:, rows.to(label.device)][:, :, columns.to(label.device)]

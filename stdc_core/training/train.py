@@ -1,43 +1,34 @@
-"""From folders of images and labels to a weights file."""
+"""From images and labels to a weights file."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset, Subset
 
-from stdc_core.classes import CLASS_TABLES
-from stdc_core.data.augment import Augmentation
+from stdc_core.classes import ClassTable, class_table
+from stdc_core.data.check import check, shared_images
+from stdc_core.data.datasets import open_dataset
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.model.segmentation import STDCSeg
-from stdc_core.model.weights import WeightsError, load_weights, save_weights
-from stdc_core.training.config import TrainConfig
+from stdc_core.model.weights import initialise, save_weights
+from stdc_core.training.config import RUN_KEYS, TrainConfig
+from stdc_core.training.fitting import BEST, LAST, begin, make_trainer, need_empty, reached, recall
+from stdc_core.training.loaders import train_loader
 from stdc_core.training.task import SegmentationTask
 
-
-class _Augmented(Dataset):
-    """Random crops of a folder's samples; the randomness is torch's, so that workers differ and a seed repeats."""
-
-    def __init__(self, folder: SegmentationFolder, augmentation: Augmentation):
-        self._folder = folder
-        self._augmentation = augmentation
-
-    def __len__(self) -> int:
-        return len(self._folder)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        sample = self._folder[index]
-        rng = np.random.default_rng(int(torch.randint(2**63 - 1, ())))
-        return self._augmentation(sample.image, sample.label, rng)
+WEIGHTS = 'weights.safetensors'
+BEST_WEIGHTS = 'best.safetensors'
 
 
 class _Whole(Dataset):
@@ -54,27 +45,15 @@ class _Whole(Dataset):
         return sample.image, sample.label
 
 
-def class_weights(folder: SegmentationFolder, power: float) -> Tensor:
-    """Weights of the cross-entropy, float ``[C]``: inverse class frequency to ``power``, 1 on the average pixel."""
-    counts = np.zeros(256, np.int64)
-    for index in range(len(folder)):
-        counts += np.bincount(folder.label(index).ravel(), minlength=256)
-    counts = counts[: len(folder.classes)]
+def class_weights(counts: np.ndarray, power: float) -> Tensor:
+    """Weights of the cross-entropy, float ``[C]``: inverse class frequency to ``power``, 1 on the average pixel.
+
+    Args:
+        counts: int64 ``[C]`` pixels per class.
+    """
     frequency = np.maximum(counts / counts.sum(), 1e-4)
     weight = frequency**-power
     return torch.from_numpy(weight / (weight * frequency).sum()).float()
-
-
-def _average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Exponential moving average whose window grows with the steps done, so that the random start is soon forgotten."""
-
-    def average(averaged: Tensor, current: Tensor, steps: Tensor) -> Tensor:
-        if not averaged.is_floating_point():
-            return current
-        growing = min(decay, (1 + float(steps)) / (10 + float(steps)))
-        return averaged.lerp(current, 1 - growing)
-
-    return average
 
 
 def train(
@@ -85,75 +64,141 @@ def train(
     init: Path | None = None,
     progress: bool = True,
 ) -> Path:
-    """Train and write ``out/weights.safetensors``: the average of the weights at the end of the schedule.
+    """Check the data, train, and write ``out/weights.safetensors``: the weights at the end of the schedule.
+
+    With ``config.ema_decay`` they are the average. Beside them lie ``best.safetensors``, of the best validation, the
+    checkpoints ``last.ckpt`` and ``best.ckpt``, ``metrics.csv``, ``run.yaml`` and what TensorBoard reads.
 
     Args:
-        data: folder with ``train`` and ``val`` splits (see ``SegmentationFolder``).
-        out: folder for the weights, checkpoints and ``metrics.csv``; it must be empty or not there yet.
-        extra: folders whose ``train`` split supplies ``config.extra_share`` of the samples.
-        init: weights to begin with.
+        data: dataset with the splits that the configuration names (see ``open_dataset``).
+        out: folder of the run; it must be empty or not there yet.
+        extra: datasets whose ``train`` split supplies ``config.extra_share`` of the samples.
+        init: weights to begin with: of a network, or of a backbone alone (see ``initialise``).
 
     Returns:
         The path of the weights.
 
     Raises:
         FileExistsError: ``out`` already holds something.
+        DataError: images or labels that cannot be trained on; the message lists the files.
         ValueError: extra data and ``extra_share`` do not go together, or ``init`` is of another network.
     """
-    weights_path = out / 'weights.safetensors'
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f'{out} is not empty; choose another folder or move it away')
     if bool(extra) != (config.extra_share > 0):
         raise ValueError(f'extra_share is {config.extra_share}, but {len(extra)} folders of extra data were given')
-    lightning.seed_everything(config.seed, workers=True)
-    classes = CLASS_TABLES[config.classes]
-    own = SegmentationFolder(data, 'train', classes)
-    val = SegmentationFolder(data, 'val', classes)
-    others = [SegmentationFolder(path, 'train', classes) for path in extra]
+    if init is not None and not init.is_file():
+        raise FileNotFoundError(f'{init}: no such file')
+    need_empty(out)
+    return _run(config, data, out, extra, init, progress, resumed=False)
 
+
+def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, progress: bool = True) -> Path:
+    """Take up a run that was interrupted, at its last checkpoint, so that it ends as if it had not been.
+
+    Args:
+        out: folder of the run.
+        overrides: ``key=value`` of what may change: ``stdc_core.training.config.RUN_KEYS``.
+        data: where the dataset is now, if it was moved.
+
+    Raises:
+        FileNotFoundError: no run was begun in ``out``.
+        FileExistsError: the run is complete.
+        ConfigError: its record is damaged or a key that must not change is overridden.
+    """
+    config, sources = recall(out, TrainConfig, list(overrides), RUN_KEYS)
+    if (out / WEIGHTS).is_file():
+        raise FileExistsError(f'{out / WEIGHTS} is there: the run is complete')
+    init = Path(sources['init']) if sources['init'] else None
+    return _run(
+        config, data or Path(sources['data']), out, [Path(path) for path in sources['extra']], init, progress, True
+    )
+
+
+def _run(
+    config: TrainConfig,
+    data: Path,
+    out: Path,
+    extra: Sequence[Path],
+    init: Path | None,
+    progress: bool,
+    resumed: bool,
+) -> Path:
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    classes = class_table(config.classes)
+    # Labels that are missing are listed by the check, with everything else that is wrong.
+    open_ = functools.partial(open_dataset, classes=classes, require_labels=False)
+    own = [open_(data, split) for split in config.train_split.split('+')]
+    others = [open_(path, 'train') for path in extra]
+    val = open_(data, config.val_split) if config.val_split else None
+    counts = _checked(own, others, val, progress)
+
+    start = reached(out)
     model = STDCSeg(config.backbone, len(classes))
-    if init is not None:
-        model, init_classes, _ = load_weights(init)
-        if (model.backbone.name, init_classes) != (config.backbone, classes):
-            raise WeightsError(
-                f'{init}: a {model.backbone.name} of classes {init_classes.names}, '
-                f'but the configuration wants a {config.backbone} of classes {classes.names}'
-            )
-    weight = class_weights(own, config.class_balance) if config.class_balance else None
-    task = SegmentationTask(model, config, weight)
-
-    augmentation = Augmentation((config.crop_height, config.crop_width), (config.scale_min, config.scale_max))
-    others_count = sum(map(len, others))
-    share = [(1 - config.extra_share) / len(own)] * len(own)
-    share += [config.extra_share / others_count for _ in range(others_count)]
-    train_loader = DataLoader(
-        ConcatDataset([_Augmented(folder, augmentation) for folder in (own, *others)]),
-        batch_size=config.batch_size,
-        sampler=WeightedRandomSampler(share, num_samples=config.steps * config.batch_size),
-        num_workers=config.workers,
-        drop_last=True,
+    if init is not None and not start:
+        taken = initialise(model, init, classes)
+        if progress and not rank_zero_only.rank:
+            print(taken)
+    task = SegmentationTask(
+        model, config, classes, class_weights(counts, config.class_balance) if config.class_balance else None
     )
-    val_loader = DataLoader(_Whole(val), batch_size=1, num_workers=config.workers)
+    trainer = make_trainer(config, out, start, 'miou' if val else '', progress)
+    loader = train_loader(config, own, others, start, trainer)
+    val_loader = None
+    if val is not None:
+        mine = Subset(_Whole(val), range(trainer.global_rank, len(val), trainer.world_size))
+        val_loader = DataLoader(mine, batch_size=1, num_workers=config.workers)
+    if not resumed:
+        sources = {'data': str(data), 'extra': [str(path) for path in extra], 'init': str(init) if init else ''}
+        begin(out, config, sources)
+    if start < config.steps:
+        trainer.fit(task, loader, val_loader, ckpt_path=out / LAST if start else None, weights_only=True)
+    else:
+        # The run was killed after its last step. A checkpoint holds the averaged weights under this name.
+        task.load_state_dict(torch.load(out / LAST, map_location='cpu', weights_only=True)['state_dict'])
+    stale = start == config.steps or config.steps % min(config.val_every, config.steps)
+    if val_loader is not None and stale:
+        # The last validation was of earlier weights, or of an earlier process.
+        trainer.validate(task, val_loader, verbose=False)
 
-    checkpoint = ModelCheckpoint(dirpath=out, filename='best-{miou:.4f}', monitor='miou', mode='max', save_last=True)
-    trainer = lightning.Trainer(
-        max_steps=config.steps,
-        val_check_interval=min(config.val_every, config.steps),
-        precision=config.precision,
-        callbacks=[checkpoint, WeightAveraging(avg_fn=_average(config.ema_decay))],
-        logger=CSVLogger(out, name='', version=''),
-        log_every_n_steps=50,
-        num_sanity_val_steps=0,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-    )
-    trainer.fit(task, train_loader, val_loader)
-    # Training ends with a validation whose weights are the average; Lightning leaves those in the model.
-    trainer.validate(task, val_loader, verbose=False)
     provenance = {
-        'data': ', '.join([data.name, *(path.name for path in extra)]),
+        'data': ', '.join([f'{data.name}/{config.train_split}', *(f'{path.name}/train' for path in extra)]),
         'recipe': json.dumps(dataclasses.asdict(config)),
-        'miou': f'{task.confusion.miou():.4f} on {data.name}/val',
+        **({'init': init.name} if init else {}),
     }
-    save_weights(task.model, weights_path, classes, provenance)
-    return weights_path
+    if trainer.is_global_zero:
+        _save(task.model, out / WEIGHTS, classes, provenance, val, data, trainer.callback_metrics.get('miou'))
+        if val is not None:
+            checkpoint = torch.load(out / BEST, map_location='cpu', weights_only=True)
+            task.load_state_dict(checkpoint['state_dict'])
+            score = max(state['best_model_score'] for state in checkpoint['callbacks'].values() if state.get('monitor'))
+            _save(task.model, out / BEST_WEIGHTS, classes, provenance, val, data, score)
+    return out / WEIGHTS
+
+
+def _checked(
+    own: list[SegmentationFolder], others: list[SegmentationFolder], val: SegmentationFolder | None, progress: bool
+) -> np.ndarray:
+    """Check all data; int64 ``[C]`` pixels per class of ``own``. Raises DataError."""
+    first = not rank_zero_only.rank
+    validated = [val] if val is not None else []
+    reports = [check(dataset, progress=progress and first) for dataset in (*own, *others, *validated)]
+    for report in reports:
+        report.raise_if_bad()
+    if first:
+        warnings = [warning for report in reports for warning in report.warnings]
+        warnings += [warning for dataset in own for other in validated for warning in shared_images(dataset, other)]
+        for warning in warnings:
+            print(f'warning: {warning}', file=sys.stderr)
+    return sum(report.counts for report in reports[: len(own)])
+
+
+def _save(
+    model: STDCSeg,
+    path: Path,
+    classes: ClassTable,
+    provenance: dict[str, str],
+    val: SegmentationFolder | None,
+    data: Path,
+    miou: Tensor | None,
+) -> None:
+    measured = {'miou': f'{float(miou):.4f} on {data.name}/{val.split}'} if val is not None else {}
+    save_weights(model.cpu(), path, classes, provenance | measured)

@@ -1,0 +1,66 @@
+"""What each part of the recipe is worth: train with and without it, over several seeds, and print a table.
+
+    python benchmarks/ablation.py --data camvid --extra synthetic --out runs/ablation --seeds 3
+
+Every run is an ordinary `stdc train` in its own folder: an interrupted ablation continues where it was when the same
+command is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+from stdc_core.model.weights import load_weights
+from stdc_core.training.config import load_config
+from stdc_core.training.fitting import RECORD
+from stdc_core.training.train import WEIGHTS, resume, train
+
+#: What is left out, and how.
+VARIANTS = {
+    'the recipe': [],
+    'no detail guidance': ['detail_weight=0'],
+    'no OHEM': ['ohem_threshold=1'],
+    'no auxiliary heads': ['aux_weight=0'],
+    'no class weights': ['class_balance=0'],
+    'no average of weights': ['ema_decay=0'],
+    'no synthetic drives': ['extra_share=0'],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--config', type=Path, default=Path('config/train/camvid_stdc1.yaml'), help='the recipe')
+    parser.add_argument('--data', type=Path, required=True, help='dataset')
+    parser.add_argument('--extra', type=Path, action='append', default=[], help='synthetic drives')
+    parser.add_argument('--out', type=Path, required=True, help='folder for the runs')
+    parser.add_argument('--seeds', type=int, default=3, help='runs of each variant (default: 3)')
+    parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE', help='override in all runs')
+    options = parser.parse_args()
+
+    table = []
+    for name, changes in VARIANTS.items():
+        scores = [score(options, name, changes, seed) for seed in range(options.seeds)]
+        table.append((name, scores))
+    reference = statistics.mean(table[0][1])
+    print('| | mIoU in % | difference | lowest to highest |\n|---|---|---|---|')
+    for name, scores in table:
+        mean = statistics.mean(scores)
+        print(f'| {name} | {mean:.1f} | {mean - reference:+.1f} | {min(scores):.1f} to {max(scores):.1f} |')
+
+
+def score(options: argparse.Namespace, name: str, changes: list[str], seed: int) -> float:
+    """mIoU in % of one run, which is trained if it has not been."""
+    out = options.out / f'{name.replace(" ", "_")}_seed{seed}'
+    if not (out / WEIGHTS).is_file():
+        if (out / RECORD).is_file():
+            resume(out)
+        else:
+            config = load_config(options.config, [*options.set, *changes, f'seed={seed}'])
+            train(config, options.data, out, options.extra if config.extra_share else [])
+    return 100 * float(load_weights(out / WEIGHTS)[2]['miou'].split()[0])
+
+
+if __name__ == '__main__':
+    main()

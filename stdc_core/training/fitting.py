@@ -1,0 +1,165 @@
+"""What every training shares: its folder, its checkpoints, the average of the weights, the Lightning trainer."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from stdc_core.training.config import ConfigError, make_config
+
+# Lightning's advertisements, and warnings of what is meant to be: a run's folder holds its record, and its batches
+# follow from the step.
+logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
+for _message in ('.*exists and is not empty', '.*your dataloader is not resumable', '.*does not have many workers'):
+    warnings.filterwarnings('ignore', message=_message)
+
+RECORD = 'run.yaml'
+LAST = 'last.ckpt'
+BEST = 'best.ckpt'
+
+
+def need_empty(out: Path) -> None:
+    """Raise FileExistsError if the folder of a run that is to begin holds something."""
+    # Another process of the same run may have begun it.
+    if not rank_zero_only.rank and out.exists() and any(out.iterdir()):
+        resumable = '; --resume continues the run in it' if (out / RECORD).is_file() else ''
+        raise FileExistsError(f'{out} is not empty{resumable}; choose another folder or move it away')
+
+
+def begin(out: Path, config: Any, sources: dict[str, Any]) -> None:
+    """Claim an empty folder for a run and write down what it does in ``run.yaml``.
+
+    Args:
+        config: a configuration dataclass.
+        sources: paths that the run reads, as text or lists of text.
+
+    Raises:
+        FileExistsError: ``out`` already holds something.
+    """
+    need_empty(out)
+    if not rank_zero_only.rank:
+        out.mkdir(parents=True, exist_ok=True)
+        record = {'config': dataclasses.asdict(config), **sources}
+        (out / RECORD).write_text(yaml.safe_dump(record, sort_keys=False))
+
+
+def recall(out: Path, cls: type, overrides: list[str], changeable: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
+    """Configuration and sources of the run in a folder, to resume it.
+
+    Args:
+        cls: the configuration's dataclass.
+        overrides: ``key=value`` of keys that are ``changeable``, those that do not move the curve.
+
+    Raises:
+        FileNotFoundError: no run was begun in ``out``.
+        ConfigError: its record is damaged, or another key is overridden.
+    """
+    path = out / RECORD
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: not there, so {out} holds no run to resume')
+    try:
+        record = yaml.safe_load(path.read_text())
+        stored = dict(record.pop('config'))
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f'{path}: damaged ({" ".join(str(error).split())})') from error
+    for override in overrides:
+        name = override.partition('=')[0]
+        if name not in changeable:
+            raise ConfigError(f'{name}: cannot change when a run is resumed; only {", ".join(changeable)} can')
+    return make_config(cls, stored, str(path), overrides), record
+
+
+def reached(out: Path) -> int:
+    """Optimiser steps of the checkpoint that a run in this folder would take up; 0 without one."""
+    path = out / LAST
+    return torch.load(path, map_location='cpu', weights_only=True, mmap=True)['global_step'] if path.is_file() else 0
+
+
+def precision(name: str, gpu: bool) -> str:
+    """Lightning's name of the arithmetic that ``auto`` stands for on this machine."""
+    if name != 'auto':
+        return name
+    if gpu:
+        return 'bf16-mixed' if torch.cuda.is_bf16_supported(including_emulation=False) else '16-mixed'
+    return 'bf16-mixed' if torch.cpu._is_amx_tile_supported() else '32-true'
+
+
+def growing_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Exponential moving average whose window grows with the steps done, so that the random start is soon forgotten."""
+
+    def average(averaged: Tensor, current: Tensor, steps: Tensor) -> Tensor:
+        if not averaged.is_floating_point():
+            return current
+        growing = min(decay, (1 + float(steps)) / (10 + float(steps)))
+        return averaged.lerp(current, 1 - growing)
+
+    return average
+
+
+def make_trainer(config: Any, out: Path, start: int, monitor: str, progress: bool) -> lightning.Trainer:
+    """The Lightning trainer of a run.
+
+    Args:
+        config: has ``steps``, ``val_every``, ``checkpoint_every``, ``ema_decay``, ``precision``, ``accelerator``,
+            ``devices`` and ``num_nodes``.
+        start: the step it is resumed from; what it logs from there on does not replace what was logged before.
+        monitor: the logged number whose highest value makes ``best.ckpt``; empty: none.
+        progress: show a bar.
+    """
+    gpu = config.accelerator == 'gpu' or (config.accelerator == 'auto' and torch.cuda.is_available())
+    if config.accelerator == 'gpu' and not torch.cuda.is_available():
+        raise ConfigError('accelerator: gpu was asked for, but PyTorch finds none')
+    devices = config.devices or (torch.cuda.device_count() if gpu else 1)
+    callbacks: list[Callback] = [
+        ModelCheckpoint(
+            dirpath=out,
+            filename=Path(LAST).stem,
+            every_n_train_steps=min(config.checkpoint_every, config.steps),
+            enable_version_counter=False,
+        )
+    ]
+    if monitor:
+        callbacks.append(
+            ModelCheckpoint(
+                dirpath=out, filename=Path(BEST).stem, monitor=monitor, mode='max', enable_version_counter=False
+            )
+        )
+    if config.ema_decay:
+        callbacks.append(WeightAveraging(avg_fn=growing_average(config.ema_decay)))
+    if progress:
+        callbacks.append(TQDMProgressBar(leave=True))
+    version = f'from_step_{start}' if start else ''
+    loggers = [CSVLogger(out, name='', version=version)]
+    if find_spec('tensorboard'):
+        loggers.append(TensorBoardLogger(out, name='', version='', sub_dir='tensorboard'))
+    return lightning.Trainer(
+        max_steps=config.steps,
+        val_check_interval=min(config.val_every, config.steps) if monitor else None,
+        precision=precision(config.precision, gpu),
+        accelerator='gpu' if gpu else 'cpu',
+        devices=devices,
+        num_nodes=config.num_nodes,
+        strategy='ddp' if devices * config.num_nodes > 1 else 'auto',
+        # The batches are dealt out to the devices by our own schedule. PyTorch synchronises batch norms on GPUs alone.
+        use_distributed_sampler=False,
+        sync_batchnorm=gpu and devices * config.num_nodes > 1,
+        callbacks=callbacks,
+        logger=loggers,
+        log_every_n_steps=min(50, config.steps),
+        num_sanity_val_steps=0,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+    )

@@ -1,0 +1,59 @@
+"""The batches of a training: from the device's own memory, or from processes that read and augment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning
+from torch.utils.data import DataLoader
+
+from stdc_core.data.augment import Augmentation
+from stdc_core.data.resident import ResidentDataset, ResidentLoader, fits
+from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, Samples, ScheduleSampler, pooled_shares
+from stdc_core.training.config import ConfigError, TrainConfig
+
+# Share of the free memory that the images may take.
+_SHARE = 1 / 3
+
+
+def train_loader(
+    config: TrainConfig, own: Sequence[Samples], extra: Sequence[Samples], start: int, trainer: lightning.Trainer
+) -> DataLoader | ResidentLoader:
+    """The batches of one process of a run, from step ``start`` on; they depend on the seed and the step alone.
+
+    Args:
+        own, extra: datasets; ``extra`` supplies ``config.extra_share`` of the samples.
+        trainer: knows this process's device and rank.
+
+    Raises:
+        ConfigError: the batch cannot be divided among the processes, or leaves one of them too little.
+    """
+    rank, world, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device
+    if config.batch_size % world:
+        raise ConfigError(f'batch_size: expected a multiple of the {world} devices, found {config.batch_size}')
+    if config.batch_size < 2 * world:
+        # Global pooling leaves one value per image and channel, of which batch norm takes the variance.
+        raise ConfigError(f'batch_size: expected 2 or more per device, found {config.batch_size} on {world}')
+    shares = pooled_shares([len(d) for d in own], [len(d) for d in extra], config.extra_share)
+    datasets = [*own, *extra]
+    schedule = BatchSchedule([len(d) for d in datasets], shares, config.batch_size, config.seed)
+    sampler = ScheduleSampler(schedule, config.steps, start, rank, world)
+    augmentation = Augmentation(
+        (config.crop_height, config.crop_width),
+        (config.scale_min, config.scale_max),
+        config.brightness,
+        config.contrast,
+        config.saturation,
+    )
+    on_gpu = device.type == 'cuda'
+    if config.loader == 'resident' or (config.loader == 'auto' and on_gpu and fits(datasets, device, _SHARE)):
+        return ResidentLoader(ResidentDataset(datasets, device), augmentation, sampler)
+    # Workers are forked and share what is read before.
+    samples = AugmentedSamples(datasets, augmentation, cache=fits(datasets, 'cpu', _SHARE / world))
+    return DataLoader(
+        samples,
+        batch_sampler=sampler,
+        num_workers=config.workers,
+        pin_memory=on_gpu,
+        multiprocessing_context='fork' if config.workers else None,
+    )

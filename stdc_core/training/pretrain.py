@@ -1,0 +1,204 @@
+"""Pretraining of a backbone as an image classifier: from a folder of images to what `stdc train --init` takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import lightning
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from stdc_core.data.image_folder import ImageFolder, RandomCrop, centre_crop
+from stdc_core.data.schedule import BatchSchedule, SampleKey, ScheduleSampler
+from stdc_core.model.segmentation import normalize
+from stdc_core.model.stdc import STDCClassifier
+from stdc_core.model.weights import save_classifier
+from stdc_core.training.config import ConfigError
+from stdc_core.training.fitting import LAST, begin, make_trainer, reached, recall
+from stdc_core.training.pretrain_config import RUN_KEYS, PretrainConfig
+from stdc_core.training.task import rate
+
+CLASSIFIER = 'classifier.safetensors'
+
+
+class _Augmented(Dataset):
+    """Random crops, addressed by ``SampleKey``: the same crop for the same key, in any worker."""
+
+    def __init__(self, folder: ImageFolder, crop: RandomCrop):
+        self._folder, self._crop = folder, crop
+
+    def __getitem__(self, sample: SampleKey) -> tuple[np.ndarray, int]:
+        image, label = self._folder[sample.index]
+        return self._crop(image, np.random.default_rng(sample.seed)), label
+
+
+class _Centred(Dataset):
+    """Centre crops of every ``world``-th image from ``rank``."""
+
+    def __init__(self, folder: ImageFolder, size: int, rank: int, world: int):
+        self._folder, self._size, self._indices = folder, size, range(rank, len(folder), world)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        image, label = self._folder[self._indices[index]]
+        return centre_crop(image, self._size), label
+
+
+def _one_thread(_worker: int) -> None:
+    """OpenCV takes every core otherwise, in each of the workers."""
+    cv2.setNumThreads(0)
+
+
+class ClassificationTask(lightning.LightningModule):
+    """Cross-entropy with smoothed labels; SGD with warm-up and cosine decay; top-1 and top-5 on validation images.
+
+    Batches are pairs of uint8 BGR images ``[N, H, W, 3]`` and int64 classes ``[N]``.
+
+    Args:
+        model: the network to train.
+        plan: ``PretrainConfig.in_steps``.
+    """
+
+    def __init__(self, model: STDCClassifier, plan: SimpleNamespace):
+        super().__init__()
+        self.model = model.to(memory_format=torch.channels_last)
+        self.plan = plan
+        self._counts = torch.zeros(3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 ``[N, H, W, 3]`` to logits ``[N, C]``, float32."""
+        x = normalize(image.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
+        return self.model(x).float()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
+        image, label = batch
+        # Dropout, too, follows from the step, so that a resumed run drops what it would have dropped.
+        draw = np.random.SeedSequence([self.plan.seed, self.global_step, self.global_rank])
+        torch.manual_seed(int(draw.generate_state(1)[0]))
+        loss = F.cross_entropy(self(image), label, label_smoothing=self.plan.label_smoothing)
+        self.log('loss', loss, prog_bar=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._counts = torch.zeros(3, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
+        image, label = batch
+        logits = self(image)
+        hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == label[:, None]
+        self._counts += torch.stack([hits[:, 0].sum(), hits.sum(), torch.tensor(len(label), device=self.device)])
+
+    def on_validation_epoch_end(self) -> None:
+        # Every rank has counted its own part of the images.
+        top1, top5, images = self.trainer.strategy.reduce(self._counts, reduce_op='sum').tolist()
+        self.log_dict({'top1': top1 / images, 'top5': top5 / images}, prog_bar=True, sync_dist=True)
+
+    def configure_optimizers(self) -> dict:
+        plan = self.plan
+        groups = [
+            {'params': [p for p in self.model.parameters() if p.dim() > 1], 'weight_decay': plan.weight_decay},
+            {'params': [p for p in self.model.parameters() if p.dim() <= 1], 'weight_decay': 0.0},
+        ]
+        optimizer = torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(plan, step))
+        return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
+
+
+def pretrain(config: PretrainConfig, data: Path, out: Path, progress: bool = True) -> Path:
+    """Train a classifier and write ``out/classifier.safetensors``: the weights at the end of the schedule.
+
+    With ``config.ema_decay`` they are the average. Beside them lie the checkpoints ``last.ckpt`` and ``best.ckpt``,
+    ``metrics.csv``, ``run.yaml`` and what TensorBoard reads. ``initialise`` takes the backbone from the result.
+
+    Args:
+        data: ``data/train/CLASS/*`` and ``data/val/CLASS/*``, the layout of ImageNet (see ``ImageFolder``).
+        out: folder of the run; it must be empty or not there yet.
+
+    Returns:
+        The path of the weights.
+
+    Raises:
+        FileNotFoundError: a split or its images are missing.
+        FileExistsError: ``out`` already holds something.
+        ConfigError: the batch does not fit the data or the devices.
+    """
+    splits = _open(config, data)
+    begin(out, config, {'data': str(data)})
+    return _run(config, data, splits, out, progress)
+
+
+def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, progress: bool = True) -> Path:
+    """Take up a pretraining that was interrupted, at its last checkpoint, so that it ends as if it had not been.
+
+    Args:
+        out: folder of the run.
+        overrides: ``key=value`` of what may change: ``RUN_KEYS``.
+        data: where the images are now, if they were moved.
+
+    Raises:
+        FileNotFoundError: no run was begun in ``out``, or the images are not where they were.
+        FileExistsError: the run is complete.
+        ConfigError: its record is damaged or a key that must not change is overridden.
+    """
+    config, sources = recall(out, PretrainConfig, list(overrides), RUN_KEYS)
+    if (out / CLASSIFIER).is_file():
+        raise FileExistsError(f'{out / CLASSIFIER} is there: the run is complete')
+    data = data or Path(sources['data'])
+    return _run(config, data, _open(config, data), out, progress)
+
+
+def _open(config: PretrainConfig, data: Path) -> tuple[ImageFolder, ImageFolder]:
+    """The splits ``train`` and ``val``, and a look at whether the batches fit the data."""
+    train = ImageFolder(data, 'train')
+    config.in_steps(len(train))
+    return train, ImageFolder(data, 'val', train.classes)
+
+
+def _run(
+    config: PretrainConfig, data: Path, splits: tuple[ImageFolder, ImageFolder], out: Path, progress: bool
+) -> Path:
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    train, val = splits
+    plan = config.in_steps(len(train))
+    start = reached(out)
+    task = ClassificationTask(STDCClassifier(config.backbone, len(train.classes), config.dropout), plan)
+    trainer = make_trainer(plan, out, start, 'top1', progress)
+    rank, world = trainer.global_rank, trainer.world_size
+    gpu = trainer.strategy.root_device.type == 'cuda'
+    loading = {'num_workers': config.workers, 'pin_memory': gpu, 'worker_init_fn': _one_thread}
+    if config.batch_size % world:
+        raise ConfigError(f'batch_size: expected a multiple of the {world} devices, found {config.batch_size}')
+    schedule = BatchSchedule([len(train)], None, config.batch_size, config.seed)
+    crop = RandomCrop(config.image_size, config.area_min, config.jitter)
+    sampler = ScheduleSampler(schedule, plan.steps, start, rank, world)
+    loader = DataLoader(_Augmented(train, crop), batch_sampler=sampler, **loading)
+    centred = _Centred(val, config.image_size, rank, world)
+    val_loader = DataLoader(centred, batch_size=max(1, config.batch_size // world), **loading)
+    if start < plan.steps:
+        trainer.fit(task, loader, val_loader, ckpt_path=out / LAST if start else None, weights_only=True)
+    else:
+        # Only the result is missing. Lightning would not train, nor put the average in the place of the last weights;
+        # a checkpoint holds the average under this name.
+        task.load_state_dict(torch.load(out / LAST, map_location='cpu', weights_only=True)['state_dict'])
+    if config.epochs % config.val_epochs or 'top1' not in trainer.callback_metrics:
+        # The last validation was of earlier weights, or of an earlier process.
+        trainer.validate(task, val_loader, verbose=False)
+    if trainer.is_global_zero:
+        top1, top5 = (float(trainer.callback_metrics[name]) for name in ('top1', 'top5'))
+        provenance = {
+            'data': f'{data.name}/train',
+            'recipe': json.dumps(dataclasses.asdict(config)),
+            'accuracy': f'top-1 {top1:.4f}, top-5 {top5:.4f} on {data.name}/val',
+        }
+        save_classifier(task.model.cpu(), out / CLASSIFIER, train.classes, provenance)
+    return out / CLASSIFIER

@@ -1,0 +1,116 @@
+"""Runs that are killed and taken up again, and runs of several processes."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from stdc_core.classes import CAMVID
+from stdc_core.cli import main
+from stdc_core.data.folder import SegmentationFolder
+from stdc_core.evaluation.metrics import ConfusionMatrix
+from stdc_core.model.segmentation import normalize, upsample
+from stdc_core.model.weights import load_weights
+
+SETTINGS = {
+    'crop_height': 64,
+    'crop_width': 64,
+    'batch_size': 2,
+    'steps': 12,
+    'warmup_steps': 2,
+    'checkpoint_every': 2,
+    'val_every': 12,
+    'workers': 0,
+    'ema_decay': 0.8,
+    'precision': '32-true',
+    'accelerator': 'cpu',
+}
+
+
+def arguments(dataset, out, **changes):
+    settings = [f'{name}={value}' for name, value in (SETTINGS | changes).items()]
+    return ['train', '--data', str(dataset), '--out', str(out), *(a for s in settings for a in ('--set', s))]
+
+
+@pytest.fixture(scope='module')
+def dataset(tmp_path_factory):
+    out = tmp_path_factory.mktemp('drives')
+    size = ['--size', '96x128', '--every', '40', '--drives', '1']
+    assert main(['render', str(out), '--frames', '5', *size]) == 0
+    assert main(['render', str(out), '--frames', '3', '--seed', '7', '--split', 'val', *size]) == 0
+    return out
+
+
+def start(command):
+    environment = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}
+    return subprocess.Popen(
+        [sys.executable, '-m', 'stdc_core.cli', *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def test_a_killed_run_ends_as_if_it_had_not_been(dataset, tmp_path):
+    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+    assert main(arguments(dataset, whole)) == 0
+    process = start(arguments(dataset, killed))
+    deadline = time.monotonic() + 120
+    while not (killed / 'last.ckpt').exists():
+        assert process.poll() is None, process.stdout.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / 'weights.safetensors').exists()
+    reached = torch.load(killed / 'last.ckpt', weights_only=True)['global_step']
+    assert 2 <= reached < 12
+
+    assert main(['train', '--resume', '--out', str(killed)]) == 0
+    expected, found = (load_weights(run / 'weights.safetensors')[0].state_dict() for run in (whole, killed))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    # What it logs has its own file: what was logged before the kill is kept.
+    with open(killed / f'from_step_{reached}' / 'metrics.csv') as file:
+        steps = [int(row['step']) for row in csv.DictReader(file)]
+    assert min(steps) >= reached
+
+
+def test_what_cannot_be_resumed_is_named(dataset, tmp_path, capsys):
+    assert main(['train', '--resume', '--out', str(tmp_path)]) == 2
+    assert f'{tmp_path / "run.yaml"}: not there' in capsys.readouterr().err
+    out = tmp_path / 'run'
+    assert main(arguments(dataset, out, steps=1, val_every=1)) == 0
+    capsys.readouterr()
+    assert main(['train', '--resume', '--out', str(out)]) == 2
+    assert 'the run is complete' in capsys.readouterr().err
+    (out / 'weights.safetensors').unlink()
+    assert main(['train', '--resume', '--out', str(out), '--set', 'learning_rate=1']) == 2
+    assert 'learning_rate: cannot change when a run is resumed' in capsys.readouterr().err
+    assert main(arguments(dataset, out)) == 2
+    assert f'{out} is not empty; --resume continues the run in it' in capsys.readouterr().err
+    (out / 'run.yaml').write_text('config: [')
+    assert main(['train', '--resume', '--out', str(out)]) == 2
+    assert 'run.yaml: damaged' in capsys.readouterr().err
+
+
+def test_two_processes_train_and_validate_together(dataset, tmp_path):
+    out = tmp_path / 'run'
+    process = start(arguments(dataset, out, devices=2, batch_size=4, steps=3))
+    said = process.communicate(timeout=300)[0].decode()
+    assert process.returncode == 0, said
+    model, _, provenance = load_weights(out / 'weights.safetensors')
+    confusion = ConfusionMatrix(len(CAMVID))
+    with torch.inference_mode():
+        for sample in SegmentationFolder(dataset, 'val', CAMVID):
+            image = normalize(torch.from_numpy(sample.image[None]).permute(0, 3, 1, 2))
+            mask = upsample(model(image), sample.label.shape).argmax(1)[0].numpy()
+            confusion.update(mask.astype(np.uint8), sample.label)
+    # Three images on two processes: none is left out, none counted twice.
+    assert float(provenance['miou'].split()[0]) == pytest.approx(confusion.miou(), abs=2e-3)
