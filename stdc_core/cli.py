@@ -10,6 +10,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stdc_core.classes import CLASS_TABLES
+from stdc_core.training.config import TrainConfig, explain
+from stdc_core.training.pretrain_config import PretrainConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,18 +50,61 @@ def _parser() -> argparse.ArgumentParser:
 
     train = command('train', _train, 'Train a network; writes OUT/weights.safetensors.')
     train.add_argument('config', type=Path, nargs='?', help='YAML file with any of the keys below')
-    train.add_argument('--data', type=Path, required=True, help='dataset with train and val splits')
+    train.add_argument('--data', type=Path, help='dataset with train and val splits')
     train.add_argument('--extra', type=Path, action='append', default=[], help='more data to train on; may be repeated')
     train.add_argument('--out', type=Path, required=True, help='folder for weights, checkpoints and metrics')
-    train.add_argument('--init', type=Path, help='weights to begin with (.safetensors or .onnx)')
+    train.add_argument('--init', type=Path, help='weights to begin with: network, model.onnx or backbone')
+    train.add_argument('--resume', action='store_true', help='continue the interrupted run in OUT where it was')
     train.add_argument('--set', action='append', default=[], metavar='KEY=VALUE', help='override one key of the config')
-    train.epilog = 'The keys are the fields of stdc_core.training.config.TrainConfig, documented there.'
+    train.formatter_class = argparse.RawDescriptionHelpFormatter
+    train.epilog = f'keys of the configuration, with their defaults:\n{explain(TrainConfig)}'
 
-    evaluate = command('evaluate', _evaluate, 'mIoU of a model.onnx on a dataset, by the protocol of the paper.')
-    evaluate.add_argument('model', type=Path, help='a model.onnx')
-    evaluate.add_argument('--data', type=Path, required=True, help='dataset')
+    pretrain = command('pretrain', _pretrain, 'Train a backbone as a classifier; writes OUT/classifier.safetensors.')
+    pretrain.add_argument('config', type=Path, nargs='?', help='YAML file with any of the keys below')
+    pretrain.add_argument('--data', type=Path, help='folder with train/CLASS/* and val/CLASS/*, such as ImageNet')
+    pretrain.add_argument('--out', type=Path, required=True, help='folder for weights, checkpoints and metrics')
+    pretrain.add_argument('--resume', action='store_true', help='continue the interrupted run in OUT where it was')
+    pretrain.add_argument(
+        '--set', action='append', default=[], metavar='KEY=VALUE', help='override one key of the config'
+    )
+    pretrain.formatter_class = argparse.RawDescriptionHelpFormatter
+    pretrain.epilog = f'keys of the configuration, with their defaults:\n{explain(PretrainConfig)}'
+
+    evaluate = command('evaluate', _evaluate, 'mIoU of a network on a dataset, by the protocol of the paper.')
+    evaluate.add_argument('model', type=Path, help='a model.onnx, or weights (.safetensors) of stdc train')
+    evaluate.add_argument('--data', type=Path, required=True, help='dataset: folder, CamVid or Cityscapes')
     evaluate.add_argument('--split', default='val', help='default: val')
+    evaluate.add_argument('--out', type=Path, help='new folder for report.json, confusion.png and sheet.png')
+    evaluate.add_argument('--input-scale', type=float, metavar='S', help="default: the model's; of weights, as trained")
+    evaluate.add_argument('--scales', type=float, nargs='+', default=[1.0], metavar='S', help='average over scales')
+    evaluate.add_argument('--flip', action='store_true', help='average over the mirrored image too')
+    evaluate.add_argument('--limit', type=int, metavar='N', help='only N images, evenly spread')
     evaluate.add_argument('--threads', type=int, default=0, help='CPU threads (default: all)')
+    evaluate.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='for torch; default: auto')
+    evaluate.epilog = (
+        'A model.onnx runs as the node runs it, without torch; weights, other scales and mirrored images run in torch.'
+    )
+
+    predict = command('predict', _predict, 'Segment images, folders of images and videos into files.')
+    predict.add_argument('inputs', type=Path, nargs='+', help='images, videos, and folders searched for both')
+    predict.add_argument('--out', type=Path, required=True, help='folder to write to')
+    predict.add_argument('--model', type=Path, help='a model.onnx (default: the shipped model)')
+    predict.add_argument(
+        '--outputs',
+        nargs='+',
+        choices=('mask', 'color', 'overlay', 'confidence'),
+        default=['mask', 'overlay'],
+        help='default: mask overlay',
+    )
+    predict.add_argument('--overlay-opacity', type=float, default=0.5, metavar='W', help='0 to 1; default: 0.5')
+    predict.add_argument('--overwrite', action='store_true', help='replace outputs that exist')
+    predict.add_argument('--threads', type=int, default=0, help='CPU threads (default: all)')
+    predict.formatter_class = argparse.RawDescriptionHelpFormatter
+    predict.epilog = """what is written:
+  of street.jpg:  street_mask.png (class ids), street_color.png, street_overlay.png, street_confidence.png
+  of drive.mp4:   drive_mask/000000.png ... (class ids), drive_color.webm, drive_overlay.webm,
+                  drive_confidence/000000.png ...
+  of a folder:    the same for each file in it, in the same sub-folders"""
 
     export = command('export', _export, 'Turn weights into one self-describing model.onnx.')
     export.add_argument('weights', type=Path, help='.safetensors of stdc train, or a model.onnx to export anew')
@@ -67,10 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument('--input-scale', type=float, default=1.0, help='1, or 0.5 (Seg50), 0.75 (Seg75); default: 1')
     export.add_argument('--overwrite', action='store_true', help='replace OUT if it exists')
 
-    imports = command('import', _import, 'Convert a .pth of the reference implementation to weights.')
-    imports.add_argument('checkpoint', type=Path, help='the .pth')
+    imports = command('import', _import, 'Convert a checkpoint of the reference implementation to weights.')
+    imports.add_argument('checkpoint', type=Path, help='the .pth of a segmentation network or .tar of a classifier')
     imports.add_argument('out', type=Path, help='the .safetensors to write')
-    imports.add_argument('--classes', choices=CLASS_TABLES, default='cityscapes', help='default: cityscapes')
+    imports.add_argument(
+        '--classes', choices=CLASS_TABLES, default='cityscapes', help='of a segmentation network; default: cityscapes'
+    )
 
     benchmark = command(
         'benchmark', _benchmark, "Time the segmenter's whole call against PyTorch eager on this machine."
@@ -113,29 +160,88 @@ def _render(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from stdc_core.training.config import load_config
-    from stdc_core.training.train import train
+    from lightning.pytorch.utilities import rank_zero_only
 
+    from stdc_core.training.config import load_config
+    from stdc_core.training.train import resume, train
+
+    say = rank_zero_only(print)
+
+    if options.resume:
+        if options.config or options.extra or options.init:
+            raise ValueError('--resume takes the configuration, --extra and --init from the run in --out')
+        say(resume(options.out, options.set, options.data))
+        return
+    if options.data is None:
+        raise ValueError('--data is missing: the dataset to train on')
     config = load_config(options.config, options.set)
-    print(train(config, options.data, options.out, options.extra, options.init))
+    say(train(config, options.data, options.out, options.extra, options.init))
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from stdc_core.training.config import read_config
+    from stdc_core.training.pretrain import pretrain, resume
+
+    say = rank_zero_only(print)
+
+    if options.resume:
+        if options.config:
+            raise ValueError('--resume takes the configuration from the run in --out')
+        say(resume(options.out, options.set, options.data))
+        return
+    if options.data is None:
+        raise ValueError('--data is missing: the folder of images to train on')
+    say(pretrain(read_config(PretrainConfig, options.config, options.set), options.data, options.out))
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from stdc_core.data.folder import SegmentationFolder
-    from stdc_core.evaluation.metrics import ConfusionMatrix
-    from stdc_core.inference import Segmenter
+    from stdc_core.data.datasets import open_dataset
+    from stdc_core.evaluation.evaluate import evaluate, evenly
+    from stdc_core.evaluation.predictors import open_predictor
+    from stdc_core.evaluation.report import check_folder, describe, summary, write_report
 
-    segmenter = Segmenter.load(options.model, options.threads)
-    classes = segmenter.info.classes
-    folder = SegmentationFolder(options.data, options.split, classes)
-    confusion = ConfusionMatrix(len(classes))
-    for index in tqdm(range(len(folder)), unit='image', disable=None):
-        sample = folder[index]
-        confusion.update(segmenter(sample.image).mask, sample.label)
-    for name, iou in zip(classes.names, confusion.iou(), strict=True):
-        print(f'{name:>16} {100 * iou:6.2f} %')
-    print(f'{"mIoU":>16} {100 * confusion.miou():6.2f} %')
-    print(f'{"pixel accuracy":>16} {100 * confusion.pixel_accuracy():6.2f} %   ({len(folder)} images)')
+    if options.limit is not None and options.limit < 1:
+        raise ValueError(f'--limit: expected 1 or more, found {options.limit}')
+    if options.out is not None:
+        check_folder(options.out)
+    predictor = open_predictor(
+        options.model, options.input_scale, options.scales, options.flip, options.threads, options.device
+    )
+    dataset = open_dataset(options.data, options.split, predictor.classes)
+    chosen = evenly(options.limit or len(dataset), len(dataset))
+    evaluation = evaluate(predictor, dataset, chosen, progress=True)
+    of = f' of {len(dataset)}' if len(chosen) < len(dataset) else ''
+    print(summary(evaluation))
+    print(f'({len(chosen)}{of} images of {options.data}, split {options.split}; {describe(predictor)})')
+    if options.out is not None:
+        write_report(options.out, evaluation, predictor, dataset, options.model, options.data, options.split)
+        print(options.out)
+
+
+def _predict(options: argparse.Namespace) -> None:
+    import signal
+
+    from stdc_core.inference import DEFAULT_MODEL, Segmenter
+    from stdc_core.predict import predict
+
+    if options.threads < 0:
+        raise ValueError(f'--threads: expected 0 or more, found {options.threads}')
+    # As Ctrl-C: unfinished files are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    result = predict(
+        Segmenter.load(options.model or DEFAULT_MODEL, options.threads),
+        options.inputs,
+        options.out,
+        outputs=options.outputs,
+        opacity=options.overlay_opacity,
+        overwrite=options.overwrite,
+        progress=True,
+    )
+    for warning in result.warnings:
+        print(f'stdc predict: {warning}', file=sys.stderr)
+    print(f'{options.out}: {result.inputs} inputs segmented, {result.frames} frames')
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -147,14 +253,21 @@ def _export(options: argparse.Namespace) -> None:
 
 def _import(options: argparse.Namespace) -> None:
     from stdc_core.model.reference import import_reference
-    from stdc_core.model.weights import save_weights
+    from stdc_core.model.stdc import STDCClassifier
+    from stdc_core.model.weights import save_classifier, save_weights
 
     if options.out.exists():
         raise FileExistsError(f'{options.out} exists; choose another name or move it away')
     classes = CLASS_TABLES[options.classes]
     model = import_reference(options.checkpoint, classes)
-    save_weights(model, options.out, classes, {'imported from': options.checkpoint.name})
-    print(f'{options.out}: {model.backbone.name}, {len(classes)} classes')
+    provenance = {'imported from': options.checkpoint.name}
+    if isinstance(model, STDCClassifier):
+        count = model.fc2.out_features
+        save_classifier(model, options.out, [str(number) for number in range(count)], provenance)
+        print(f'{options.out}: {model.backbone.name}, classifier of {count} classes')
+    else:
+        save_weights(model, options.out, classes, provenance)
+        print(f'{options.out}: {model.backbone.name}, {len(classes)} classes')
 
 
 def _benchmark(options: argparse.Namespace) -> None:

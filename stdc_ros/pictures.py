@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from stdc_core.classes import ClassTable
+from stdc_core.video import webm_writer
 
 _BACKGROUND = (32, 30, 28)
 _TEXT = (235, 235, 235)
@@ -74,47 +74,22 @@ def contact_sheet(
     return np.concatenate([*parts, _legend(classes, width)])
 
 
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """OpenCV prints, past Python and every log level, that WebM has no tag for VP8, and then writes it all the same."""
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, 'wb') as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def write_video(path: Path, frames: Iterable[tuple[np.ndarray, np.ndarray]], rate: float) -> int:
-    """Camera and overlay side by side, as VP8 in WebM, which browsers and players alike play.
+def write_video(path: Path, frames: Iterable[tuple[np.ndarray, np.ndarray]], rate: float) -> None:
+    """Camera and overlay side by side, as a WebM video; without frames, none is written.
 
     Args:
         frames: camera image and overlay.
         rate: frames per second.
 
-    Returns:
-        number of frames written.
-
     Raises:
-        OSError: OpenCV has no VP8 encoder, or cannot write there.
+        OSError: see ``webm_writer``.
     """
-    writer, size, count = None, (0, 0), 0
-    try:
-        for camera, overlay in frames:
-            both = np.hstack([camera, overlay])
-            if writer is None:
-                scale = min(1.0, 2 * VIDEO_WIDTH / both.shape[1])
-                # Encoders want even sizes.
-                size = tuple(max(2, int(length * scale) // 2 * 2) for length in (both.shape[1], both.shape[0]))
-                with _quiet_stderr():
-                    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*'VP80'), rate, size)
-                if not writer.isOpened():
-                    raise OSError(f'{path}: this OpenCV cannot write VP8 video')
-            writer.write(both if both.shape[1::-1] == size else cv2.resize(both, size, interpolation=cv2.INTER_AREA))
-            count += 1
-    finally:
-        if writer is not None:
-            writer.release()
-    return count
+    pairs = (np.hstack(pair) for pair in frames)
+    first = next(pairs, None)
+    if first is None:
+        return
+    scale = min(1.0, 2 * VIDEO_WIDTH / first.shape[1])
+    height, width = (max(2, int(length * scale) // 2 * 2) for length in first.shape[:2])
+    with webm_writer(path, (height, width), rate) as write:
+        for both in chain([first], pairs):
+            write(cv2.resize(both, (width, height), interpolation=cv2.INTER_AREA))

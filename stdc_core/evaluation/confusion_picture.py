@@ -1,0 +1,82 @@
+"""The confusion matrix as a picture."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stdc_core.classes import ClassTable
+from stdc_core.evaluation.drawing import (
+    BLACK,
+    GREY,
+    WHITE,
+    Color,
+    canvas,
+    put_slanted_text,
+    put_text,
+    swatch,
+    text_width,
+)
+from stdc_core.evaluation.metrics import ConfusionMatrix
+
+# Full strength of a cell, BGR: what is right and what is wrong.
+_RIGHT, _WRONG = (150, 88, 24), (36, 40, 190)
+_LINE = (222, 220, 218)
+_CELL, _TEXT, _MARGIN = 54, 10, 28
+_OUTSIDE = 'none of these'
+
+
+def confusion_picture(confusion: ConfusionMatrix, classes: ClassTable, title: str, subtitle: str) -> np.ndarray:
+    """Each true class's pixels by predicted class, in per cent, with each class's IoU and share of all pixels.
+
+    Right ones are blue, wrong ones red. Predictions outside the table have a column only if there are any.
+
+    Returns:
+        uint8 BGR ``[*, *, 3]``; of the size that the class table needs.
+    """
+    counts = confusion.counts
+    names = [*classes.names, _OUTSIDE] if counts[:, -1].any() else list(classes.names)
+    pixels = counts.sum(axis=1)
+    share = np.divide(counts, pixels[:, None], out=np.zeros(counts.shape), where=pixels[:, None] > 0)
+    slant = int(max(text_width(name, _TEXT) for name in names) * 0.71) + 24
+    left = max(text_width(name, _TEXT) for name in classes.names) + 2 * _MARGIN + 24
+    top = 104 + slant
+    right = left + _CELL * len(names)
+    width = max(right + 190 + slant // 2, text_width(subtitle, 10) + 2 * _MARGIN, text_width(title, 15, True) + 60)
+    bottom = top + _CELL * len(classes)
+    picture = canvas(bottom + 62, width, WHITE)
+
+    put_text(picture, title, (_MARGIN, 46), 15, BLACK, bold=True)
+    put_text(picture, subtitle, (_MARGIN, 74), 10, GREY)
+    put_text(picture, 'true class', (left - 14, top - 10), _TEXT, GREY, 'right')
+    for column, name in enumerate(names):
+        put_slanted_text(picture, name, (left + column * _CELL + _CELL // 2 - 2, top - 12), _TEXT, BLACK)
+    put_text(picture, 'IoU', (right + 90, top - 12), _TEXT, BLACK, 'right', bold=True)
+    put_text(picture, 'pixels', (right + 170, top - 12), _TEXT, BLACK, 'right')
+    palette, iou = classes.palette_bgr(), confusion.iou()
+    for row, name in enumerate(classes.names):
+        middle = top + row * _CELL + _CELL // 2
+        swatch(picture, (left - 30, middle - 8), 16, tuple(palette[row].tolist()))
+        put_text(picture, name, (left - 38, middle + 5), _TEXT, BLACK, 'right')
+        for column in range(len(names)):
+            _cell(picture, (left + column * _CELL, top + row * _CELL), share[row, column], row == column, pixels[row])
+        score = f'{100 * iou[row]:.1f}' if np.isfinite(iou[row]) else '-'
+        put_text(picture, score, (right + 90, middle + 5), _TEXT, BLACK, 'right', bold=True)
+        portion = f'{100 * pixels[row] / max(pixels.sum(), 1):.2f} %' if pixels[row] else '0'
+        put_text(picture, portion, (right + 170, middle + 5), _TEXT, GREY, 'right')
+    note = 'Columns: predicted class. Cells: per cent of the row; blue right, red wrong; below 0.05 empty.'
+    put_text(picture, note, (_MARGIN, bottom + 36), 9, GREY)
+    return picture
+
+
+def _cell(picture: np.ndarray, corner: tuple[int, int], share: float, hit: bool, pixels: int) -> None:
+    x, y = corner
+    # Square root, as most mistakes are a few per cent.
+    strength = np.sqrt(share) if not hit else share
+    full = np.array(_RIGHT if hit else _WRONG)
+    color = (255 + (full - 255) * strength).round().astype(int)
+    picture[y : y + _CELL, x : x + _CELL] = _LINE
+    picture[y : y + _CELL - 1, x : x + _CELL - 1] = color if pixels else (246, 245, 244)
+    if share >= 0.0005:
+        ink: Color = WHITE if color @ (0.114, 0.587, 0.299) < 150 else BLACK
+        text = f'{100 * share:.1f}' if share < 0.9995 else '100'
+        put_text(picture, text, (x + _CELL // 2, y + _CELL // 2 + 5), _TEXT, ink, 'center', bold=hit)

@@ -1,0 +1,63 @@
+"""From a file to something that is evaluated: the segmenter for a ``model.onnx``, torch for everything else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from stdc_core.evaluation.evaluate import Predictor
+from stdc_core.inference import Segmenter
+
+
+def open_predictor(
+    path: Path,
+    input_scale: float | None = None,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    threads: int = 0,
+    device: str = 'auto',
+) -> Predictor:
+    """A network to evaluate.
+
+    A ``model.onnx`` is run by the segmenter, as the node runs it, unless an argument asks for what the file does not
+    do: another input scale, several scales, flipping, or a CUDA device. Then, and for weights always, torch runs the
+    same graph in float32.
+
+    Args:
+        path: a ``model.onnx`` from ``stdc export`` or weights from ``stdc train``.
+        input_scale: the network sees the image at this scale. None: a model file's own; of weights, that which they
+            were validated at in training, or else 1.
+        scales: factors on the input scale; the probabilities at several are averaged.
+        flip: average over the mirrored image too.
+        threads: CPU threads; 0 takes every core that this process may use.
+        device: ``'cpu'``, ``'cuda'``, or ``'auto'``: what torch finds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file or an argument cannot be used; the message says why.
+        ModuleNotFoundError: torch is needed and not installed.
+    """
+    if threads < 0:
+        raise ValueError(f'threads: expected 0 or more, found {threads}')
+    if not scales or not all(math.isfinite(scale) and scale > 0 for scale in scales):
+        raise ValueError(f'scales: expected positive numbers, found {", ".join(map(str, scales)) or "none"}')
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file; expected a model.onnx or weights (.safetensors)')
+    as_shipped = input_scale is None and tuple(scales) == (1.0,) and not flip and device != 'cuda'
+    if path.suffix == '.onnx' and as_shipped:
+        return _segmenter(path, threads)
+    from stdc_core.evaluation.torch_predictor import torch_predictor
+
+    return torch_predictor(path, input_scale, scales, flip, threads, device)
+
+
+def _segmenter(path: Path, threads: int) -> Predictor:
+    segmenter = Segmenter.load(path, threads)
+    protocol = {
+        'input_scale': segmenter.info.input_scale,
+        'scales': [1.0],
+        'flip': False,
+        'backend': segmenter.backend,
+    }
+    return Predictor(lambda image: segmenter(image).mask, segmenter.info.classes, segmenter.info.name, protocol)

@@ -1,0 +1,127 @@
+"""Images, truths, predictions and errors side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from stdc_core.classes import ClassTable
+from stdc_core.evaluation.drawing import (
+    BLACK,
+    DARK,
+    LIGHT,
+    Color,
+    canvas,
+    legend,
+    put_text,
+    shorten,
+    swatch,
+    text_width,
+)
+from stdc_core.visualization import colorize
+
+#: Of one picture of the sheet, in pixels; an image that is higher is shown narrower.
+WIDTH, HIGHEST = 420, 480
+_GAP = 10
+_COLUMNS = ('image', 'truth', 'prediction', 'errors')
+_WRONG: Color = (48, 48, 235)
+_MUTED: Color = (160, 156, 152)
+
+
+class Row(NamedTuple):
+    """One image of the sheet, all of one size: uint8 ``[H, W, 3]`` BGR and ids, uint8 ``[H, W]``.
+
+    ``caption`` such as the file's name, ``score`` such as ``mIoU 73.1 %``.
+    """
+
+    image: np.ndarray
+    truth: np.ndarray
+    prediction: np.ndarray
+    caption: str
+    score: str
+
+
+def sheet(groups: Sequence[tuple[str, Sequence[Row]]], classes: ClassTable, title: str, subtitle: str) -> np.ndarray:
+    """Rows of image, truth, prediction and errors, in groups with headings, and a legend.
+
+    Errors are red on the dimmed image. Pixels without a true class, which do not count, are hatched.
+
+    Returns:
+        uint8 BGR ``[*, *, 3]``.
+    """
+    width = len(_COLUMNS) * (WIDTH + _GAP) + _GAP
+    parts = [_head(width, title, subtitle)]
+    for heading, rows in groups:
+        parts += [_heading(width, heading), *(_band(row, classes, width) for row in rows)]
+    return np.concatenate([*parts, _legends(classes, width)])
+
+
+def _head(width: int, title: str, subtitle: str) -> np.ndarray:
+    picture = canvas(76, width, DARK)
+    put_text(picture, title, (_GAP, 36), 15, LIGHT, bold=True)
+    put_text(picture, subtitle, (_GAP, 64), 10, _MUTED)
+    return picture
+
+
+def _heading(width: int, text: str) -> np.ndarray:
+    """Heading of a group, if it has one, and the names of the columns."""
+    picture = canvas(66 if text else 38, width, DARK)
+    put_text(picture, text, (_GAP, 26), 11, LIGHT, bold=True)
+    for index, name in enumerate(_COLUMNS):
+        put_text(picture, name, (_GAP + index * (WIDTH + _GAP), len(picture) - 12), 10, LIGHT)
+    return picture
+
+
+def _band(row: Row, classes: ClassTable, width: int) -> np.ndarray:
+    scale = min(WIDTH / row.image.shape[1], HIGHEST / row.image.shape[0])
+    size = (max(1, round(row.image.shape[1] * scale)), max(1, round(row.image.shape[0] * scale)))
+    image = cv2.resize(row.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    truth, prediction = (cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST) for ids in (row.truth, row.prediction))
+    unlabelled = truth >= len(classes)
+    pictures = [
+        image,
+        _hatch(colorize(truth, classes), unlabelled),
+        colorize(prediction, classes),
+        _errors(image, ~unlabelled & (truth != prediction), unlabelled),
+    ]
+    band = canvas(size[1] + 34, width, DARK)
+    for index, picture in enumerate(pictures):
+        left = _GAP + index * (WIDTH + _GAP) + (WIDTH - size[0]) // 2
+        band[: size[1], left : left + size[0]] = picture
+    below = size[1] + 18
+    put_text(band, shorten(row.caption, 9, 2 * WIDTH), (_GAP, below), 9, _MUTED)
+    put_text(band, row.score, (width - _GAP, below), 9, LIGHT, 'right')
+    return band
+
+
+def _errors(image: np.ndarray, wrong: np.ndarray, unlabelled: np.ndarray) -> np.ndarray:
+    dimmed = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) // 2
+    picture = dimmed.copy()
+    picture[wrong] = cv2.addWeighted(dimmed, 0.3, canvas(*wrong.shape, _WRONG), 0.85, 0)[wrong]
+    return _hatch(picture, unlabelled)
+
+
+def _hatch(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Diagonal stripes where ``where``, bool ``[H, W]``, is true."""
+    rows, columns = np.indices(where.shape)
+    stripes = (rows + columns) // 3 % 3 == 0
+    picture = picture.copy()
+    picture[where] = BLACK
+    picture[where & stripes] = (112, 108, 104)
+    return picture
+
+
+def _legends(classes: ClassTable, width: int) -> np.ndarray:
+    marks = canvas(52, width, DARK)
+    left = 14
+    for name in ('wrong', 'not labelled, does not count'):
+        swatch(marks, (left, 16), 16, _WRONG)
+        if name != 'wrong':
+            box = marks[17:31, left + 1 : left + 15]
+            box[:] = _hatch(box, np.ones(box.shape[:2], bool))
+        put_text(marks, name, (left + 24, 29), 10, LIGHT)
+        left += text_width(name, 10) + 60
+    return np.concatenate([marks, legend(classes, width)])

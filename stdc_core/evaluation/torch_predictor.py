@@ -1,0 +1,84 @@
+"""Evaluation with torch: the deployed graph in float32, at one scale or several, mirrored or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stdc_core.evaluation.evaluate import Predictor
+from stdc_core.export.graph import DeployedGraph
+from stdc_core.inference.model_file import ModelInfo, read_model
+from stdc_core.model.weights import load_weights
+
+
+def torch_predictor(
+    path: Path, input_scale: float | None, scales: Sequence[float], flip: bool, threads: int, device: str
+) -> Predictor:
+    """See ``stdc_core.evaluation.predictors.open_predictor``, which calls this where it needs torch."""
+    model, classes, provenance = load_weights(path)
+    if input_scale is None:
+        input_scale = read_model(path)[1].input_scale if path.suffix == '.onnx' else trained_scale(provenance)
+    if threads:
+        torch.set_num_threads(threads)
+    place = _device(device)
+    model.to(place)
+    # Every scale is a graph around the one network.
+    graphs = [DeployedGraph(model, input_scale * scale).eval() for scale in scales]
+
+    def mask(image: np.ndarray) -> np.ndarray:
+        smallest = min(image.shape[:2]) * min(graph.input_scale for graph in graphs)
+        if smallest < 1:
+            raise ValueError(f'image: of shape {list(image.shape)}, nothing is left at scale {input_scale}')
+        batch = torch.from_numpy(np.ascontiguousarray(image)).to(place)[None]
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            scores = average_scores(graphs, batch, flip)
+            return scores.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
+
+    protocol = {
+        'input_scale': input_scale,
+        'scales': list(map(float, scales)),
+        'flip': flip,
+        'backend': 'torch, float32',
+        'device': torch.cuda.get_device_name(place) if place.type == 'cuda' else 'cpu',
+    }
+    name = ModelInfo(model.backbone.name, input_scale, classes, provenance).name
+    return Predictor(mask, classes, name, protocol)
+
+
+def average_scores(graphs: Sequence[DeployedGraph], image: Tensor, flip: bool) -> Tensor:
+    """What each pixel's best class is taken from: uint8 BGR ``[N, H, W, 3]`` to float32 ``[N, C, H, W]``.
+
+    The logits of one graph; of several, or with ``flip``, the sum of their softmax probabilities over the graphs and,
+    mirrored back, over the mirrored image.
+    """
+    if len(graphs) == 1 and not flip:
+        return graphs[0].logits(image)
+    total: Tensor | None = None
+    for graph in graphs:
+        for mirrored in (False, True)[: 1 + flip]:
+            logits = graph.logits(image.flip(2)).flip(3) if mirrored else graph.logits(image)
+            probability = logits.softmax(dim=1)
+            total = probability if total is None else total.add_(probability)
+    assert total is not None
+    return total
+
+
+def trained_scale(provenance: dict[str, str]) -> float:
+    """The input scale that the recipe in a weights file's provenance validated at; 1 where it tells none."""
+    try:
+        return float(json.loads(provenance['recipe'])['input_scale'])
+    except (KeyError, TypeError, ValueError):
+        return 1.0
+
+
+def _device(name: str) -> torch.device:
+    if name not in ('auto', 'cpu', 'cuda'):
+        raise ValueError(f'device: expected auto, cpu or cuda, found {name!r}')
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('device: cuda was asked for, but torch finds no CUDA device here; expected cpu or auto')
+    return torch.device('cuda' if name != 'cpu' and torch.cuda.is_available() else 'cpu')

@@ -1,0 +1,106 @@
+"""Videos in and out, through OpenCV's FFmpeg. Frames are uint8 ``[H, W, 3]`` BGR."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from stdc_core.files import appearing
+
+#: Frames per second of a video that does not tell, or tells what cannot be.
+DEFAULT_RATE = 25.0
+_HIGHEST_RATE = 1000.0
+
+
+class VideoError(ValueError):
+    """A file that cannot be read as a video; the message names it."""
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """OpenCV and FFmpeg print to the process's stderr, past Python and every log level, what is no user's concern."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, 'wb') as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+class VideoReader:
+    """The frames of a video file, upright, in order; to be gone through once.
+
+    Attributes:
+        rate: frames per second.
+        expected: number of frames by the file's own account, which may be an estimate; 0 if it gives none.
+
+    Raises:
+        VideoError: OpenCV cannot open it.
+    """
+
+    def __init__(self, path: Path):
+        with quiet_stderr():
+            self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise VideoError(f'{path}: neither an image nor a video that OpenCV reads')
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 0 < rate <= _HIGHEST_RATE else DEFAULT_RATE
+        self.expected = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        while True:
+            # Of a file that is cut off, FFmpeg prints what is wrong with the bytes; the caller counts frames.
+            with quiet_stderr():
+                there, frame = self._capture.read()
+            if not there:
+                return
+            yield frame
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+@contextmanager
+def webm_writer(path: Path, size: tuple[int, int], rate: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """Writes VP8 in WebM, which browsers and players alike play; gives a function that takes the next frame.
+
+    The file appears when the block ends without an exception, and then complete. VP8 wants even sizes: of an odd width
+    or height, the last column or row is left out.
+
+    Args:
+        path: the file; its name ends in ``.webm``.
+        size: (height, width) of every frame.
+        rate: frames per second.
+
+    Raises:
+        OSError: OpenCV has no VP8 encoder, or cannot write there, or not at this size, or not all frames (disk full).
+    """
+    height, width = size
+    with appearing(path) as partial:
+        with quiet_stderr():
+            fourcc = cv2.VideoWriter_fourcc(*'VP80')
+            writer = cv2.VideoWriter(str(partial), cv2.CAP_FFMPEG, fourcc, rate, (width, height))
+        if not writer.isOpened():
+            raise OSError(f'{path}: this OpenCV cannot write {width} x {height} VP8 video there')
+        count = 0
+
+        def write(frame: np.ndarray) -> None:
+            nonlocal count
+            writer.write(frame)
+            count += 1
+
+        try:
+            yield write
+        finally:
+            writer.release()
+        # OpenCV does not tell when the disk is full. What the file tells of its length may be off by a frame.
+        with closing(VideoReader(partial)) as written:
+            if written.expected < count - 1:
+                raise OSError(f'{path}: only {written.expected} of {count} frames could be written; is the disk full?')

@@ -1,0 +1,276 @@
+"""``stdc predict``: what it writes for images, folders and videos, and what it refuses."""
+
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stdc_core.cli import main
+from stdc_core.data.synthetic import SyntheticDrive
+from stdc_core.files import appearing, write_png
+from stdc_core.inference import DEFAULT_MODEL, Segmenter
+from stdc_core.predict import OUTPUTS, PredictError, predict
+from stdc_core.video import DEFAULT_RATE, VideoError, VideoReader, webm_writer
+from stdc_core.visualization import colorize, overlay
+
+HEIGHT, WIDTH, FRAMES, RATE = 96, 128, 7, 12.5
+
+
+@pytest.fixture(scope='module')
+def segmenter():
+    return Segmenter.load(threads=1)
+
+
+@pytest.fixture(scope='module')
+def drive():
+    return SyntheticDrive(seed=4, height=HEIGHT, width=WIDTH, frames=FRAMES)
+
+
+@pytest.fixture
+def street(drive, tmp_path) -> Path:
+    path = tmp_path / 'in' / 'street.png'
+    write_png(path, drive[0].image)
+    return path
+
+
+@pytest.fixture
+def clip(drive, tmp_path) -> Path:
+    path = tmp_path / 'in' / 'clip.v2.webm'
+    with webm_writer(path, (HEIGHT, WIDTH), RATE) as write:
+        for frame in drive:
+            write(frame.image)
+    return path
+
+
+def files(folder: Path) -> list[str]:
+    """Everything in a folder, what is hidden too."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if not path.is_dir())
+
+
+def read(path: Path) -> np.ndarray:
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+
+
+def test_every_output_of_an_image(street, segmenter, tmp_path):
+    image, out = read(street), tmp_path / 'new' / 'out'
+    assert predict(segmenter, [street], out, outputs=list(OUTPUTS), opacity=0.25) == (1, 1, [])
+    assert files(out) == [f'street_{name}.png' for name in sorted(OUTPUTS)]
+    expected, classes = segmenter(image, confidence=True), segmenter.info.classes
+    assert np.array_equal(read(out / 'street_mask.png'), expected.mask)
+    assert np.array_equal(read(out / 'street_confidence.png'), expected.confidence)
+    assert np.array_equal(read(out / 'street_color.png'), colorize(expected.mask, classes))
+    assert np.array_equal(read(out / 'street_overlay.png'), overlay(image, expected.mask, classes, 0.25))
+
+
+def test_every_output_of_a_video(clip, segmenter, tmp_path):
+    out = tmp_path / 'out'
+    assert predict(segmenter, [clip], out, outputs=list(OUTPUTS)) == (1, FRAMES, [])
+    folders = [f'clip.v2_{name}/{index:06d}.png' for name in ('confidence', 'mask') for index in range(FRAMES)]
+    assert files(out) == sorted([*folders, 'clip.v2_color.webm', 'clip.v2_overlay.webm'])
+    with closing(VideoReader(clip)) as reader:
+        images = list(reader)
+    with closing(VideoReader(out / 'clip.v2_overlay.webm')) as reader:
+        overlays = list(reader)
+        assert reader.rate == RATE
+    assert len(overlays) == len(images) == FRAMES
+    for index, image in enumerate(images):
+        result = segmenter(image, confidence=True)
+        assert np.array_equal(read(out / f'clip.v2_mask/{index:06d}.png'), result.mask)
+        assert np.array_equal(read(out / f'clip.v2_confidence/{index:06d}.png'), result.confidence)
+        expected = overlay(image, result.mask, segmenter.info.classes)
+        assert np.abs(overlays[index].astype(int) - expected).mean() < 8
+
+
+def test_the_command(street, clip, tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert main(['predict', str(street), str(clip), '--out', str(out), '--threads', '1']) == 0
+    assert f'{out}: 2 inputs segmented, {1 + FRAMES} frames' in capsys.readouterr().out
+    assert {'street_mask.png', 'street_overlay.png', 'clip.v2_overlay.webm'} < set(files(out))
+
+
+def test_the_help_names_every_output(capsys):
+    with pytest.raises(SystemExit):
+        main(['predict', '--help'])
+    text = capsys.readouterr().out
+    assert all(f'street_{name}.png' in text for name in OUTPUTS)
+    assert '{' + ','.join(OUTPUTS) + '}' in text
+
+
+def test_a_folder_keeps_its_shape(street, segmenter, tmp_path):
+    image = read(street)
+    for name in ('north/a.png', 'south/a.png', 'south/deep/a.b.PNG', '.hidden.png'):
+        write_png(tmp_path / 'in' / name, image)
+    (tmp_path / 'in' / 'notes.txt').write_text('no image')
+    # The outputs in the folder itself are not inputs, now or the next time.
+    out = tmp_path / 'in' / 'out'
+    for _ in range(2):
+        result = predict(segmenter, [tmp_path / 'in'], out, outputs=['mask'], overwrite=True)
+        assert result.inputs == 4
+    expected = ['north/a_mask.png', 'south/a_mask.png', 'south/deep/a.b_mask.png', 'street_mask.png']
+    assert files(out) == expected
+
+
+def test_an_input_named_twice_is_done_once(street, segmenter, tmp_path):
+    assert predict(segmenter, [street, street.parent, street], tmp_path / 'out').inputs == 1
+
+
+def test_two_inputs_of_one_name(street, segmenter, tmp_path):
+    other = tmp_path / 'in' / 'street.bmp'
+    cv2.imwrite(str(other), read(street))
+    for inputs in ([street, other], [street.parent]):
+        with pytest.raises(PredictError, match=r'street\.\w+ and .*street\.\w+ would both be written to .*street_mask'):
+            predict(segmenter, inputs, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_an_output_is_never_an_input(street, segmenter):
+    precious = street.with_name('street_mask.png')
+    write_png(precious, read(street))
+    before = precious.read_bytes()
+    with pytest.raises(PredictError, match=r'street_mask\.png: the output of .*street\.png is an input as well'):
+        predict(segmenter, [street, precious], street.parent, overwrite=True)
+    with pytest.raises(PredictError, match='is read and written to'):
+        predict(segmenter, [street.parent], street.parent, overwrite=True)
+    assert precious.read_bytes() == before
+
+
+def test_what_is_there_is_kept_unless_told(street, clip, segmenter, tmp_path):
+    out = tmp_path / 'out'
+    (out / 'clip.v2_mask').mkdir(parents=True)
+    (out / 'street_overlay.png').write_text('mine')
+    with pytest.raises(PredictError, match=r'(?s)street_overlay\.png: exists.*clip\.v2_mask: exists.*--overwrite'):
+        predict(segmenter, [street, clip], out)
+    assert files(out) == ['street_overlay.png']
+    (out / 'clip.v2_mask' / '000099.png').write_text('of an older, longer clip')
+    predict(segmenter, [street, clip], out, overwrite=True)
+    assert read(out / 'street_overlay.png').shape == (HEIGHT, WIDTH, 3)
+    assert len(list((out / 'clip.v2_mask').iterdir())) == FRAMES
+    assert not [name for name in files(out) if '/.' in f'/{name}']
+
+
+def test_what_is_not_ours_is_never_overwritten(street, clip, segmenter, tmp_path):
+    out = tmp_path / 'out'
+    (out / 'clip.v2_mask').mkdir(parents=True)
+    (out / 'clip.v2_mask' / 'thesis.tex').write_text('mine')
+    (out / 'street_mask.png').mkdir()
+    for source in (clip, street):
+        with pytest.raises(PredictError, match='exists already and is not what is written there'):
+            predict(segmenter, [source], out, overwrite=True)
+    assert files(out) == ['clip.v2_mask/thesis.tex']
+
+
+def test_what_cannot_be_read_is_named_and_stops_nothing_else(street, tmp_path, capsys):
+    for name in ('bad.png', 'worse.mp4', 'worst.xyz'):
+        (street.parent / name).write_text('hello')
+    bad = [str(street.parent / name) for name in ('bad.png', 'worse.mp4', 'worst.xyz')]
+    out = tmp_path / 'out'
+    arguments = ['predict', *bad, str(street), '--out', str(out), '--threads', '1']
+    assert main([*arguments, '--outputs', 'mask']) == 2
+    error = capsys.readouterr().err
+    assert all(f'{path}: ' in error for path in bad)
+    assert 'The other 1 of 4 inputs are segmented.' in error
+    assert files(out) == ['street_mask.png']
+
+
+def test_nothing_is_written_for_an_image_that_cannot_be_read(segmenter, tmp_path):
+    (tmp_path / 'bad.png').write_text('hello')
+    with pytest.raises(PredictError, match=r'bad\.png: not an image that OpenCV reads'):
+        predict(segmenter, [tmp_path / 'bad.png'], tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_video_that_is_cut_off_is_segmented_so_far(segmenter, tmp_path):
+    rng = np.random.default_rng(0)
+    whole, cut = tmp_path / 'whole.webm', tmp_path / 'cut.webm'
+    with webm_writer(whole, (64, 64), 10) as write:
+        for _ in range(20):
+            write(rng.integers(0, 256, (64, 64, 3), np.uint8))
+    data = whole.read_bytes()
+    cut.write_bytes(data[: len(data) // 2])
+    result = predict(segmenter, [cut], tmp_path / 'out', outputs=['mask'])
+    assert 0 < result.frames < 19
+    assert len(files(tmp_path / 'out')) == result.frames
+    assert f'cut.webm: cut off or damaged; the first {result.frames} of 20 frames' in result.warnings[0]
+
+
+def test_an_interrupted_video_leaves_nothing_and_keeps_the_old(clip, segmenter, tmp_path):
+    out = tmp_path / 'out'
+    (out / 'clip.v2_mask').mkdir(parents=True)
+    (out / 'clip.v2_mask' / '000000.png').write_text('old')
+
+    class Interrupted:
+        info = segmenter.info
+        calls = 0
+
+        def __call__(self, image, confidence):
+            self.calls += 1
+            if self.calls == 4:
+                raise KeyboardInterrupt
+            return segmenter(image, confidence)
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(Interrupted(), [clip], out, overwrite=True)
+    assert files(out) == ['clip.v2_mask/000000.png']
+    assert (out / 'clip.v2_mask' / '000000.png').read_text() == 'old'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['absent.png', 'gone'], 'absent.png: no such file or folder\ngone: no such'),
+        (['in', '--overlay-opacity', '1.5'], 'overlay opacity: expected 0 to 1, found 1.5'),
+        (['in', '--threads', '-1'], '--threads: expected 0 or more, found -1'),
+        (['in', '--model', 'absent.onnx'], 'absent.onnx: no such model file'),
+        (['empty'], 'empty: holds no images or videos'),
+        (['in', '--out', 'file'], 'file: is a file, expected a folder'),
+        (['in', '--out', 'file/deeper'], 'file/deeper/street_mask.png: could not be written (Not a directory)'),
+    ],
+)
+def test_a_wrong_argument_is_told(arguments, message, street, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path('empty').mkdir()
+    Path('file').write_text('mine')
+    assert main(['predict', '--out', 'out', *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not Path('out').exists()
+    assert Path('file').read_text() == 'mine'
+
+
+def test_an_unknown_output(street, segmenter, tmp_path):
+    with pytest.raises(PredictError, match='outputs: expected some of mask, color, overlay, confidence, found depth'):
+        predict(segmenter, [street], tmp_path / 'out', outputs=['depth'])
+
+
+def test_a_file_appears_complete_or_not_at_all(tmp_path):
+    path = tmp_path / 'new' / 'a.txt'
+    with pytest.raises(RuntimeError), appearing(path) as partial:
+        partial.write_text('half')
+        raise RuntimeError
+    assert not list(path.parent.iterdir())
+    with appearing(path) as partial:
+        partial.write_text('whole')
+        assert not path.exists()
+    assert files(path.parent) == ['a.txt']
+
+
+def test_videos_of_odd_size_and_without_frames(tmp_path):
+    with webm_writer(tmp_path / 'odd.webm', (45, 71), 30) as write:
+        for value in (50, 200):
+            write(np.full((45, 71, 3), value, np.uint8))
+    with closing(VideoReader(tmp_path / 'odd.webm')) as reader:
+        assert [frame.shape for frame in reader] == [(44, 70, 3)] * 2
+    with pytest.raises(OSError, match=r'flat\.webm: this OpenCV cannot write 8 x 1 VP8 video'):
+        webm_writer(tmp_path / 'flat.webm', (1, 8), DEFAULT_RATE).__enter__()
+    with pytest.raises(VideoError, match='absent'):
+        VideoReader(tmp_path / 'absent.mp4')
+
+
+def test_predicting_needs_no_torch(street, tmp_path):
+    code = 'import sys; sys.modules["torch"] = None; from stdc_core.cli import main; sys.exit(main(sys.argv[1:]))'
+    command = [sys.executable, '-c', code, 'predict', str(street), '--out', str(tmp_path / 'out')]
+    result = subprocess.run([*command, '--model', str(DEFAULT_MODEL)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
