@@ -1,8 +1,8 @@
 """What feeds the training fastest, and where a step's time goes: python benchmarks/training.py.
 
-The same training step (`SegmentationTask`, backward pass and optimiser, bfloat16) is fed by an ordinary DataLoader, by the
-same with decoded images in memory, and from the device's own memory; and, with nothing to wait for, from one batch that
-stays. All in one run, in turns; the medians count.
+The same training step (`SegmentationTask`, backward pass and optimiser, bfloat16) is fed by an ordinary DataLoader, by
+the same with decoded images in memory, and from the device's own memory; and, with nothing to wait for, from one batch
+that stays. All in one run, in turns; the medians count.
 """
 
 from __future__ import annotations
@@ -111,7 +111,6 @@ def make_loaders(options: argparse.Namespace, device: torch.device, data: Path) 
                 batch_sampler=sampler,
                 num_workers=options.workers,
                 pin_memory=device.type == 'cuda',
-                worker_init_fn=_one_thread,
             )
             for image, label in loader:
                 yield image.to(device, non_blocking=True), label.to(device, non_blocking=True)
@@ -124,11 +123,6 @@ def make_loaders(options: argparse.Namespace, device: torch.device, data: Path) 
         f'{workers}, decoded images in memory': ordinary(AugmentedSamples(datasets, augmentation, cache=True)),
         'images and augmentation on the device': lambda sampler: ResidentLoader(resident, augmentation, sampler),
     }
-
-
-def _one_thread(_worker: int) -> None:
-    # The workers are as many as the cores.
-    cv2.setNumThreads(1)
 
 
 def seconds_per_step(step: TrainingStep, batches: Iterator[Batch], steps: int) -> float:
@@ -221,6 +215,8 @@ def main() -> None:
     parser.add_argument('--workers', type=int, default=_cores(), help='of the DataLoaders (default: one per core)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     options = parser.parse_args()
+    # The workers are as many as the cores. A forked worker that said so itself would wait for threads that it lacks.
+    cv2.setNumThreads(1)
     device = torch.device(options.device)
     config = TrainConfig(backbone=options.backbone)
     with tempfile.TemporaryDirectory() as folder:

@@ -109,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     export = command('export', _export, 'Turn weights into one self-describing model.onnx.')
     export.add_argument('weights', type=Path, help='.safetensors of stdc train, or a model.onnx to export anew')
     export.add_argument('out', type=Path, help='the model.onnx to write')
-    export.add_argument('--input-scale', type=float, default=1.0, help='1, or 0.5 (Seg50), 0.75 (Seg75); default: 1')
+    export.add_argument('--input-scale', type=float, metavar='S', help='0.5 is Seg50, 0.75 Seg75; default: as trained')
     export.add_argument('--overwrite', action='store_true', help='replace OUT if it exists')
 
     imports = command('import', _import, 'Convert a checkpoint of the reference implementation to weights.')

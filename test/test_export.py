@@ -1,5 +1,6 @@
 """The deployed graph: torch and ONNX Runtime agree, and the file describes itself."""
 
+import json
 import subprocess
 import sys
 
@@ -118,3 +119,11 @@ def test_inference_imports_neither_torch_nor_ros():
     code += 'import stdc_core.data.synthetic\n'
     code += 'print(sorted({"torch", "lightning", "rclpy", "sensor_msgs"} & set(sys.modules)))'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == '[]\n'
+
+
+def test_the_input_scale_is_that_of_the_training_unless_told(tmp_path):
+    weights, model = tmp_path / 'weights.safetensors', tmp_path / 'model.onnx'
+    save_weights(STDCSeg('stdc1', 11), weights, CAMVID, {'recipe': json.dumps({'input_scale': 1.5})})
+    assert export(weights, model).input_scale == 1.5
+    assert export(model, tmp_path / 'again.onnx').input_scale == 1.5
+    assert export(model, tmp_path / 'half.onnx', 0.5).input_scale == 0.5

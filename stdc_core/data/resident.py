@@ -34,15 +34,20 @@ def available_bytes(device: torch.device | str) -> int:
     device = torch.device(device)
     if device.type == 'cuda':
         return torch.cuda.mem_get_info(device)[0]
-    if not Path('/proc/meminfo').is_file():
+    meminfo, control = Path('/proc/meminfo'), Path('/sys/fs/cgroup')
+    if not meminfo.is_file():
         return 0
-    meminfo = dict(line.split(':') for line in Path('/proc/meminfo').read_text().splitlines())
-    available = int(meminfo['MemAvailable'].split()[0]) * 1024
-    control = Path('/sys/fs/cgroup')
+    available = int(_table(meminfo)['MemAvailable:']) * 1024
     limit = control / 'memory.max'
     if limit.is_file() and limit.read_text().strip() != 'max':
-        available = min(available, int(limit.read_text()) - int((control / 'memory.current').read_text()))
+        # Cached files count as used, but give way.
+        used = int((control / 'memory.current').read_text()) - int(_table(control / 'memory.stat')['inactive_file'])
+        available = min(available, int(limit.read_text()) - used)
     return available
+
+
+def _table(path: Path) -> dict[str, str]:
+    return {words[0]: words[1] for words in map(str.split, path.read_text().splitlines())}
 
 
 def fits(datasets: Sequence[Samples], device: torch.device | str, share: float = 0.5) -> bool:

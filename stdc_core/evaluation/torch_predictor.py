@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor
 
 from stdc_core.evaluation.evaluate import Predictor
-from stdc_core.export.graph import DeployedGraph
-from stdc_core.inference.model_file import ModelInfo, read_model
+from stdc_core.export.graph import DeployedGraph, own_scale
+from stdc_core.inference.model_file import ModelInfo
 from stdc_core.model.weights import load_weights
 
 
@@ -22,7 +21,7 @@ def torch_predictor(
     """See ``stdc_core.evaluation.predictors.open_predictor``, which calls this where it needs torch."""
     model, classes, provenance = load_weights(path)
     if input_scale is None:
-        input_scale = read_model(path)[1].input_scale if path.suffix == '.onnx' else trained_scale(provenance)
+        input_scale = own_scale(path, provenance)
     if threads:
         torch.set_num_threads(threads)
     place = _device(device)
@@ -66,14 +65,6 @@ def average_scores(graphs: Sequence[DeployedGraph], image: Tensor, flip: bool) -
             total = probability if total is None else total.add_(probability)
     assert total is not None
     return total
-
-
-def trained_scale(provenance: dict[str, str]) -> float:
-    """The input scale that the recipe in a weights file's provenance validated at; 1 where it tells none."""
-    try:
-        return float(json.loads(provenance['recipe'])['input_scale'])
-    except (KeyError, TypeError, ValueError):
-        return 1.0
 
 
 def _device(name: str) -> torch.device:

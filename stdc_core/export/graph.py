@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
+from stdc_core.inference.model_file import read_model
 from stdc_core.model.segmentation import STDCSeg, normalize, rescale, upsample
 
 
@@ -42,3 +46,18 @@ class DeployedGraph(nn.Module):
         best, mask = logits.max(dim=1)
         probability = 1 / (logits - best.unsqueeze(1)).exp().sum(dim=1)
         return mask.to(torch.uint8), (probability * 255).round().to(torch.uint8)
+
+
+def own_scale(path: str | Path, provenance: dict[str, str]) -> float:
+    """The input scale of a network on disk: a model file's, or that which weights were validated at in training.
+
+    Args:
+        path: the file, which ``load_weights`` has read.
+        provenance: what it says of its origin. Weights whose recipe tells no input scale have 1.
+    """
+    if Path(path).suffix == '.onnx':
+        return read_model(path)[1].input_scale
+    try:
+        return float(json.loads(provenance['recipe'])['input_scale'])
+    except (KeyError, TypeError, ValueError):
+        return 1.0

@@ -12,7 +12,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from stdc_core.export.graph import DeployedGraph
+from stdc_core.export.graph import DeployedGraph, own_scale
 from stdc_core.inference.model_file import ModelInfo
 from stdc_core.model.weights import load_weights
 
@@ -21,13 +21,15 @@ OPSET = 17
 _OUTPUTS = ('mask', 'confidence')
 
 
-def export(weights: str | Path, out: str | Path, input_scale: float = 1.0, overwrite: bool = False) -> ModelInfo:
+def export(
+    weights: str | Path, out: str | Path, input_scale: float | None = None, overwrite: bool = False
+) -> ModelInfo:
     """Write a model file from weights (or from another model file, at another input scale).
 
     Args:
         weights: ``.safetensors`` from ``stdc train``, or a ``.onnx`` from here.
         out: the file to write.
-        input_scale: 1, or the paper's 0.5 (Seg50) and 0.75 (Seg75).
+        input_scale: the paper has 0.5 (Seg50) and 0.75 (Seg75); None: see ``own_scale``.
         overwrite: replace ``out`` if it exists.
 
     Returns:
@@ -40,6 +42,8 @@ def export(weights: str | Path, out: str | Path, input_scale: float = 1.0, overw
     if Path(out).exists() and not overwrite:
         raise FileExistsError(f'{out} exists; say --overwrite to replace it')
     model, classes, provenance = load_weights(weights)
+    if input_scale is None:
+        input_scale = own_scale(weights, provenance)
     info = ModelInfo(model.backbone.name, input_scale, classes, provenance)
     proto = _trace(DeployedGraph(model, input_scale).eval())
     _name_shared_initializers(proto.graph)

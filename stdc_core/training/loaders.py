@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import lightning
 from torch.utils.data import DataLoader
 
@@ -48,6 +49,8 @@ def train_loader(
     on_gpu = device.type == 'cuda'
     if config.loader == 'resident' or (config.loader == 'auto' and on_gpu and fits(datasets, device, _SHARE)):
         return ResidentLoader(ResidentDataset(datasets, device), augmentation, sampler)
+    if config.workers:
+        one_opencv_thread()
     # Workers are forked and share what is read before.
     samples = AugmentedSamples(datasets, augmentation, cache=fits(datasets, 'cpu', _SHARE / world))
     return DataLoader(
@@ -57,3 +60,11 @@ def train_loader(
         pin_memory=on_gpu,
         multiprocessing_context='fork' if config.workers else None,
     )
+
+
+def one_opencv_thread() -> None:
+    """Keep OpenCV from spreading each small picture over every core: the workers do that already.
+
+    For the process that is going to fork them: a worker that changes it itself may wait for threads that it lacks.
+    """
+    cv2.setNumThreads(1)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import lightning
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from stdc_core.model.stdc import STDCClassifier
 from stdc_core.model.weights import save_classifier
 from stdc_core.training.config import ConfigError
 from stdc_core.training.fitting import LAST, begin, make_trainer, reached, recall
+from stdc_core.training.loaders import one_opencv_thread
 from stdc_core.training.pretrain_config import RUN_KEYS, PretrainConfig
 from stdc_core.training.task import rate
 
@@ -52,11 +52,6 @@ class _Centred(Dataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         image, label = self._folder[self._indices[index]]
         return centre_crop(image, self._size), label
-
-
-def _one_thread(_worker: int) -> None:
-    """OpenCV takes every core otherwise, in each of the workers."""
-    cv2.setNumThreads(0)
 
 
 class ClassificationTask(lightning.LightningModule):
@@ -175,7 +170,9 @@ def _run(
     trainer = make_trainer(plan, out, start, 'top1', progress)
     rank, world = trainer.global_rank, trainer.world_size
     gpu = trainer.strategy.root_device.type == 'cuda'
-    loading = {'num_workers': config.workers, 'pin_memory': gpu, 'worker_init_fn': _one_thread}
+    if config.workers:
+        one_opencv_thread()
+    loading = {'num_workers': config.workers, 'pin_memory': gpu}
     if config.batch_size % world:
         raise ConfigError(f'batch_size: expected a multiple of the {world} devices, found {config.batch_size}')
     schedule = BatchSchedule([len(train)], None, config.batch_size, config.seed)
