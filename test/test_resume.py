@@ -25,7 +25,7 @@ SETTINGS = {
     'steps': 12,
     'warmup_steps': 2,
     'checkpoint_every': 2,
-    'val_every': 12,
+    'val_every': 4,
     'workers': 0,
     'ema_decay': 0.8,
     'precision': '32-true',
@@ -57,10 +57,18 @@ def start(command):
     )
 
 
-def test_a_killed_run_ends_as_if_it_had_not_been(dataset, tmp_path):
-    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-    assert main(arguments(dataset, whole)) == 0
-    process = start(arguments(dataset, killed))
+@pytest.fixture(scope='module')
+def whole(dataset, tmp_path_factory):
+    """A run that nothing interrupted."""
+    out = tmp_path_factory.mktemp('runs') / 'whole'
+    assert main(arguments(dataset, out)) == 0
+    return out
+
+
+@pytest.mark.parametrize('checkpoint_every', [2, 12], ids=['between validations', 'after a validation'])
+def test_a_killed_run_ends_as_if_it_had_not_been(checkpoint_every, dataset, whole, tmp_path):
+    killed = tmp_path / 'killed'
+    process = start(arguments(dataset, killed, checkpoint_every=checkpoint_every))
     deadline = time.monotonic() + 120
     while not (killed / 'last.ckpt').exists():
         assert process.poll() is None, process.stdout.read().decode()
@@ -70,7 +78,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(dataset, tmp_path):
     process.wait()
     assert not (killed / 'weights.safetensors').exists()
     reached = torch.load(killed / 'last.ckpt', weights_only=True)['global_step']
-    assert 2 <= reached < 12
+    assert min(checkpoint_every, SETTINGS['val_every']) <= reached < 12
 
     assert main(['train', '--resume', '--out', str(killed)]) == 0
     expected, found = (load_weights(run / 'weights.safetensors')[0].state_dict() for run in (whole, killed))

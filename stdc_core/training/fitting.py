@@ -109,6 +109,15 @@ def growing_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return average
 
 
+class _Last(ModelCheckpoint):
+    """Writes ``last.ckpt`` every so many steps, and after validations, whose best score a resumed run has to know."""
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        super().on_validation_end(trainer, module)
+        if trainer.state.fn == 'fit':
+            trainer.save_checkpoint(Path(self.dirpath) / LAST)
+
+
 def make_trainer(config: Any, out: Path, start: int, monitor: str, progress: bool) -> lightning.Trainer:
     """The Lightning trainer of a run.
 
@@ -123,20 +132,21 @@ def make_trainer(config: Any, out: Path, start: int, monitor: str, progress: boo
     if config.accelerator == 'gpu' and not torch.cuda.is_available():
         raise ConfigError('accelerator: gpu was asked for, but PyTorch finds none')
     devices = config.devices or (torch.cuda.device_count() if gpu else 1)
-    callbacks: list[Callback] = [
-        ModelCheckpoint(
-            dirpath=out,
-            filename=Path(LAST).stem,
-            every_n_train_steps=min(config.checkpoint_every, config.steps),
-            enable_version_counter=False,
-        )
-    ]
+    callbacks: list[Callback] = []
     if monitor:
         callbacks.append(
             ModelCheckpoint(
                 dirpath=out, filename=Path(BEST).stem, monitor=monitor, mode='max', enable_version_counter=False
             )
         )
+    callbacks.append(
+        _Last(
+            dirpath=out,
+            filename=Path(LAST).stem,
+            every_n_train_steps=min(config.checkpoint_every, config.steps),
+            enable_version_counter=False,
+        )
+    )
     if config.ema_decay:
         callbacks.append(WeightAveraging(avg_fn=growing_average(config.ema_decay)))
     if progress:
