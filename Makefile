@@ -6,13 +6,14 @@ TOPIC ?=
 
 ENVIRONMENT = $(PYTHON) .ci/environment.py
 
-.PHONY: help demo test benchmark lint clean
+.PHONY: help demo test benchmark benchmark-training lint clean
 
 help:
 	@echo 'make demo                       a rendered drive through the real node; the result is in demo/'
 	@echo 'make demo BAG=my.mcap TOPIC=/x  the same with your own bag; TOPIC only if it has several cameras'
 	@echo 'make test                       colcon build, colcon test: every test'
 	@echo 'make benchmark                  speed against PyTorch, start-up time and memory, on this machine'
+	@echo 'make benchmark-training         what feeds the training fastest, and where its time goes'
 	@echo 'make lint                       ruff'
 	@echo 'make clean                      remove builds, environments and demo/'
 
@@ -28,6 +29,10 @@ benchmark:
 	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
 	@PYTHONPATH=. .venv-test/bin/python -m stdc_core.cli benchmark
 	@PYTHONPATH=. .venv-test/bin/python benchmarks/node.py
+
+benchmark-training:
+	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
+	@PYTHONPATH=. .venv-test/bin/python benchmarks/training.py
 
 lint:
 	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt

@@ -96,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         default=['mask', 'overlay'],
         help='default: mask overlay',
     )
+    predict.add_argument('--input-scale', type=float, metavar='S', help="scale of the network's input; the model's own")
     predict.add_argument('--overlay-opacity', type=float, default=0.5, metavar='W', help='0 to 1; default: 0.5')
     predict.add_argument('--overwrite', action='store_true', help='replace outputs that exist')
     predict.add_argument('--threads', type=int, default=0, help='CPU threads (default: all)')
@@ -231,7 +232,7 @@ def _predict(options: argparse.Namespace) -> None:
     # As Ctrl-C: unfinished files are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     result = predict(
-        Segmenter.load(options.model or DEFAULT_MODEL, options.threads),
+        Segmenter.load(options.model or DEFAULT_MODEL, options.threads, options.input_scale),
         options.inputs,
         options.out,
         outputs=options.outputs,

@@ -28,6 +28,12 @@ class Parameters:
     """The table, and the values that hold now."""
 
     model: str = _parameter('', 'Path of a model.onnx from `stdc export`; empty: the model that is shipped.')
+    input_scale: float = _parameter(
+        0.0,
+        'Scale at which the network sees the image: less is faster, by its square, more finds smaller things; '
+        "0: the model's own.",
+        bounds=(0.0, 4.0),
+    )
     threads: int = _parameter(0, 'CPU threads for inference; 0: every core that the node may use.', bounds=(0, 256))
     image_reliability: str = _parameter(
         'best_effort',

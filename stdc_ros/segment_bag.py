@@ -126,13 +126,14 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument('--all', action='store_true', help='all image topics')
     parser.add_argument('--outputs', nargs='+', choices=OUTPUTS, default=['mask', 'overlay'])
     parser.add_argument('--model', type=Path, default=DEFAULT_MODEL, help='a model.onnx from `stdc export`')
+    parser.add_argument('--input-scale', type=float, metavar='S', help="scale of the network's input; the model's own")
     parser.add_argument('--threads', type=int, default=0, help='CPU threads; 0: every core')
     parser.add_argument('--overwrite', action='store_true', help='replace a bag that is there already')
     given = parser.parse_args(args)
     # As Ctrl-C: the unfinished bag is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        segmenter = Segmenter.load(given.model, threads=given.threads)
+        segmenter = Segmenter.load(given.model, given.threads, given.input_scale)
         warnings = segment_bag(
             given.input,
             given.output,

@@ -72,7 +72,7 @@ class SegmentationNode(Node):
         self._told_bad = 0
 
         model = self._settings.model or DEFAULT_MODEL
-        self._segmenter = Segmenter.load(model, threads=self._settings.threads)
+        self._segmenter = Segmenter.load(model, self._settings.threads, self._settings.input_scale or None)
         self._worker = LatestFrameWorker(self._segment, self._report_bad)
         self._create_steady_timer(LISTENER_PERIOD, self._follow_listeners)
         self._create_steady_timer(DIAGNOSTICS_PERIOD, self._diagnose)

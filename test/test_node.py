@@ -273,6 +273,7 @@ def corrupt_model(folder: Path) -> Path:
     [
         (['-p', 'model:=/nowhere/model.onnx'], ['/nowhere/model.onnx', 'no such']),
         (['-p', 'model:={corrupt}'], ['model.onnx', 'not an ONNX model']),
+        (['-p', 'input_scale:=5.0'], ['input_scale', '5.0', 'Max: 4.0']),
         (['-p', 'threads:=many'], ['threads', 'many', 'INTEGER']),
         (['-p', 'overlay_opacity:=2.0'], ['overlay_opacity', '2.0', 'Max: 1.0']),
         (['-p', 'image_reliability:=sometimes'], ['image_reliability', 'sometimes', 'best_effort, reliable']),
@@ -287,6 +288,16 @@ def test_a_start_that_must_fail_says_why_in_one_line(arguments, words, tmp_path)
         assert len(fatal) == 1, process.output
         assert all(word in fatal[0] for word in words), fatal
         assert 'Traceback' not in process.output
+
+
+def test_the_input_scale_is_a_parameter():
+    with NodeProcess('-p', 'input_scale:=0.75', namespace='/left') as process, Client('/left') as client:
+        process.wait_for_output('stdc1-seg75, 11 classes')
+        client.listen('mask')
+        image = scene()
+        mask = client.segment(message_of(image))
+    expected = Segmenter.load(input_scale=0.75)(image).mask
+    assert bytes(mask.data) == expected.tobytes()
 
 
 def test_a_misspelt_parameter_is_warned_of():

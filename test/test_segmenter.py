@@ -123,3 +123,25 @@ def test_a_graph_that_cannot_run_is_refused(tmp_path):
     onnx.save(model, tmp_path / 'model.onnx')
     with pytest.raises(ModelError, match='ONNX Runtime cannot run it'):
         Segmenter.load(tmp_path / 'model.onnx')
+
+
+@pytest.mark.parametrize('own', [1.0, 0.5, 1.5])
+@pytest.mark.parametrize('wanted', [1.0, 0.5, 1.5])
+def test_the_input_scale_can_be_another(own, wanted, image, tmp_path):
+    pytest.importorskip('torch')
+    from stdc_core.export.onnx import export
+
+    paths = {scale: tmp_path / f'{scale}.onnx' for scale in {own, wanted}}
+    for scale, path in paths.items():
+        export(DEFAULT_MODEL, path, scale)
+    expected, found = Segmenter.load(paths[wanted]), Segmenter.load(paths[own], input_scale=wanted)
+    assert found.info.input_scale == wanted
+    one, other = expected(image, confidence=True), found(image, confidence=True)
+    assert np.array_equal(one.mask, other.mask)
+    assert np.array_equal(one.confidence, other.confidence)
+
+
+@pytest.mark.parametrize('scale', [0.0, -1.0, 4.5, float('nan')])
+def test_an_impossible_input_scale_is_named(scale):
+    with pytest.raises(ModelError, match=rf'stdc1_camvid\.onnx: input scale: expected above 0 .* found {scale}'):
+        Segmenter.load(input_scale=scale)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from stdc_core.inference.input_scale import set_input_scale
 from stdc_core.inference.model_file import ModelError, ModelInfo, read_model
 from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
 
@@ -42,18 +44,26 @@ class Segmenter:
         return self._backend.name
 
     @classmethod
-    def load(cls, path: str | Path = DEFAULT_MODEL, threads: int = 0) -> Segmenter:
+    def load(cls, path: str | Path = DEFAULT_MODEL, threads: int = 0, input_scale: float | None = None) -> Segmenter:
         """Read a model file.
 
         Args:
             path: a ``model.onnx`` from ``stdc export``.
             threads: CPU threads; 0 takes every core that this process may use.
+            input_scale: the network sees the image at this scale, above 0 and at most 4; None: the model's own. Time
+                grows with its square.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ModelError: it is not such a model, or damaged.
+            ModelError: it is not such a model, or damaged, or the input scale is out of its range.
         """
         model, info = read_model(path)
+        if input_scale is not None and input_scale != info.input_scale:
+            try:
+                set_input_scale(model, input_scale)
+            except ValueError as error:
+                raise ModelError(f'{path}: {error}') from error
+            info = dataclasses.replace(info, input_scale=input_scale)
         try:
             backend = OnnxRuntimeBackend(model, threads)
         except Exception as error:  # ONNX Runtime has no common base class for what it raises on a bad graph.
