@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from stdc_core.classes import CLASS_TABLES
+from stdc_core.classes import class_table
 from stdc_core.training.config import TrainConfig, explain
 from stdc_core.training.pretrain_config import PretrainConfig
 
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     imports.add_argument('checkpoint', type=Path, help='the .pth of a segmentation network or .tar of a classifier')
     imports.add_argument('out', type=Path, help='the .safetensors to write')
     imports.add_argument(
-        '--classes', choices=CLASS_TABLES, default='cityscapes', help='of a segmentation network; default: cityscapes'
+        '--classes', default='cityscapes', help='of a segmentation network: cityscapes (default), camvid or a YAML file'
     )
 
     benchmark = command(
@@ -259,7 +259,7 @@ def _import(options: argparse.Namespace) -> None:
 
     if options.out.exists():
         raise FileExistsError(f'{options.out} exists; choose another name or move it away')
-    classes = CLASS_TABLES[options.classes]
+    classes = class_table(options.classes)
     model = import_reference(options.checkpoint, classes)
     provenance = {'imported from': options.checkpoint.name}
     if isinstance(model, STDCClassifier):
