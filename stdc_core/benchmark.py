@@ -19,7 +19,7 @@ from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.export.onnx import export
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
 from stdc_core.model.segmentation import STDCSeg, normalize, upsample
-from stdc_core.model.weights import load_weights
+from stdc_core.model.weights import load_weights, save_weights
 
 WARM_UP_RUNS = 3
 # Worker threads spin for a while after a run; a pause lets one side's come to rest before the other is timed.
@@ -77,7 +77,10 @@ def benchmark(weights: Path | None, size: tuple[int, int], input_scale: float, t
     tuned = trained.to(memory_format=torch.channels_last)
     image = SyntheticDrive(seed=0, height=size[0], width=size[1], frames=1)[0].image
     with tempfile.TemporaryDirectory() as folder:
-        export(weights, Path(folder) / 'model.onnx', input_scale)
+        # Without what the file may want added to its logits: the networks on both sides are the same.
+        plain = Path(folder) / 'weights.safetensors'
+        save_weights(trained, plain, classes, {})
+        export(plain, Path(folder) / 'model.onnx', input_scale)
         segmenter = Segmenter.load(Path(folder) / 'model.onnx', threads)
 
     sides: dict[str, Callable[[], np.ndarray]] = {

@@ -19,7 +19,7 @@ from stdc_core.evaluation.evaluate import ImageScore, Predictor, evaluate, evenl
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.evaluation.predictors import open_predictor
 from stdc_core.evaluation.report import Evaluation, chosen, report, write_report
-from stdc_core.inference import DEFAULT_MODEL
+from stdc_core.inference import DEFAULT_MODEL, Segmenter
 
 HEIGHT, WIDTH, IMAGES = 96, 128, 12
 
@@ -135,18 +135,18 @@ def test_weights_and_the_model_exported_from_them_agree(dataset, tmp_path):
 def test_scales_and_mirror_image_are_averaged():
     torch = pytest.importorskip('torch')
     from stdc_core.evaluation.torch_predictor import average_scores
-    from stdc_core.export.graph import DeployedGraph
+    from stdc_core.export.graph import DeployedGraph, own_offset
     from stdc_core.model.weights import load_weights
 
     image = SyntheticDrive(seed=3, height=HEIGHT, width=WIDTH, frames=1)[0].image
-    model = load_weights(DEFAULT_MODEL)[0]
-    graphs = [DeployedGraph(model, scale).eval() for scale in (0.75, 1.0)]
+    model, _, provenance = load_weights(DEFAULT_MODEL)
+    graphs = [DeployedGraph(model, scale, own_offset(provenance)).eval() for scale in (0.75, 1.0)]
     batch, mirrored = (torch.from_numpy(a.copy())[None] for a in (image, image[:, ::-1]))
     with torch.inference_mode():
         expected = sum(graph.logits(batch).softmax(1) + graph.logits(mirrored).softmax(1).flip(3) for graph in graphs)
         torch.testing.assert_close(average_scores(graphs, batch, flip=True), expected)
         assert torch.equal(average_scores(graphs[1:], batch, flip=False), graphs[1].logits(batch))
-    predictor = open_predictor(DEFAULT_MODEL, scales=(0.75, 1), flip=True, threads=1, device='cpu')
+    predictor = open_predictor(DEFAULT_MODEL, 1.0, scales=(0.75, 1), flip=True, threads=1, device='cpu')
     assert np.array_equal(predictor.mask(image), expected.argmax(1)[0].numpy())
     # What is seen in a mirror is the mirror image of what is seen.
     both = open_predictor(DEFAULT_MODEL, flip=True, device='cpu')
@@ -170,8 +170,8 @@ def test_the_command_prints_every_class_and_writes_a_report(data, tmp_path, caps
     assert np.array_equal(ConfusionMatrix.of(counts).counts, counts)
     assert counts.sum() == content['protocol']['pixels'] == IMAGES * (HEIGHT - 1) * WIDTH
     assert content['dataset'] == {'path': str(data), 'split': 'val', 'images': IMAGES}
-    assert content['model'] == {'file': str(DEFAULT_MODEL), 'name': 'stdc1-seg'}
-    assert content['protocol']['input_scale'] == 1
+    assert content['model'] == {'file': str(DEFAULT_MODEL), 'name': Segmenter.load().info.name}
+    assert content['protocol']['input_scale'] == Segmenter.load().info.input_scale
     assert len(content['images']) == content['protocol']['images'] == IMAGES
 
     before = (out / 'report.json').read_bytes()

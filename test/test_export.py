@@ -11,7 +11,7 @@ import torch
 
 from stdc_core.classes import CAMVID
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.export.graph import DeployedGraph
+from stdc_core.export.graph import DeployedGraph, own_offset
 from stdc_core.export.onnx import export
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
 from stdc_core.model.segmentation import STDCSeg
@@ -40,7 +40,8 @@ def test_torch_and_onnx_runtime_agree_on_a_drive(input_scale, tmp_path):
     export(DEFAULT_MODEL, tmp_path / 'model.onnx', input_scale)
     result = Segmenter.load(tmp_path / 'model.onnx')(frames, confidence=True)
     with torch.inference_mode():
-        mask, confidence = DeployedGraph(load_weights(DEFAULT_MODEL)[0], input_scale).eval()(torch.from_numpy(frames))
+        model, _, provenance = load_weights(DEFAULT_MODEL)
+        mask, confidence = DeployedGraph(model, input_scale, own_offset(provenance)).eval()(torch.from_numpy(frames))
     assert (result.mask == mask.numpy()).mean() >= 0.9999
     assert np.abs(result.confidence.astype(int) - confidence.numpy()).max() <= 1
 
@@ -53,7 +54,8 @@ def test_torch_and_onnx_runtime_agree_on_real_frames(camvid):
     segmenter = Segmenter.load()
     mask = segmenter(frames).mask
     with torch.inference_mode():
-        graph = DeployedGraph(load_weights(DEFAULT_MODEL)[0], segmenter.info.input_scale).eval()
+        model, _, provenance = load_weights(DEFAULT_MODEL)
+        graph = DeployedGraph(model, segmenter.info.input_scale, own_offset(provenance)).eval()
         expected, _ = graph(torch.from_numpy(frames))
     assert (mask == expected.numpy()).mean() >= 0.9999
 
@@ -127,3 +129,17 @@ def test_the_input_scale_is_that_of_the_training_unless_told(tmp_path):
     assert export(weights, model).input_scale == 1.5
     assert export(model, tmp_path / 'again.onnx').input_scale == 1.5
     assert export(model, tmp_path / 'half.onnx', 0.5).input_scale == 0.5
+
+
+def test_the_offset_of_the_classes_is_in_the_model(tmp_path):
+    """With an offset that outweighs every logit, each pixel is of the class that it is for."""
+    weights, model = tmp_path / 'weights.safetensors', tmp_path / 'model.onnx'
+    offset = [0.0] * 11
+    offset[7] = 1e4
+    save_weights(STDCSeg('stdc1', 11), weights, CAMVID, {'class_offset': json.dumps(offset)})
+    export(weights, model)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    assert (Segmenter.load(model)(image).mask == 7).all()
+    # It stays when the model is exported anew.
+    export(model, tmp_path / 'again.onnx', 0.5)
+    assert (Segmenter.load(tmp_path / 'again.onnx')(image).mask == 7).all()

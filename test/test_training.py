@@ -189,6 +189,13 @@ def test_thinned_labels_keep_the_corners():
     assert _thin(label, 1) is label
 
 
+def test_class_weights_are_partly_taken_back():
+    weight = torch.linspace(0.5, 4, 11)
+    task = SegmentationTask(STDCSeg('stdc1', 11), TrainConfig(prior_correction=0.4), CAMVID, weight)
+    torch.testing.assert_close(task.offset.flatten().exp(), weight**-0.4)
+    assert not SegmentationTask(STDCSeg('stdc1', 11), TrainConfig(), CAMVID, weight).offset.any()
+
+
 def test_heads_without_a_loss_are_left_alone():
     model = STDCSeg('stdc1', 11).train()
     task = SegmentationTask(model, TrainConfig(aux_weight=0, detail_weight=0), CAMVID)

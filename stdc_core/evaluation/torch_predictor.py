@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stdc_core.evaluation.evaluate import Predictor
-from stdc_core.export.graph import DeployedGraph, own_scale
+from stdc_core.export.graph import DeployedGraph, own_offset, own_scale
 from stdc_core.inference.model_file import ModelInfo
 from stdc_core.model.weights import load_weights
 
@@ -27,7 +27,7 @@ def torch_predictor(
     place = _device(device)
     model.to(place)
     # Every scale is a graph around the one network.
-    graphs = [DeployedGraph(model, input_scale * scale).eval() for scale in scales]
+    graphs = [DeployedGraph(model, input_scale * scale, own_offset(provenance)).eval().to(place) for scale in scales]
 
     def mask(image: np.ndarray) -> np.ndarray:
         smallest = min(image.shape[:2]) * min(graph.input_scale for graph in graphs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -22,20 +23,23 @@ class DeployedGraph(nn.Module):
     Args:
         model: the network, in evaluation mode.
         input_scale: 0 < scale <= 4; above 1 for images that are small for the network's stride.
+        offset: added to the logits, one per class; none: 0. See ``own_offset``.
     """
 
-    def __init__(self, model: STDCSeg, input_scale: float = 1.0):
+    def __init__(self, model: STDCSeg, input_scale: float = 1.0, offset: Sequence[float] | None = None):
         super().__init__()
         if not 0 < input_scale <= 4:
             raise ValueError(f'input scale: expected above 0 and at most 4, found {input_scale}')
         self.model = model
         self.input_scale = input_scale
+        offset = torch.zeros(model.num_classes) if offset is None else torch.tensor(offset)
+        self.register_buffer('offset', offset.reshape(1, -1, 1, 1))
 
     def logits(self, image: Tensor) -> Tensor:
         """uint8 BGR ``[N, H, W, 3]`` to float32 logits ``[N, C, H, W]``."""
         size = (image.shape[1], image.shape[2])
         x = image.permute(0, 3, 1, 2).float()
-        return upsample(self.model(normalize(rescale(x, self.input_scale))), size)
+        return upsample(self.model(normalize(rescale(x, self.input_scale))) + self.offset, size)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 BGR ``[N, H, W, 3]`` to the mask and its confidence, both uint8 ``[N, H, W]``.
@@ -61,3 +65,8 @@ def own_scale(path: str | Path, provenance: dict[str, str]) -> float:
         return float(json.loads(provenance['recipe'])['input_scale'])
     except (KeyError, TypeError, ValueError):
         return 1.0
+
+
+def own_offset(provenance: dict[str, str]) -> list[float] | None:
+    """What a network's logits want added, one number per class, if its provenance tells (see ``prior_correction``)."""
+    return json.loads(provenance['class_offset']) if 'class_offset' in provenance else None

@@ -12,7 +12,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from stdc_core.export.graph import DeployedGraph, own_scale
+from stdc_core.export.graph import DeployedGraph, own_offset, own_scale
 from stdc_core.inference.model_file import ModelInfo
 from stdc_core.model.weights import load_weights
 
@@ -45,7 +45,7 @@ def export(
     if input_scale is None:
         input_scale = own_scale(weights, provenance)
     info = ModelInfo(model.backbone.name, input_scale, classes, provenance)
-    proto = _trace(DeployedGraph(model, input_scale).eval())
+    proto = _trace(DeployedGraph(model, input_scale, own_offset(provenance)).eval())
     _name_shared_initializers(proto.graph)
     _store_half(proto.graph)
     helper.set_model_props(proto, info.to_metadata())

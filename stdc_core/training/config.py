@@ -172,6 +172,13 @@ class TrainConfig:
         maximum=1,
     )
     class_balance: float = key(0.5, 'class weights are the inverse frequency to this power; 0: all alike', minimum=0)
+    prior_correction: float = key(
+        0.0,
+        'share of the class weights that is taken back when the network is used: they teach rare classes sooner, but '
+        'make them be taken for more than they are',
+        minimum=0,
+        maximum=1,
+    )
     loss_stride: int = key(
         1,
         'losses take every n-th pixel of a crop in each direction; 1 as in the paper, more is faster on a CPU and all '

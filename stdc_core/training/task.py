@@ -48,6 +48,11 @@ class SegmentationTask(lightning.LightningModule):
         self.config = config
         self.classes = classes
         self.register_buffer('class_weight', class_weight, persistent=False)
+        offset = torch.zeros(model.num_classes)
+        if class_weight is not None:
+            # Weighing a class by w adds log w to its logit (Menon et al., "Long-tail learning via logit adjustment").
+            offset = -config.prior_correction * class_weight.log()
+        self.register_buffer('offset', offset.reshape(1, -1, 1, 1), persistent=False)
         self.confusion = ConfusionMatrix(model.num_classes)
 
     def losses(self, output: SegmentationOutput, label: Tensor) -> dict[str, Tensor]:
@@ -85,7 +90,7 @@ class SegmentationTask(lightning.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         image, label = batch
         network_input = normalize(image.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
-        logits = self.model(rescale(network_input, self.config.input_scale))
+        logits = self.model(rescale(network_input, self.config.input_scale)) + self.offset
         prediction = upsample(logits.float(), tuple(label.shape[1:])).argmax(1).to(torch.uint8).cpu().numpy()
         self.confusion.update(prediction, label.cpu().numpy())
         if index < _PICTURES:

@@ -163,6 +163,7 @@ def _run(
         'data': ', '.join([f'{data.name}/{config.train_split}', *(f'{path.name}/train' for path in extra)]),
         'recipe': json.dumps(dataclasses.asdict(config)),
         **({'init': init.name} if init else {}),
+        **({'class_offset': json.dumps(task.offset.flatten().tolist())} if config.prior_correction else {}),
     }
     if trainer.is_global_zero:
         _save(task.model, out / WEIGHTS, classes, provenance, val, data, trainer.callback_metrics.get('miou'))
