@@ -6,6 +6,7 @@ Images are stamped when they are published, not as in the bag: so the latency fr
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import signal
 import subprocess
@@ -56,9 +57,14 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument('--bag', type=Path, help='your own bag; default: a drive is rendered')
     parser.add_argument('--topic', help='its image topic, if it has several')
     parser.add_argument('--model', type=Path, default=DEFAULT_MODEL, help='a model.onnx from `stdc export`')
+    parser.add_argument(
+        '--input-scale', type=float, default=1.0, help='of the network, 0.1 to 4; the default keeps up on two cores'
+    )
     parser.add_argument('--frames', type=int, default=150, help='length of the rendered drive, at 15 Hz')
     parser.add_argument('--output', type=Path, default=Path('demo'), help='folder for the results')
     given = parser.parse_args(args)
+    if not 0.1 <= given.input_scale <= 4:
+        parser.error(f'--input-scale is {given.input_scale:g}, expected 0.1 to 4')
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run(given)
@@ -77,7 +83,7 @@ def run(given: argparse.Namespace) -> None:
     Raises:
         DemoError, BagError, ModelError, OSError: it cannot be done.
     """
-    _, info = read_model(given.model)
+    info = dataclasses.replace(read_model(given.model)[1], input_scale=given.input_scale)
     given.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.', dir=given.output) as folder:
         work = Path(folder)
@@ -90,7 +96,7 @@ def run(given: argparse.Namespace) -> None:
             camera = published_name(bag, topic)
             recorder = Recorder(node, [MASK, OVERLAY], work)
             drive = Drive(camera, info.classes, recorder, labels, camera_info(bag, topic))
-            with node_process(given.model, camera, work / 'node.log') as process:
+            with node_process(given.model, camera, work / 'node.log', given.input_scale) as process:
                 replay(node, Player(node, bag, [topic]), drive, process)
             if bag.cut:
                 print(f'{source} is cut off ({bag.cut}); it was played up to there')
@@ -216,11 +222,19 @@ class NodeProcess:
 
 
 @contextmanager
-def node_process(model: Path, camera: str, log: Path) -> Iterator[NodeProcess]:
-    """The segmentation node as a process of its own; ended with the block, whatever happens in it."""
+def node_process(model: Path, camera: str, log: Path, input_scale: float = 0.0) -> Iterator[NodeProcess]:
+    """The segmentation node as a process of its own; ended with the block, whatever happens in it.
+
+    Args:
+        camera: the image topic.
+        log: file for what it prints.
+        input_scale: its parameter; 0: the model's own.
+    """
     command = [sys.executable, '-m', 'stdc_ros.segmentation_node', '--ros-args', '-r', f'image:={camera}']
     if model != DEFAULT_MODEL:
         command += ['-p', f'model:={model.resolve()}']
+    if input_scale:
+        command += ['-p', f'input_scale:={input_scale}']
     python_path = [str(Path(stdc_ros.__file__).parent.parent), os.environ.get('PYTHONPATH', '')]
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, python_path))}
     with log.open('wb') as file:
