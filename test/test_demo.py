@@ -82,7 +82,7 @@ def check_video(path: Path, most: int, size: tuple[int, int]) -> None:
 
 def check_bag(path: Path, camera: str, sent: int, masks: int, information: bool) -> None:
     """Images, masks and overlays belong together by their stamps, and the masks are the segmenter's."""
-    segmenter = Segmenter.load()
+    segmenter = Segmenter.load(input_scale=1.0)
     with Bag(path) as bag:
         assert bag.topics[camera].count == sent
         assert bag.topics['/segmentation/mask'].count == masks
