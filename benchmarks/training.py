@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import platform
 import statistics
 import tempfile
@@ -27,6 +26,7 @@ from stdc_core.classes import CAMVID
 from stdc_core.cli import main as stdc
 from stdc_core.data.augment import Augmentation
 from stdc_core.data.folder import SegmentationFolder
+from stdc_core.data.reading import cores
 from stdc_core.data.resident import ResidentDataset, ResidentLoader
 from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, ScheduleSampler
 from stdc_core.model.segmentation import SegmentationOutput, STDCSeg, normalize
@@ -193,10 +193,6 @@ def _machine(device: torch.device) -> str:
     return f'{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads'
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
 def _size(text: str) -> tuple[int, int]:
     height, width = text.split('x')
     return int(height), int(width)
@@ -212,7 +208,7 @@ def main() -> None:
     parser.add_argument('--backbone', default='stdc1', choices=('stdc1', 'stdc2'))
     parser.add_argument('--steps', type=int, default=50, help='timed steps of each side and round (default: 50)')
     parser.add_argument('--rounds', type=int, default=3, help='default: 3')
-    parser.add_argument('--workers', type=int, default=_cores(), help='of the DataLoaders (default: one per core)')
+    parser.add_argument('--workers', type=int, default=cores(), help='of the DataLoaders (default: one per core)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     options = parser.parse_args()
     # The workers are as many as the cores. A forked worker that said so itself would wait for threads that it lacks.

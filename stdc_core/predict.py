@@ -29,12 +29,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from stdc_core.data.folder import IMAGE_SUFFIXES
 from stdc_core.files import appearing, write_png
 from stdc_core.inference import Segmentation, Segmenter
 from stdc_core.video import VideoError, VideoReader, webm_writer
 from stdc_core.visualization import colorize, overlay
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')
+_IMAGES = (*IMAGE_SUFFIXES, '.tif', '.tiff', '.ppm', '.pgm')
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.ts', '.wmv')
 
 #: Name of each output, and whether a video of it is a folder of PNGs.
@@ -181,16 +182,16 @@ def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
         )
         for name in sorted(names):
             source = Path(folder) / name
-            if source.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) and not name.startswith('.'):
+            if source.suffix.lower() in (*_IMAGES, *VIDEO_SUFFIXES) and not name.startswith('.'):
                 count += 1
                 yield source, source.relative_to(path)
     if not count:
-        raise PredictError(f'{path}: holds no images or videos ({", ".join((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES))})')
+        raise PredictError(f'{path}: holds no images or videos ({", ".join((*_IMAGES, *VIDEO_SUFFIXES))})')
 
 
 def _job(source: Path, stem: Path, outputs: Sequence[str]) -> Job:
     suffix = source.suffix.lower()
-    video = suffix in VIDEO_SUFFIXES or (suffix not in IMAGE_SUFFIXES and not cv2.haveImageReader(str(source)))
+    video = suffix in VIDEO_SUFFIXES or (suffix not in _IMAGES and not cv2.haveImageReader(str(source)))
 
     def target(name: str) -> Path:
         ending = '.png' if not video else '' if OUTPUTS[name] else '.webm'

@@ -13,8 +13,8 @@ from stdc_core.classes import CAMVID, CITYSCAPES
 from stdc_core.cli import main
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.synthetic import SyntheticDrive
+from stdc_core.drawing import canvas, put_text, shorten, text_width
 from stdc_core.evaluation.confusion_picture import confusion_picture
-from stdc_core.evaluation.drawing import canvas, put_text, shorten, text_width
 from stdc_core.evaluation.evaluate import ImageScore, Predictor, evaluate, evenly
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.evaluation.predictors import open_predictor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 from stdc_core.classes import IGNORE, ClassTable
 from stdc_core.data.folder import SegmentationFolder
-from stdc_core.data.reading import LabelError, some
+from stdc_core.data.reading import LabelError, cores, some
 
 _LISTED = 20
 
@@ -145,8 +144,7 @@ def shared_images(first: SegmentationFolder, second: SegmentationFolder) -> list
 
 def _read_all(dataset: SegmentationFolder, chosen: list[int], progress: bool, threads: int) -> Iterator[_Pair]:
     # OpenCV decodes without Python's lock, so threads are enough.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    pool = ThreadPoolExecutor(threads or cores or 1)
+    pool = ThreadPoolExecutor(threads or cores())
     try:
         pairs = pool.map(lambda index: _read(dataset, index), chosen)
         silent = None if progress else True

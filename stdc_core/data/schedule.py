@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from stdc_core.data.augment import Augmentation
 from stdc_core.data.folder import Sample
+from stdc_core.data.reading import cores
 
 
 class Samples(Protocol):
@@ -171,7 +171,7 @@ class AugmentedSamples:
 def read_all(datasets: Sequence[Samples]) -> Iterator[tuple[int, Sample]]:
     """Every sample, with its dataset's number, in order; read by a thread per core and with a progress bar."""
     keys = [(number, index) for number, dataset in enumerate(datasets) for index in range(len(dataset))]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else None) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         samples = threads.map(lambda key: datasets[key[0]][key[1]], keys)
         progress = tqdm(zip(keys, samples, strict=True), 'reading', len(keys), unit='image', disable=None)
         for (number, _), sample in progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from stdc_core.classes import ClassTable
-from stdc_core.evaluation.drawing import (
+from stdc_core.drawing import (
     BLACK,
     GREY,
     WHITE,

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from stdc_core.classes import ClassTable
-from stdc_core.evaluation.drawing import (
+from stdc_core.drawing import (
     BLACK,
     DARK,
     LIGHT,

@@ -25,7 +25,6 @@ def torch_predictor(
     if threads:
         torch.set_num_threads(threads)
     place = _device(device)
-    model.to(place)
     # Every scale is a graph around the one network.
     graphs = [DeployedGraph(model, input_scale * scale, own_offset(provenance)).eval().to(place) for scale in scales]
 

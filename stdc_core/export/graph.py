@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from stdc_core.inference.input_scale import check_input_scale
 from stdc_core.inference.model_file import read_model
 from stdc_core.model.segmentation import STDCSeg, normalize, rescale, upsample
 
@@ -28,8 +29,7 @@ class DeployedGraph(nn.Module):
 
     def __init__(self, model: STDCSeg, input_scale: float = 1.0, offset: Sequence[float] | None = None):
         super().__init__()
-        if not 0 < input_scale <= 4:
-            raise ValueError(f'input scale: expected above 0 and at most 4, found {input_scale}')
+        check_input_scale(input_scale)
         self.model = model
         self.input_scale = input_scale
         offset = torch.zeros(model.num_classes) if offset is None else torch.tensor(offset)

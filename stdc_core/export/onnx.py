@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from stdc_core.export.graph import DeployedGraph, own_offset, own_scale
+from stdc_core.files import appearing
 from stdc_core.inference.model_file import ModelInfo
 from stdc_core.model.weights import load_weights
 
@@ -50,9 +50,8 @@ def export(
     _store_half(proto.graph)
     helper.set_model_props(proto, info.to_metadata())
     onnx.checker.check_model(proto, full_check=True)
-    partial = Path(f'{out}.part')
-    partial.write_bytes(proto.SerializeToString())
-    os.replace(partial, out)
+    with appearing(Path(out)) as partial:
+        partial.write_bytes(proto.SerializeToString())
     return info
 
 

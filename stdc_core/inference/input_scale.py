@@ -9,6 +9,12 @@ from onnx import helper, numpy_helper
 _SCALES = 'input_scales'
 
 
+def check_input_scale(scale: float) -> None:
+    """Raise ValueError unless the scale is above 0 and at most 4."""
+    if not 0 < scale <= 4:
+        raise ValueError(f'input scale: expected above 0 and at most 4, found {scale}')
+
+
 def set_input_scale(model: onnx.ModelProto, scale: float) -> None:
     """Change a deployed graph, in place, so that the network sees the image at ``scale``, above 0 and at most 4.
 
@@ -17,8 +23,7 @@ def set_input_scale(model: onnx.ModelProto, scale: float) -> None:
     Raises:
         ValueError: the scale is out of its range, or the graph does not begin as ``stdc export`` makes it begin.
     """
-    if not 0 < scale <= 4:
-        raise ValueError(f'input scale: expected above 0 and at most 4, found {scale}')
+    check_input_scale(scale)
     graph = model.graph
     # The image becomes float [N, 3, H, W], is rescaled unless the scale is 1, and is normalised.
     planes = next((node for node in graph.node if node.op_type == 'Transpose' and node.input[0] == 'image'), None)

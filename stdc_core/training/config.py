@@ -116,9 +116,9 @@ def _typed(cls: type, name: str, value: Any, source: str) -> Any:
 
 
 def explain(cls: type) -> str:
-    """Every key of a configuration with its default and its meaning, for ``--help``."""
+    """Every key of a configuration with its default and its meaning, for ``--help``; inherited ones come last."""
     lines = []
-    for field in dataclasses.fields(cls):
+    for field in sorted(dataclasses.fields(cls), key=lambda field: field.name not in cls.__annotations__):
         choices = f' ({" | ".join(field.metadata["choices"])})' if field.metadata['choices'] else ''
         lines.append(f'  {field.name}: {field.default or repr(field.default)}')
         lines += textwrap.wrap(
@@ -128,7 +128,24 @@ def explain(cls: type) -> str:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class MachineConfig:
+    """What a training runs on: the keys that every configuration has."""
+
+    precision: str = key(
+        'auto',
+        'arithmetic; auto takes bf16-mixed where the hardware has bfloat16 matrix units, 16-mixed on other GPUs',
+        choices=('auto', 'bf16-mixed', '16-mixed', '32-true'),
+    )
+    accelerator: str = key('auto', 'auto takes a GPU where there is one', choices=('auto', 'cpu', 'gpu'))
+    devices: int = key(0, 'devices per machine; 0: every GPU, or one process on the CPU', minimum=0)
+    num_nodes: int = key(1, 'machines', minimum=1)
+
+    def __post_init__(self) -> None:
+        check_values(self)
+
+
+@dataclass(frozen=True)
+class TrainConfig(MachineConfig):
     """What a segmentation training does. ``stdc train --help`` prints this table."""
 
     # The network and its data.
@@ -190,14 +207,6 @@ class TrainConfig:
     val_every: int = key(500, 'steps between validations', minimum=1)
     checkpoint_every: int = key(500, 'steps between checkpoints that --resume takes up', minimum=1)
     seed: int = key(0, 'seed of weights, order and augmentation', minimum=0)
-    precision: str = key(
-        'auto',
-        'arithmetic; auto takes bf16-mixed where the hardware has bfloat16 matrix units, 16-mixed on other GPUs',
-        choices=('auto', 'bf16-mixed', '16-mixed', '32-true'),
-    )
-    accelerator: str = key('auto', 'auto takes a GPU where there is one', choices=('auto', 'cpu', 'gpu'))
-    devices: int = key(0, 'devices per machine; 0: every GPU, or one process on the CPU', minimum=0)
-    num_nodes: int = key(1, 'machines', minimum=1)
     loader: str = key(
         'auto',
         'resident keeps the images on the device and augments them there in batches; workers reads and augments them '
@@ -207,7 +216,7 @@ class TrainConfig:
     workers: int = key(1, 'processes that read and augment, per device; 0: none but the trainer', minimum=0)
 
     def __post_init__(self) -> None:
-        check_values(self)
+        super().__post_init__()
         if self.scale_min > self.scale_max:
             raise ConfigError(f'expected scale_min <= scale_max, found {self.scale_min} and {self.scale_max}')
         if not self.train_split or '' in self.train_split.split('+'):

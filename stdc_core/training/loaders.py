@@ -30,8 +30,7 @@ def train_loader(
         ConfigError: the batch cannot be divided among the processes, or leaves one of them too little.
     """
     rank, world, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device
-    if config.batch_size % world:
-        raise ConfigError(f'batch_size: expected a multiple of the {world} devices, found {config.batch_size}')
+    need_even_batches(config.batch_size, world)
     if config.batch_size < 2 * world:
         # Global pooling leaves one value per image and channel, of which batch norm takes the variance.
         raise ConfigError(f'batch_size: expected 2 or more per device, found {config.batch_size} on {world}')
@@ -60,6 +59,12 @@ def train_loader(
         pin_memory=on_gpu,
         multiprocessing_context='fork' if config.workers else None,
     )
+
+
+def need_even_batches(batch_size: int, world: int) -> None:
+    """Raise ConfigError unless a batch can be dealt out evenly to ``world`` devices."""
+    if batch_size % world:
+        raise ConfigError(f'batch_size: expected a multiple of the {world} devices, found {batch_size}')
 
 
 def one_opencv_thread() -> None:

@@ -20,9 +20,8 @@ from stdc_core.data.schedule import BatchSchedule, SampleKey, ScheduleSampler
 from stdc_core.model.segmentation import normalize
 from stdc_core.model.stdc import STDCClassifier
 from stdc_core.model.weights import save_classifier
-from stdc_core.training.config import ConfigError
 from stdc_core.training.fitting import LAST, begin, make_trainer, reached, recall
-from stdc_core.training.loaders import one_opencv_thread
+from stdc_core.training.loaders import need_even_batches, one_opencv_thread
 from stdc_core.training.pretrain_config import RUN_KEYS, PretrainConfig
 from stdc_core.training.task import rate
 
@@ -173,8 +172,7 @@ def _run(
     if config.workers:
         one_opencv_thread()
     loading = {'num_workers': config.workers, 'pin_memory': gpu}
-    if config.batch_size % world:
-        raise ConfigError(f'batch_size: expected a multiple of the {world} devices, found {config.batch_size}')
+    need_even_batches(config.batch_size, world)
     schedule = BatchSchedule([len(train)], None, config.batch_size, config.seed)
     crop = RandomCrop(config.image_size, config.area_min, config.jitter)
     sampler = ScheduleSampler(schedule, plan.steps, start, rank, world)

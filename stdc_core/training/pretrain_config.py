@@ -6,14 +6,14 @@ import dataclasses
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from stdc_core.training.config import ConfigError, check_values, key
+from stdc_core.training.config import ConfigError, MachineConfig, key
 
 #: Keys that a resumed run may change: none of them moves the curve.
 RUN_KEYS = ('workers', 'devices', 'num_nodes', 'accelerator', 'checkpoint_every')
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(MachineConfig):
     """What a pretraining does. ``stdc pretrain --help`` prints this table."""
 
     backbone: str = key('stdc1', 'network', choices=('stdc1', 'stdc2'))
@@ -42,18 +42,7 @@ class PretrainConfig:
     val_epochs: int = key(1, 'epochs between validations', minimum=1)
     checkpoint_every: int = key(2000, 'steps between checkpoints that --resume takes up', minimum=1)
     seed: int = key(0, 'seed of weights, order, augmentation and dropout', minimum=0)
-    precision: str = key(
-        'auto',
-        'arithmetic; auto takes bf16-mixed where the hardware has bfloat16 matrix units, 16-mixed on other GPUs',
-        choices=('auto', 'bf16-mixed', '16-mixed', '32-true'),
-    )
-    accelerator: str = key('auto', 'auto takes a GPU where there is one', choices=('auto', 'cpu', 'gpu'))
-    devices: int = key(0, 'devices per machine; 0: every GPU, or one process on the CPU', minimum=0)
-    num_nodes: int = key(1, 'machines', minimum=1)
     workers: int = key(8, 'processes that read and augment, per device; 0: none but the trainer', minimum=0)
-
-    def __post_init__(self) -> None:
-        check_values(self)
 
     def in_steps(self, images: int) -> SimpleNamespace:
         """The same with ``steps``, ``warmup_steps`` and ``val_every``, counted in batches of ``images`` images.

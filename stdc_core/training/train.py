@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from stdc_core.classes import ClassTable, class_table
+from stdc_core.classes import class_table
 from stdc_core.data.check import check, shared_images
 from stdc_core.data.datasets import open_dataset
 from stdc_core.data.folder import SegmentationFolder
@@ -166,12 +166,15 @@ def _run(
         **({'class_offset': json.dumps(task.offset.flatten().tolist())} if config.prior_correction else {}),
     }
     if trainer.is_global_zero:
-        _save(task.model, out / WEIGHTS, classes, provenance, val, data, trainer.callback_metrics.get('miou'))
+        results = {WEIGHTS: (task.state_dict(), trainer.callback_metrics.get('miou'))}
         if val is not None:
-            checkpoint = torch.load(out / BEST, map_location='cpu', weights_only=True)
-            task.load_state_dict(checkpoint['state_dict'])
-            score = max(state['best_model_score'] for state in checkpoint['callbacks'].values() if state.get('monitor'))
-            _save(task.model, out / BEST_WEIGHTS, classes, provenance, val, data, score)
+            best = torch.load(out / BEST, map_location='cpu', weights_only=True)
+            score = max(state['best_model_score'] for state in best['callbacks'].values() if state.get('monitor'))
+            results[BEST_WEIGHTS] = best['state_dict'], score
+        for name, (state, miou) in results.items():
+            task.load_state_dict(state)
+            measured = {'miou': f'{float(miou):.4f} on {data.name}/{val.split}'} if val is not None else {}
+            save_weights(task.model.cpu(), out / name, classes, provenance | measured)
     return out / WEIGHTS
 
 
@@ -190,16 +193,3 @@ def _checked(
         for warning in warnings:
             print(f'warning: {warning}', file=sys.stderr)
     return sum(report.counts for report in reports[: len(own)])
-
-
-def _save(
-    model: STDCSeg,
-    path: Path,
-    classes: ClassTable,
-    provenance: dict[str, str],
-    val: SegmentationFolder | None,
-    data: Path,
-    miou: Tensor | None,
-) -> None:
-    measured = {'miou': f'{float(miou):.4f} on {data.name}/{val.split}'} if val is not None else {}
-    save_weights(model.cpu(), path, classes, provenance | measured)
