@@ -22,10 +22,10 @@ VARIANTS = {
     'the recipe': [],
     'no detail guidance': ['detail_weight=0'],
     'no OHEM': ['ohem_threshold=1'],
-    'no auxiliary heads': ['aux_weight=0'],
-    'no class weights': ['class_balance=0'],
     'no average of weights': ['ema_decay=0'],
     'no synthetic drives': ['extra_share=0'],
+    'no auxiliary heads': ['aux_weight=0'],
+    'no class weights': ['class_balance=0'],
 }
 
 
@@ -37,15 +37,18 @@ def main() -> None:
     parser.add_argument('--out', type=Path, required=True, help='folder for the runs')
     parser.add_argument('--seeds', type=int, default=3, help='runs of each variant (default: 3)')
     parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE', help='override in all runs')
+    parser.add_argument('--only', action='append', choices=list(VARIANTS)[1:], help='leave out this, not the others')
     options = parser.parse_args()
 
-    table = []
-    for name, changes in VARIANTS.items():
-        scores = [score(options, name, changes, seed) for seed in range(options.seeds)]
-        table.append((name, scores))
-    reference = statistics.mean(table[0][1])
+    recipe, *others = VARIANTS
+    table: dict[str, list[float]] = {name: [] for name in (recipe, *(options.only or others))}
+    # All variants of one seed before the next seed: an ablation that must end early is complete with fewer seeds.
+    for seed in range(options.seeds):
+        for name, scores in table.items():
+            scores.append(score(options, name, VARIANTS[name], seed))
+    reference = statistics.mean(table[recipe])
     print('| | mIoU in % | difference | lowest to highest |\n|---|---|---|---|')
-    for name, scores in table:
+    for name, scores in table.items():
         mean = statistics.mean(scores)
         print(f'| {name} | {mean:.1f} | {mean - reference:+.1f} | {min(scores):.1f} to {max(scores):.1f} |')
 
