@@ -12,17 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
 from stdc_ros.cut_bags import CutBag, CutBagError, open_cut_bag
 from stdc_ros.images import compressed_to_bgr, image_to_bgr
+from stdc_ros.wire import COMPRESSED_IMAGE, IMAGE, TYPES
 
-IMAGE = 'sensor_msgs/msg/Image'
-COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 _CONVERT = {IMAGE: image_to_bgr, COMPRESSED_IMAGE: compressed_to_bgr}
-
-#: What is written, and what is read where a bag does not define its messages (rosbag2 before Iron).
-TYPES = get_typestore(Stores.ROS2_JAZZY)
 
 
 class BagError(ValueError):

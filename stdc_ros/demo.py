@@ -36,8 +36,7 @@ from stdc_ros.images import make_image
 from stdc_ros.isolation import isolated_environment
 from stdc_ros.play_bag import Player, published_name
 from stdc_ros.recorder import Recorder
-
-CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+from stdc_ros.wire import CAMERA_INFO
 
 #: The rendered drive: a sunny street with traffic.
 SEED = 2

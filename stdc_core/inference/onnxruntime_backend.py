@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx.utils import Extractor
+
+from stdc_core.memory import give_back_freed_memory
 
 
 class OnnxRuntimeBackend:
@@ -46,7 +47,7 @@ class OnnxRuntimeBackend:
             self._sessions[outputs] = onnxruntime.InferenceSession(
                 graph.SerializeToString(), options, providers=['CPUExecutionProvider']
             )
-            _return_freed_memory()
+            give_back_freed_memory()  # tens of MB, after loading a model
         return self._sessions[outputs]
 
     def __call__(self, images: np.ndarray, confidence: bool) -> tuple[np.ndarray, np.ndarray | None]:
@@ -54,10 +55,3 @@ class OnnxRuntimeBackend:
         outputs = ('mask', 'confidence') if confidence else ('mask',)
         results = self._session(outputs).run(outputs, {'image': images})
         return results[0], results[1] if confidence else None
-
-
-def _return_freed_memory() -> None:
-    """Give back to the system what loading a model has freed: tens of MB, which glibc would keep for later."""
-    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
-    if trim is not None:
-        trim(0)
