@@ -1,0 +1,219 @@
+"""The camera's lens against OpenCV, and its pose against REP 103."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from sensor_msgs.msg import CameraInfo
+
+from stdc_ros.camera_model import CameraInfoError, CameraModel, pose_of_body, pose_of_transform
+from stdc_ros.wire import CAMERA_INFO, TYPES
+
+MATRIX = np.array([[510.0, 0.0, 321.5], [0.0, 520.0, 238.25], [0.0, 0.0, 1.0]])
+PLUMB_BOB = (-0.31, 0.12, 0.0011, -0.0007, -0.02)
+RATIONAL = (5.8, 3.1, 0.0004, -0.0002, 0.16, 6.2, 4.9, 0.8)
+FISHEYE = (0.03, -0.011, 0.004, -0.0009)
+
+
+def info_of(model: str = 'plumb_bob', distortion: tuple[float, ...] = (), **fields) -> CameraInfo:
+    """The CameraInfo of a calibrated camera, with some fields changed."""
+    info = CameraInfo(width=640, height=480, distortion_model=model, d=list(distortion), k=MATRIX.reshape(-1))
+    for name, value in fields.items():
+        owner = info.roi if name in ('x_offset', 'y_offset') else info
+        setattr(owner, name, value)
+    return info
+
+
+def points_ahead(degrees: float) -> np.ndarray:
+    """Points ``[N, 3]`` up to so many degrees off the optical axis."""
+    rng = np.random.default_rng(0)
+    tangent = np.tan(np.radians(degrees)) * np.sqrt(rng.uniform(0, 1, 200))
+    turn, distance = rng.uniform(0, 2 * np.pi, (1, 200))[0], rng.uniform(0.5, 50, 200)
+    return np.stack([tangent * np.cos(turn), tangent * np.sin(turn), np.ones(200)], 1) * distance[:, None]
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ('model', 'distortion'),
+    [
+        ('', ()),
+        ('plumb_bob', ()),
+        ('plumb_bob', PLUMB_BOB[:4]),
+        ('plumb_bob', PLUMB_BOB),
+        ('plumb_bob', (0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
+        ('rational_polynomial', RATIONAL),
+        ('rational_polynomial', (*RATIONAL, 0.0, 0.0, 0.0, 0.0)),
+    ],
+)
+def test_pinhole_models_are_those_of_opencv(model, distortion, dtype):
+    points = points_ahead(38)
+    expected = cv2.projectPoints(points, np.zeros(3), np.zeros(3), MATRIX, np.array(distortion))[0][:, 0]
+    camera = CameraModel.from_info(info_of(model, distortion))
+    found = np.stack(camera.project(*points.T.astype(dtype)), 1)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, expected, atol=1e-2 if dtype == np.float32 else 1e-8)
+
+
+@pytest.mark.parametrize('model', ['equidistant', 'fisheye'])
+@pytest.mark.parametrize('distortion', [(), FISHEYE])
+def test_the_fisheye_is_that_of_opencv(model, distortion):
+    points = points_ahead(80)
+    lens = np.array(distortion or np.zeros(4))
+    expected = cv2.fisheye.projectPoints(points[:, None], np.zeros(3), np.zeros(3), MATRIX, lens)[0][:, 0]
+    camera = CameraModel.from_info(info_of(model, distortion))
+    np.testing.assert_allclose(np.stack(camera.project(*points.T), 1), expected, atol=1e-8)
+
+
+def test_a_fisheye_sees_sideways_and_a_pinhole_only_ahead():
+    angle = np.radians([0.0, 80.0, 95.0, 120.0, 180.0])
+    points = np.sin(angle), np.zeros(5), np.cos(angle)
+    x, y = CameraModel.from_info(info_of('equidistant')).project(*points)
+    np.testing.assert_allclose(x[:4], MATRIX[0, 0] * angle[:4] + MATRIX[0, 2])
+    np.testing.assert_allclose(y[:4], MATRIX[1, 2])
+    x, _ = CameraModel.from_info(info_of()).project(*points)
+    np.testing.assert_array_equal(np.isfinite(x), [True, True, False, False, False])
+
+
+@pytest.mark.parametrize(
+    ('model', 'distortion'),
+    [
+        ('plumb_bob', (-0.3, 0.02, 0.0, 0.0, 0.0)),
+        ('rational_polynomial', (-0.2, -0.05, 0.0, 0.0, 0.0, 0.1, 0.05, 0.0)),
+        ('equidistant', (-0.3, 0.0, 0.0, 0.0)),
+    ],
+)
+def test_where_the_distortion_turns_back_nothing_is_seen(model, distortion):
+    camera = CameraModel.from_info(info_of(model, distortion))
+    angle = np.radians(np.arange(0.0, 89.0, 0.25))
+    x, _ = camera.project(np.sin(angle), np.zeros(angle.size), np.cos(angle))
+    seen = np.isfinite(x)
+    assert seen[0] and not seen[-1]
+    last = np.flatnonzero(seen)[-1]
+    assert seen[: last + 1].all()
+    assert (np.diff(x[: last + 1]) > 0).all()
+    # Not too careful either: half a degree further, OpenCV's pixel has turned back, or there is none any more.
+    beyond = angle[[last + 1, last + 3]]
+    points = np.stack([np.sin(beyond), np.zeros(2), np.cos(beyond)], 1)
+    if model == 'equidistant':
+        pixels = cv2.fisheye.projectPoints(points[:, None], np.zeros(3), np.zeros(3), MATRIX, np.array(distortion))[0]
+    else:
+        pixels = cv2.projectPoints(points, np.zeros(3), np.zeros(3), MATRIX, np.array(distortion))[0]
+    assert pixels[1, 0, 0] < pixels[0, 0, 0]
+
+
+def test_a_resized_image_shows_a_point_in_the_same_part_of_it():
+    camera = CameraModel.from_info(info_of('plumb_bob', PLUMB_BOB))
+    small = camera.scaled(160, 240)
+    assert (small.width, small.height) == (160, 240)
+    points = points_ahead(30).T
+    (x, y), (small_x, small_y) = camera.project(*points), small.project(*points)
+    np.testing.assert_allclose((small_x + 0.5) / 160, (x + 0.5) / 640)
+    np.testing.assert_allclose((small_y + 0.5) / 240, (y + 0.5) / 480)
+
+
+def test_messages_of_rclpy_and_rosbags_make_the_same_model():
+    info = info_of('plumb_bob', PLUMB_BOB)
+    types = TYPES.types
+    roi = types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
+    header = types['std_msgs/msg/Header'](types['builtin_interfaces/msg/Time'](1, 2), 'camera')
+    arrays = np.array(PLUMB_BOB), MATRIX.reshape(-1), np.zeros(9), np.zeros(12)
+    bag = types[CAMERA_INFO](header, 480, 640, 'plumb_bob', *arrays, 0, 0, roi)
+    expected = CameraModel(640, 480, (510.0, 520.0), (321.5, 238.25), PLUMB_BOB)
+    assert CameraModel.from_info(bag) == CameraModel.from_info(info) == expected
+
+
+def test_of_a_rectified_image_the_projection_holds():
+    info = info_of('plumb_bob', PLUMB_BOB, r=np.eye(3).reshape(-1))
+    info.p = np.array([[400.0, 0, 310, 0], [0, 401, 230, 0], [0, 0, 1, 0]]).reshape(-1)
+    assert CameraModel.from_info(info, rectified=True) == CameraModel(640, 480, (400.0, 401.0), (310.0, 230.0))
+    info.p[3] = -48.0
+    with pytest.raises(CameraInfoError, match='stereo'):
+        CameraModel.from_info(info, rectified=True)
+
+
+def test_the_whole_image_may_be_its_own_region_of_interest():
+    info = info_of(binning_x=1, binning_y=1)
+    info.roi.width, info.roi.height = 640, 480
+    assert CameraModel.from_info(info) == CameraModel.from_info(info_of())
+
+
+@pytest.mark.parametrize(
+    ('fields', 'words'),
+    [
+        ({'k': np.zeros(9)}, r'K is \[0.0, .*not calibrated; expected positive focal lengths in K\[0\] and K\[4\]'),
+        ({'k': np.array([510.0, 0, 320, 0, -520, 240, 0, 0, 1])}, 'K is .*-520.0'),
+        ({'k': np.array([510.0, 3, 320, 0, 520, 240, 0, 0, 1])}, 'no skew'),
+        ({'k': np.array([510.0, 0, np.nan, 0, 520, 240, 0, 0, 1])}, 'nan'),
+        ({'width': 0}, '0 x 480'),
+        ({'binning_x': 2}, 'binning 2 x 0'),
+        ({'x_offset': 8}, r'region of interest .*\(8, 0\)'),
+        ({'distortion_model': 'omni'}, "'omni', expected one of .*'plumb_bob'"),
+        ({'d': [0.1, 0.2]}, r'D is \[0.1, 0.2\].*expected none or 5'),
+        ({'d': [0.1, 0.2, 0.0, 0.0, 0.0, 0.4]}, 'expected none or 5'),
+        ({'d': [np.inf, 0.2, 0.0, 0.0, 0.0]}, 'inf'),
+        ({'d': list(PLUMB_BOB), 'distortion_model': 'rational_polynomial'}, 'expected none or 8'),
+        ({'d': list(PLUMB_BOB), 'distortion_model': 'equidistant'}, 'expected none or 4'),
+        ({'d': list(PLUMB_BOB), 'distortion_model': ''}, "the distortion model is ''"),
+    ],
+)
+def test_what_is_no_camera_is_an_error_that_says_why(fields, words):
+    with pytest.raises(CameraInfoError, match=words):
+        CameraModel.from_info(info_of(**fields))
+
+
+def test_a_rectified_image_without_a_projection_is_an_error():
+    with pytest.raises(CameraInfoError, match=r'P is .*not calibrated; expected .* P\[0\] and P\[5\]'):
+        CameraModel.from_info(info_of(r=np.eye(3).reshape(-1)), rectified=True)
+
+
+def ahead_right_down(pose: np.ndarray) -> list[np.ndarray]:
+    """Where the camera looks, what is right in its image and what is down, in the other frame."""
+    return [pose[:3, 2], pose[:3, 0], pose[:3, 1]]
+
+
+@pytest.mark.parametrize(
+    ('angles', 'expected'),
+    [
+        ((0, 0, 0), [(1, 0, 0), (0, -1, 0), (0, 0, -1)]),
+        ((0, 90, 0), [(0, 0, -1), (0, -1, 0), (-1, 0, 0)]),  # pitched down
+        ((0, 0, 90), [(0, 1, 0), (1, 0, 0), (0, 0, -1)]),  # turned to the left
+        ((90, 0, 0), [(1, 0, 0), (0, 0, -1), (0, 1, 0)]),  # rolled to the right
+        ((0, 90, 90), [(0, 0, -1), (1, 0, 0), (0, -1, 0)]),  # pitched first, turned then
+    ],
+)
+def test_roll_pitch_and_yaw_of_the_body(angles, expected):
+    pose = pose_of_body([1, 2, 3, *np.radians(angles)])
+    np.testing.assert_allclose(pose[:, 3], [1, 2, 3, 1])
+    np.testing.assert_allclose(ahead_right_down(pose), expected, atol=1e-12)
+
+
+def test_a_transform_is_a_pose():
+    np.testing.assert_allclose(pose_of_transform([1, 2, 3], [-0.5, 0.5, -0.5, 0.5]), pose_of_body([1, 2, 3, 0, 0, 0]))
+    for axis in np.random.default_rng(1).normal(0, 1, (5, 3)):
+        angle = np.linalg.norm(axis)
+        rotation = [*(axis / angle * np.sin(angle / 2)), np.cos(angle / 2)]
+        expected = cv2.Rodrigues(axis)[0]
+        np.testing.assert_allclose(pose_of_transform([0, 0, 0], rotation)[:3, :3], expected, atol=1e-12)
+        np.testing.assert_allclose(
+            pose_of_transform([0, 0, 0], np.multiply(rotation, -2))[:3, :3], expected, atol=1e-12
+        )
+
+
+def test_a_pose_may_be_given_for_the_optical_frame():
+    optical = pose_of_body([1, 2, 3, -np.pi / 2, 0, -np.pi / 2], optical=True)
+    np.testing.assert_allclose(optical, pose_of_body([1, 2, 3, 0, 0, 0]), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ('make', 'words'),
+    [
+        (lambda: pose_of_body([0, 0, 1]), r'camera pose .* is \[0.0, 0.0, 1.0\], expected 6 finite numbers'),
+        (lambda: pose_of_body([0, 0, 1, 0, np.nan, 0]), 'expected 6 finite numbers'),
+        (lambda: pose_of_transform([0, 0], [0, 0, 0, 1]), 'translation .* expected 3 finite numbers'),
+        (lambda: pose_of_transform([0, 0, 1], [0, 0, 0, 0]), 'rotation .* expected a quaternion of length 1'),
+    ],
+)
+def test_what_is_no_pose_is_an_error(make, words):
+    with pytest.raises(CameraInfoError, match=words):
+        make()

@@ -1,0 +1,368 @@
+"""The grid against the ground that was rendered: chessboards, things that stand, and the streets of the drives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+
+from stdc_core.classes import CAMVID
+from stdc_core.data.synthetic import SyntheticDrive
+from stdc_ros import drivable_grid
+from stdc_ros.camera_model import CameraInfoError, CameraModel, pose_of_body
+from stdc_ros.drivable_grid import DEPTH, FREE, OCCUPIED, UNKNOWN, DrivableGrid, GridError, GridSettings
+from stdc_ros.wire import TYPES, decode, encode
+
+ROAD, SIDEWALK, SKY, CAR = (CAMVID.names.index(name) for name in ('road', 'sidewalk', 'sky', 'car'))
+
+#: Ahead, at 1.2 m above the ground, with the horizon in the middle row.
+CAMERA = CameraModel(640, 480, (500.0, 500.0), (319.5, 239.5))
+POSE = pose_of_body([0, 0, 1.2, 0, 0, 0])
+SURE = GridSettings(x_max=20.0, min_confidence=0.0)
+
+
+def rays(camera: CameraModel) -> np.ndarray:
+    """Direction of every pixel in the optical frame, ``[H, W, 3]``, by OpenCV; NaN where OpenCV finds none."""
+    pixels = np.stack(np.meshgrid(np.arange(camera.width), np.arange(camera.height)), -1).reshape(-1, 1, 2) * 1.0
+    (fx, fy), (cx, cy) = camera.focal, camera.center
+    matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+    lens = np.array([*camera.distortion, *[0.0] * 8])
+    if camera.fisheye:
+        found = cv2.fisheye.undistortPoints(pixels, matrix, lens[:4])
+    else:
+        stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 100, 1e-12)
+        found = cv2.undistortPointsIter(pixels, matrix, lens[:8], np.eye(3), matrix, stop)
+        found = (found - (cx, cy)) / (fx, fy)
+    flat = found.reshape(camera.height, camera.width, 2)
+    return np.dstack([flat, np.ones(flat.shape[:2])])
+
+
+def render(camera: CameraModel, pose: np.ndarray, ground: Callable, wall: tuple | None = None) -> np.ndarray:
+    """Mask of a flat ground below the sky.
+
+    Args:
+        ground: class ids at x and y, metres.
+        wall: x, least and greatest y, and height in metres of a car that faces the camera.
+    """
+    direction = rays(camera) @ pose[:3, :3].T
+    with np.errstate(divide='ignore', invalid='ignore'):
+        reach = -pose[2, 3] / direction[..., 2]
+        x, y = (pose[axis, 3] + reach * direction[..., axis] for axis in (0, 1))
+        mask = np.where(reach > 0, ground(x, y), SKY).astype(np.uint8)
+        if wall:
+            at, low, high, height = wall
+            reach_wall = (at - pose[0, 3]) / direction[..., 0]
+            y, z = (pose[axis, 3] + reach_wall * direction[..., axis] for axis in (1, 2))
+            hit = (reach_wall > 0) & ((reach < 0) | (reach_wall < reach)) & (y > low) & (y < high) & (z < height)
+            mask[hit] = CAR
+    return mask
+
+
+def centers(settings: GridSettings) -> tuple[np.ndarray, np.ndarray]:
+    """x and y of the cells' centres, ``[height, width]``."""
+    return np.meshgrid(
+        settings.x_min + (np.arange(settings.width) + 0.5) * settings.resolution,
+        settings.y_min + (np.arange(settings.height) + 0.5) * settings.resolution,
+    )
+
+
+def everywhere(class_id: int) -> np.ndarray:
+    return np.full((CAMERA.height, CAMERA.width), class_id, np.uint8)
+
+
+@pytest.mark.parametrize(
+    'lens',
+    [
+        {},
+        {'distortion': (-0.28, 0.09, 0.001, -0.0006)},
+        {'distortion': (5.8, 3.1, 0.0004, -0.0002, 0.16, 6.2, 4.9, 0.8)},
+        {'distortion': (0.03, -0.011, 0.004, -0.0009), 'fisheye': True},
+    ],
+    ids=['pinhole', 'plumb_bob', 'rational_polynomial', 'equidistant'],
+)
+def test_a_chessboard_comes_out_as_it_lies(lens):
+    camera = CameraModel(640, 480, (330.0, 335.0), (310.5, 244.0), **lens)
+    pose = pose_of_body([0.5, -0.3, 1.5, 0.05, 0.5, 0.2])
+    side = 0.5
+
+    def board(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return np.where((np.floor(x / side) + np.floor(y / side)) % 2, ROAD, SIDEWALK)
+
+    settings = GridSettings(0.0, 5.0, -3.0, 3.0, 0.05, min_confidence=0.0)
+    grid = DrivableGrid(settings, CAMVID)(render(camera, pose, board), None, camera, pose)
+    x, y = centers(settings)
+    # At the border between two squares, a cell is of either.
+    border = np.minimum(*(np.abs(axis / side - np.rint(axis / side)) * side for axis in (x, y)))
+    inner = (border > 0.03) & (grid != UNKNOWN)
+    assert inner.sum() > 4000
+    np.testing.assert_array_equal(grid[inner], np.where(board(x, y) == ROAD, FREE, OCCUPIED)[inner])
+
+
+def test_rows_are_y_and_columns_x_from_the_lower_right_corner():
+    settings = GridSettings(2.0, 12.0, -4.0, 5.0, 0.5, min_confidence=0.0)
+    # A metre of road, 6 to 7 m ahead and 2 to 3 m to the left; 255 elsewhere, which is no class.
+    mask = render(CAMERA, POSE, lambda x, y: np.where((x > 6) & (x < 7) & (y > 2) & (y < 3), ROAD, 255))
+    grid = DrivableGrid(settings, CAMVID)(mask, None, CAMERA, POSE)
+    assert grid.dtype == np.int8
+    assert grid.shape == (settings.height, settings.width) == (18, 20)
+    expected = np.full((18, 20), UNKNOWN)
+    expected[12:14, 8:10] = FREE
+    np.testing.assert_array_equal(grid, expected)
+
+
+@pytest.mark.parametrize('extent', [(0.0, 12.0, -4.0, 5.0), (-8.0, 12.0, -9.0, 5.0), (4.0, 9.0, 1.0, 4.0)])
+def test_the_extent_moves_the_window_and_nothing_else(extent):
+    mask = render(CAMERA, POSE, lambda x, y: np.where(x + y > 7, ROAD, SIDEWALK), (9, 1, 3, 1.5))
+    settings = GridSettings(*extent, 0.25, min_confidence=0.0)
+    part = DrivableGrid(settings, CAMVID)(mask, None, CAMERA, POSE)
+    whole = DrivableGrid(GridSettings(-20.0, 20.0, -20.0, 20.0, 0.25, min_confidence=0.0), CAMVID)
+    row, column = round((extent[2] + 20) / 0.25), round((extent[0] + 20) / 0.25)
+    expected = whole(mask, None, CAMERA, POSE)[row : row + settings.height, column : column + settings.width]
+    np.testing.assert_array_equal(part, expected)
+    assert set(np.unique(part)) == {FREE, OCCUPIED, UNKNOWN}
+
+
+def test_what_is_out_of_view_is_unknown():
+    settings = GridSettings(-10.0, 20.0, min_confidence=0.0)
+    x, y = centers(settings)
+    grid = DrivableGrid(settings, CAMVID)(everywhere(ROAD), None, CAMERA, POSE)
+    # A row lower than the lowest is nearer, a column beside the outermost further to the side.
+    nearest, widest = 1.2 * 500 / 240, 320 / 500
+    np.testing.assert_array_equal(grid == FREE, (x > nearest) & (np.abs(y) < widest * x))
+    assert (grid[grid != FREE] == UNKNOWN).all()
+
+
+def test_above_the_horizon_is_nothing():
+    up = pose_of_body([0, 0, 1.2, 0, -0.6, 0])
+    settings = GridSettings(-40.0, 40.0, min_confidence=0.0)
+    for class_id in (ROAD, CAR):
+        assert (DrivableGrid(settings, CAMVID)(everywhere(class_id), None, CAMERA, up) == UNKNOWN).all()
+
+
+def test_beyond_what_the_distortion_model_says_is_nothing():
+    lens = CameraModel(640, 480, (300.0, 300.0), (319.5, 239.5), (-0.4,))
+    settings = GridSettings(0.0, 10.0, -30.0, 30.0, min_confidence=0.0)
+    grid = DrivableGrid(settings, CAMVID)(everywhere(ROAD), None, lens, POSE)
+    x, y = centers(settings)
+    tangent = np.hypot(y, 1.2) / x
+    assert (grid[tangent < 0.75] == FREE).any()
+    assert (grid[tangent > (1 / 1.2) ** 0.5] == UNKNOWN).all()  # where r - 0.4 r^3 is greatest
+
+
+def test_without_class_or_confidence_is_unknown():
+    x, y = centers(SURE)
+    mask = render(CAMERA, POSE, lambda x, y: np.where(y > 1, 255, ROAD))
+    sure = render(CAMERA, POSE, lambda x, y: np.where(x > 8, 152, 153))  # of 255: 0.596 and 0.6
+    seen = DrivableGrid(SURE, CAMVID)(everywhere(ROAD), None, CAMERA, POSE) == FREE
+    grid = DrivableGrid(GridSettings(x_max=20.0, min_confidence=0.6), CAMVID)(mask, sure, CAMERA, POSE)
+    clear = (np.abs(x - 8) > 0.1) & (np.abs(y - 1) > 0.1)
+    np.testing.assert_array_equal((grid == FREE)[clear], (seen & (x < 8) & (y < 1))[clear])
+    assert (grid[grid != FREE] == UNKNOWN).all()
+    # Without a minimum, the confidence changes nothing.
+    np.testing.assert_array_equal(
+        DrivableGrid(SURE, CAMVID)(mask, sure, CAMERA, POSE), DrivableGrid(SURE, CAMVID)(mask, None, CAMERA, POSE)
+    )
+
+
+def test_only_the_near_edge_of_what_stands_is_occupied():
+    mask = render(CAMERA, POSE, lambda x, y: np.full_like(x, ROAD), (10, -1, 1, 1.5))
+    grid = DrivableGrid(SURE, CAMVID)(mask, None, CAMERA, POSE)
+    x, y = centers(SURE)
+    inner = np.abs(y) < 0.08 * x
+    depth = DEPTH * SURE.resolution
+    assert (grid[inner & (x > 3) & (x < 9.9)] == FREE).all()
+    assert (grid[inner & (x > 10.1) & (x < 9.9 + depth)] == OCCUPIED).all()
+    assert (grid[inner & (x > 10.1 + depth)] == UNKNOWN).all()
+    assert (grid[(np.abs(y) > 0.11 * x) & (np.abs(y) < 0.6 * x) & (x > 3)] == FREE).all()
+    # Its shadow has no sides: occupied is nothing but the edge.
+    assert (x[grid == OCCUPIED] < 10.2 + depth).all()
+
+
+def test_ground_beyond_a_low_thing_is_free_again():
+    low = render(CAMERA, POSE, lambda x, y: np.full_like(x, ROAD), (10, -1, 1, 0.4))
+    grid = DrivableGrid(SURE, CAMVID)(low, None, CAMERA, POSE)
+    x, y = centers(SURE)
+    inner, shadow = np.abs(y) < 0.08 * x, 10 * 1.2 / (1.2 - 0.4)
+    assert (grid[inner & (x > 12) & (x < shadow - 0.2)] == UNKNOWN).all()
+    assert (grid[inner & (x > shadow + 0.2)] == FREE).all()
+
+
+def test_what_fills_the_image_is_occupied_from_where_the_view_begins():
+    grid = DrivableGrid(SURE, CAMVID)(everywhere(CAR), None, CAMERA, POSE)
+    x, y = centers(SURE)
+    nearest = 1.2 * 500 / 240
+    middle = np.abs(y) < 0.3 * x
+    assert (grid[middle & (x > nearest + 0.1) & (x < nearest + 1.3)] == OCCUPIED).all()
+    assert (grid[x > nearest + DEPTH * SURE.resolution + 0.1] == UNKNOWN).all()
+
+
+def test_an_edge_along_the_view_is_a_closed_line():
+    tele = CameraModel(1920, 1080, (1900.0, 1900.0), (959.5, 539.5))
+    settings = GridSettings(8.0, 40.0, min_confidence=0.0)
+    mask = render(tele, POSE, lambda x, y: np.where(y > 3, SIDEWALK, ROAD))
+    grid = DrivableGrid(settings, CAMVID)(mask, None, tele, POSE)
+    x, y = centers(settings)
+    assert (grid[(y < 2.9) & (np.abs(y) < 0.4 * x)] == FREE).all()
+    assert (grid[y > 3.1] != FREE).all()
+    kerb = (grid == OCCUPIED) & (y > 2.9) & (y < 3.2)
+    assert kerb.any(0).all()
+
+
+def test_a_mask_of_another_size_shows_the_same():
+    ground, wall = (lambda x, y: np.where(np.abs(y) < 3, ROAD, SIDEWALK)), (9, -1, 1, 1.5)
+    small = CAMERA.scaled(320, 240)
+    half = DrivableGrid(SURE, CAMVID)(render(small, POSE, ground, wall), None, CAMERA, POSE)
+    full = DrivableGrid(SURE, CAMVID)(render(CAMERA, POSE, ground, wall), None, CAMERA, POSE)
+    near = centers(SURE)[0] < 8
+    assert (half == full)[near].mean() > 0.98
+    assert (half == full).mean() > 0.95
+
+
+def test_the_table_is_made_when_something_changed_and_only_then():
+    grid, road = DrivableGrid(SURE, CAMVID), everywhere(ROAD)
+    first = grid(road, None, CAMERA, POSE)
+    again = grid(road.copy(), None, CameraModel(640, 480, (500.0, 500.0), (319.5, 239.5)), POSE.copy())
+    assert grid.tables == 1
+    np.testing.assert_array_equal(again, first)
+    higher = POSE.copy()
+    higher[2, 3] = 1.5
+    for count, change in enumerate(
+        [
+            (road, None, CAMERA, higher),
+            (road[::2, ::2].copy(), None, CAMERA, higher),
+            (road, None, CAMERA.scaled(1280, 960), higher),
+            (road, None, CameraModel(640, 480, (500.0, 500.0), (319.5, 239.5), (-0.1,)), higher),
+        ],
+        start=2,
+    ):
+        found = grid(*change)
+        assert grid.tables == count
+        np.testing.assert_array_equal(found, DrivableGrid(SURE, CAMVID)(*change))
+    # A pose that the caller changes in place is another pose.
+    higher[2, 3] = POSE[2, 3]
+    np.testing.assert_array_equal(grid(road, None, CAMERA, higher), first)
+    assert grid.tables == 6
+
+
+def true_road(drive: SyntheticDrive, time: float, settings: GridSettings) -> np.ndarray:
+    """Which cells of the ground before the camera are road in the town itself, bool ``[height, width]``."""
+    camera = drive.camera(time)
+    ahead, left = centers(settings)
+    x = camera.position[0] + ahead * np.sin(camera.yaw) - left * np.cos(camera.yaw)
+    along = camera.position[2] + ahead * np.cos(camera.yaw) + left * np.sin(camera.yaw)
+    # The town's plan is nobody's business but the renderer's and this test's.
+    return drive._ground._road(x - drive._world.road.center(along), along, 0.0)[0]
+
+
+@pytest.mark.parametrize(('seed', 'index'), [(0, 30), (2, 60), (3, 100)])
+def test_the_streets_of_the_drives_come_out_as_they_were_built(seed, index):
+    drive = SyntheticDrive(seed, height=720, width=960)
+    frame, view = drive[index], drive.camera(index / drive.rate)
+    matrix = drive.camera_matrix
+    camera = CameraModel(960, 720, (matrix[0, 0], matrix[1, 1]), (matrix[0, 2], matrix[1, 2]))
+    pose = pose_of_body([0, 0, view.position[1], 0, view.pitch, 0])
+    settings = GridSettings(min_confidence=0.0)
+    grid = DrivableGrid(settings, CAMVID)(frame.label, None, camera, pose)
+    road = true_road(drive, frame.time, settings)
+    cell = np.ones((3, 3), np.uint8)
+    # No cell beyond a kerb is free, but for the cells that the kerb goes through.
+    assert not ((grid == FREE) & (cv2.dilate(road.astype(np.uint8), cell) == 0)).any()
+    # And where the grid ends to the right, before anything stands there, the road does.
+    x, y = centers(settings)
+    rows = np.arange(settings.height)[:, None]
+    kerb = np.where(road, rows, settings.height).min(0)
+    found = np.where(grid == FREE, rows, settings.height).min(0)
+    stretch = (x[0] > 12) & (x[0] < 20)
+    assert np.abs(found - kerb)[stretch].max() <= 2
+
+
+@pytest.mark.parametrize('message', ['rclpy', 'rosbags'])
+def test_the_message_says_where_its_cells_lie(message):
+    settings = GridSettings(1.0, 3.0, -2.5, 0.5, 0.5, min_confidence=0.0)
+    cells = np.random.default_rng(0).choice([FREE, OCCUPIED, UNKNOWN], (6, 4)).astype(np.int8)
+    if message == 'rclpy':
+        of, header = pytest.importorskip('nav_msgs.msg').OccupancyGrid, pytest.importorskip('std_msgs.msg').Header()
+        header.stamp.sec, header.stamp.nanosec, header.frame_id = 7, 9, 'base_footprint'
+        made = drivable_grid.make_grid_message(of, header, cells, settings)
+    else:
+        stamp = TYPES.types['builtin_interfaces/msg/Time'](7, 9)
+        header = TYPES.types['std_msgs/msg/Header'](stamp, 'base_footprint')
+        of = TYPES.types['nav_msgs/msg/OccupancyGrid']
+        made = decode(
+            encode(drivable_grid.make_grid_message(of, header, cells, settings)), 'nav_msgs/msg/OccupancyGrid'
+        )
+    assert (made.header.stamp.sec, made.header.stamp.nanosec, made.header.frame_id) == (7, 9, 'base_footprint')
+    assert (made.info.map_load_time.sec, made.info.map_load_time.nanosec) == (7, 9)
+    assert (made.info.width, made.info.height, made.info.resolution) == (4, 6, 0.5)
+    position, orientation = made.info.origin.position, made.info.origin.orientation
+    assert (position.x, position.y, position.z) == (1.0, -2.5, 0.0)
+    assert (orientation.x, orientation.y, orientation.z, orientation.w) == (0.0, 0.0, 0.0, 1.0)
+    assert list(made.data) == cells.reshape(-1).tolist()
+
+
+def test_a_grid_is_as_large_as_its_extent_in_whole_cells():
+    assert [(s.width, s.height) for s in (GridSettings(), GridSettings(0.1, 0.8, 0.0, 0.3))] == [(400, 200), (7, 3)]
+    assert GridSettings(0.0, 1.0, 0.0, 1.0, 0.3).width == 4
+
+
+@pytest.mark.parametrize(
+    ('fields', 'words'),
+    [
+        ({'x_min': 5.0, 'x_max': 5.0}, 'x 5.0 to 5.0'),
+        ({'y_min': 3.0, 'y_max': -3.0}, 'y 3.0 to -3.0'),
+        ({'x_max': float('inf')}, 'x 0.0 to inf'),
+        ({'resolution': 0.0}, 'cells of 0.0 m, expected more than 0'),
+        ({'resolution': 0.001}, '40000 x 20000 cells of 0.001 m, expected at most 4000000'),
+        ({'resolution': 1e-300}, 'cells of 1e-300 m'),
+        ({'x_max': 4000.0, 'y_min': 0.0, 'y_max': 0.1}, '40000 x 1 .* 32766 a side'),
+        ({'min_confidence': 1.5}, 'minimum confidence of 1.5, expected 0 to 1'),
+        ({'drivable': ('road', 'rail')}, "no class 'rail'; expected some of sky, building, .*road"),
+        ({'drivable': ()}, 'no drivable class given; expected some of sky'),
+    ],
+)
+def test_settings_that_make_no_grid_are_an_error(fields, words):
+    with pytest.raises(GridError, match=words):
+        DrivableGrid(GridSettings(**fields), CAMVID)
+
+
+def test_several_classes_may_be_drivable():
+    settings = GridSettings(x_max=20.0, min_confidence=0.0, drivable=('sidewalk', 'road'))
+    mask = render(CAMERA, POSE, lambda x, y: np.where(y > 1, SIDEWALK, ROAD))
+    grid = DrivableGrid(settings, CAMVID)(mask, None, CAMERA, POSE)
+    np.testing.assert_array_equal(grid, DrivableGrid(SURE, CAMVID)(everywhere(ROAD), None, CAMERA, POSE))
+
+
+@pytest.mark.parametrize(
+    ('mask', 'confidence', 'words'),
+    [
+        (np.zeros((4, 6, 3), np.uint8), None, r'mask of uint8 \[4, 6, 3\], expected uint8 \[H, W\]'),
+        (np.zeros((4, 6)), None, 'mask of float64'),
+        (np.zeros((4, 0), np.uint8), None, r'\[4, 0\]'),
+        (np.zeros((4, 6), np.uint8), None, 'no confidence, expected it for a minimum of 0.5'),
+        (np.zeros((4, 6), np.uint8), np.zeros((4, 5), np.uint8), r'uint8 \[4, 5\], expected uint8 \[4, 6\]'),
+        (np.zeros((4, 6), np.uint8), np.zeros((4, 6)), 'confidence of float64'),
+    ],
+)
+def test_what_is_no_mask_is_an_error(mask, confidence, words):
+    with pytest.raises(GridError, match=words):
+        DrivableGrid(GridSettings(), CAMVID)(mask, confidence, CAMERA, POSE)
+
+
+@pytest.mark.parametrize('height', [0.0, -1.2, float('nan')])
+def test_a_camera_that_is_not_above_the_ground_is_an_error(height):
+    pose = POSE.copy()
+    pose[2, 3] = height
+    with pytest.raises(CameraInfoError, match='expected z above 0'):
+        DrivableGrid(SURE, CAMVID)(everywhere(ROAD), None, CAMERA, pose)
+
+
+def test_no_ros_is_needed():
+    code = (
+        'import sys; from stdc_ros import camera_model, drivable_grid; '
+        'sys.exit(any(name in sys.modules for name in ("rclpy", "sensor_msgs", "nav_msgs")))'
+    )
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0
