@@ -24,7 +24,7 @@ setup(
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
         (f'share/{NAME}/launch', glob('launch/*.launch.py')),
-        (f'share/{NAME}/config', glob('config/*.yaml') + glob('config/*.xml')),
+        (f'share/{NAME}/config', glob('config/*.*')),
         (f'share/{NAME}/config/classes', glob('config/classes/*.yaml')),
         (f'share/{NAME}/config/train', glob('config/train/*.yaml')),
     ],
@@ -44,7 +44,13 @@ setup(
     ],
     extras_require={
         # ROS 2 Jazzy from PyPI, for machines where no ROS 2 is installed.
-        'ros': ['ros-rclpy[fastrtps]==7.1.6', 'ros-sensor-msgs==5.3.6', 'ros-diagnostic-msgs==5.3.6'],
+        'ros': [
+            'ros-rclpy[fastrtps]==7.1.6',
+            'ros-sensor-msgs==5.3.6',
+            'ros-diagnostic-msgs==5.3.6',
+            'ros-nav-msgs==5.3.6',
+            'ros-std-srvs==5.3.6',
+        ],
         'train': ['torch>=2.5', 'lightning>=2.6', 'safetensors', 'tensorboard'],
         'tensorrt': ['tensorrt>=10', 'cuda-bindings>=12.6'],
         # colcon finds out from this extra that pytest runs the tests; without it, it runs none and reports success.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -18,46 +18,83 @@ CONFIG = Path(__file__).resolve().parent.parent / 'config'
 #: Where Fast DDS 2 (Humble to Jazzy) and 3 (Kilted and later) look for profiles. Other middlewares ignore both.
 PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
+#: Pictures that rviz2 shows.
+SHOWN = ('overlay', 'color_mask')
+
 ARGUMENTS = (
     DeclareLaunchArgument('image', default_value='image', description='Camera topic, sensor_msgs/msg/Image.'),
+    DeclareLaunchArgument(
+        'cameras',
+        default_value='',
+        description='Several cameras, such as "front left": their images are front/image and left/image.',
+    ),
+    DeclareLaunchArgument(
+        'params_file', default_value=str(CONFIG / 'segmentation.yaml'), description='YAML file of node parameters.'
+    ),
     DeclareLaunchArgument(
         'model',
         default_value='',
         description='Path of a model.onnx from `stdc export`; empty: as params_file says, which is the shipped model.',
-    ),
-    DeclareLaunchArgument(
-        'params_file', default_value=str(CONFIG / 'segmentation.yaml'), description='YAML file of node parameters.'
     ),
     DeclareLaunchArgument('namespace', default_value='', description='Namespace of the node and its topics.'),
     DeclareLaunchArgument(
         'use_sim_time',
         default_value='false',
         choices=['true', 'false'],
-        description='Take the time from /clock, as with `ros2 bag play --clock`.',
+        description='Take the time from /clock; with `bag` it is.',
+    ),
+    DeclareLaunchArgument(
+        'bag', default_value='', description='Bag to play with --clock, once; its image topic is `image`.'
+    ),
+    DeclareLaunchArgument(
+        'rviz', default_value='false', choices=['true', 'false'], description='Watch overlay and colours in rviz2.'
     ),
 )
 
 
-def start_node(context: LaunchContext) -> list[Node]:
-    """The node. A function, because an empty ``model`` must not override the one in the parameter file."""
-    given = {'use_sim_time': ParameterValue(LaunchConfiguration('use_sim_time'), value_type=bool)}
-    if LaunchConfiguration('model').perform(context):
-        given['model'] = ParameterValue(LaunchConfiguration('model'), value_type=str)
-    node = Node(
+def start(context: LaunchContext) -> list[ExecuteProcess]:
+    """The processes. A function, because an empty argument must not override what the parameter file says."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in ARGUMENTS)}
+    processes: list[ExecuteProcess] = [_node(given)]
+    if given['bag']:
+        processes.append(ExecuteProcess(cmd=['ros2', 'bag', 'play', '--clock', '100', given['bag']], output='screen'))
+    if given['rviz'] == 'true':
+        processes.append(_rviz(given))
+    return processes
+
+
+def _node(given: dict[str, str]) -> Node:
+    parameters: dict = {'model': ParameterValue(given['model'], value_type=str)} if given['model'] else {}
+    parameters['use_sim_time'] = given['use_sim_time'] == 'true' or bool(given['bag'])
+    if given['cameras'].split():
+        parameters['cameras'] = given['cameras'].split()
+    return Node(
         package='stdc_ros',
         executable='segmentation_node',
         name='segmentation',
-        namespace=LaunchConfiguration('namespace'),
-        parameters=[LaunchConfiguration('params_file'), given],
-        remappings=[('image', LaunchConfiguration('image'))],
+        namespace=given['namespace'],
+        parameters=[given['params_file'], parameters],
+        remappings=[] if given['cameras'].split() else [('image', given['image'])],
         output='screen',
     )
-    return [node]
+
+
+def _rviz(given: dict[str, str]) -> Node:
+    """rviz2 on the pictures of the node, or of its first camera."""
+    parts = [given['namespace'].strip('/'), *given['cameras'].split()[:1], 'segmentation']
+    base = ''.join(f'/{part}' for part in parts if part)
+    return Node(
+        package='rviz2',
+        executable='rviz2',
+        arguments=['-d', str(CONFIG / 'segmentation.rviz')],
+        parameters=[{'use_sim_time': given['use_sim_time'] == 'true' or bool(given['bag'])}],
+        remappings=[(f'/segmentation/{name}', f'{base}/{name}') for name in SHOWN],
+    )
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Arguments, the Fast DDS profile unless the user has one, and the node."""
+    """Arguments, the Fast DDS profile unless the user has one, and the processes."""
     profile = []
     if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
         profile = [SetEnvironmentVariable(name, str(CONFIG / 'fastdds.xml')) for name in PROFILE_VARIABLES]
-    return LaunchDescription([*ARGUMENTS, *profile, OpaqueFunction(function=start_node)])
+    return LaunchDescription([*ARGUMENTS, *profile, OpaqueFunction(function=start)])

@@ -1,9 +1,8 @@
-"""What the node tells of its own health: counts and latencies on ``/diagnostics``, and why no image comes."""
+"""What the node tells of its own health: counts, rates and latencies, and why no image comes."""
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from collections import Counter, deque
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -13,59 +12,65 @@ from rclpy.qos import ReliabilityPolicy
 #: Latencies are those of so many frames back: ten seconds of a 30 Hz camera.
 WINDOW = 300
 
+#: Seconds back over which the rate is taken.
+RATE_WINDOW = 5.0
+
 #: Seconds. A stamp further from now is from another clock (a bag replayed without /clock) and says nothing of latency.
 PLAUSIBLE_LATENCY = 60.0
 
+#: What a frame goes through, in this order, and two sums: from its arrival, and from its stamp, to its published mask.
+STAGES = ('transport', 'wait', 'convert', 'inference', 'publish', 'image to mask', 'stamp to mask')
 
-def _window() -> deque[float]:
-    return deque(maxlen=WINDOW)
+#: What becomes of a received frame. One that is none of these is still at work.
+FATES = ('segmented', 'dropped', 'too old', 'unwanted', 'bad', 'failed')
 
 
-@dataclass
 class Statistics:
-    """Frames since the start, and latencies in seconds.
+    """Frames of one camera since the start, and the latencies of the last ones.
 
     ``received`` counts what the middleware hands over: a frame that it replaces itself, when two come at once, is seen
-    by nobody. Every received frame is segmented, bad, dropped for a newer one, or still at work.
-
-    ``inference`` is the segmenter's call, ``in_node`` from the image's arrival to its published mask, ``end_to_end``
-    from its stamp to its published mask.
+    by nobody.
     """
 
-    received: int = 0
-    segmented: int = 0
-    bad: int = 0
-    inference: deque[float] = field(default_factory=_window)
-    in_node: deque[float] = field(default_factory=_window)
-    end_to_end: deque[float] = field(default_factory=_window)
+    def __init__(self) -> None:
+        self.received = 0
+        self.fates: Counter[str] = Counter()
+        self._latencies = {stage: deque[float](maxlen=WINDOW) for stage in STAGES}
+        self._published = deque[float](maxlen=WINDOW)
 
-    def add(self, inference: float, in_node: float, end_to_end: float) -> None:
-        """Count a segmented frame; all in seconds."""
-        self.segmented += 1
-        self.inference.append(inference)
-        self.in_node.append(in_node)
-        if 0 <= end_to_end < PLAUSIBLE_LATENCY:
-            self.end_to_end.append(end_to_end)
+    def add(self, now: float, **latencies: float) -> None:
+        """Count a segmented frame.
 
-    def values(self, dropped: int) -> list[KeyValue]:
+        Args:
+            now: seconds of a steady clock.
+            latencies: seconds by stage, with ``_`` for the space; those from a stamp are left out where it is from
+                another clock.
+        """
+        self.fates['segmented'] += 1
+        self._published.append(now)
+        for stage, seconds in latencies.items():
+            if 0 <= seconds < PLAUSIBLE_LATENCY:
+                self._latencies[stage.replace('_', ' ')].append(seconds)
+
+    def rate(self, now: float) -> float:
+        """Masks per second of late."""
+        # A copy in one step: the worker thread appends meanwhile.
+        return sum(now - time < RATE_WINDOW for time in self._published.copy()) / RATE_WINDOW
+
+    def values(self, now: float, percents: tuple[int, ...] = (50, 95, 99)) -> list[KeyValue]:
         """The table of a ``DiagnosticStatus``."""
-        rows = {
-            'frames received': self.received,
-            'frames segmented': self.segmented,
-            'frames dropped': dropped,
-            'bad images': self.bad,
-        }
-        for name, latencies in (
-            ('inference', self.inference),
-            ('image to mask', self.in_node),
-            ('stamp to mask', self.end_to_end),
-        ):
-            # A copy in one step: the worker thread appends meanwhile.
+        rows = {'masks per second': f'{self.rate(now):.1f}', 'frames received': self.received}
+        rows.update({_counted(fate): self.fates[fate] for fate in FATES})
+        for stage, latencies in self._latencies.items():
             milliseconds = np.array(latencies.copy()) * 1000
-            for percent in (50, 95):
+            for percent in percents:
                 found = f'{np.percentile(milliseconds, percent):.1f}' if len(milliseconds) else 'none yet'
-                rows[f'{name} p{percent} (ms)'] = found
+                rows[f'{stage} p{percent} (ms)'] = found
         return [KeyValue(key=key, value=str(value)) for key, value in rows.items()]
+
+
+def _counted(fate: str) -> str:
+    return 'bad images' if fate == 'bad' else f'frames {fate}'
 
 
 def make_status(name: str, warning: str, values: list[KeyValue], **facts: str) -> DiagnosticStatus:
@@ -95,7 +100,7 @@ def explain_silence(node: Node, topic: str, topic_type: str, reliable: bool) -> 
         if publisher.topic_type != topic_type:
             told.append(f'{name} publishes {publisher.topic_type}, expected {topic_type}')
         elif reliable and publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT:
-            told.append(f'{name} is best_effort, which image_reliability: reliable cannot receive')
+            told.append(f'{name} is best_effort, which a reliable subscription cannot receive')
         else:
             told.append(f'{name} is there but silent')
     return f'{len(publishers)} publisher{"s" if len(publishers) > 1 else ""}: ' + '; '.join(told)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Callable
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -16,16 +18,38 @@ def _parameter(
     description: str,
     bounds: tuple[Any, Any] | None = None,
     choices: tuple[str, ...] = (),
+    check: Callable[[Any], str] | None = None,
     at_run_time: bool = False,
 ) -> Any:
-    """One line of the table. Its type is that of the default; ``at_run_time``: it can be set while the node runs."""
-    metadata = {'description': description, 'bounds': bounds, 'choices': choices, 'at_run_time': at_run_time}
+    """One line of the table. Its type is that of the default; ``at_run_time``: it can be set while the node runs.
+
+    Args:
+        check: tells what is expected instead of a value; empty: the value is fine.
+    """
+    metadata = {
+        'description': description,
+        'bounds': bounds,
+        'choices': choices,
+        'check': check,
+        'at_run_time': at_run_time,
+    }
     return field(default=default, metadata=metadata)
+
+
+def _check_output_size(value: str) -> str:
+    """See ``_parameter``; see also :func:`output_size`."""
+    return '' if re.fullmatch(r'input|network|[1-9]\d{0,4}x[1-9]\d{0,4}', value) else 'input, network, or WIDTHxHEIGHT'
+
+
+def _check_cameras(names: tuple[str, ...]) -> str:
+    if len(set(names)) < len(names):
+        return 'names that differ'
+    return '' if all(re.fullmatch(r'[A-Za-z]\w*', name) for name in names) else 'names of letters, digits and _'
 
 
 @dataclass
 class Parameters:
-    """The table, and the values that hold now."""
+    """The table, and the values that hold now. Lists, here tuples, are empty unless they are given."""
 
     model: str = _parameter('', 'Path of a model.onnx from `stdc export`; empty: the model that is shipped.')
     input_scale: float = _parameter(
@@ -35,11 +59,47 @@ class Parameters:
         bounds=(0.0, 4.0),
     )
     threads: int = _parameter(0, 'CPU threads for inference; 0: every core that the node may use.', bounds=(0, 256))
+    cameras: tuple[str, ...] = _parameter(
+        (), 'Several cameras: their names, which are the namespaces of their topics.', check=_check_cameras
+    )
+    image_transport: str = _parameter(
+        'raw',
+        'raw takes sensor_msgs/Image; compressed takes JPEG and PNG from image/compressed.',
+        choices=('raw', 'compressed'),
+    )
     image_reliability: str = _parameter(
         'best_effort',
         'Reliability of the image subscription. best_effort receives from every camera driver; '
         'reliable only from publishers that are reliable too.',
         choices=('best_effort', 'reliable'),
+    )
+    output_size: str = _parameter(
+        'input',
+        "Size of the outputs: input is the image's, network that at which the network sees it, or WIDTHxHEIGHT.",
+        check=_check_output_size,
+    )
+    enabled: bool = _parameter(
+        True,
+        'False: no camera is subscribed to and nothing is published. ~/set_enabled sets it too.',
+        at_run_time=True,
+    )
+    confidence_threshold: float = _parameter(
+        0.0,
+        'Pixels of the mask with less confidence become 255, which is no class; 0: none.',
+        bounds=(0.0, 1.0),
+        at_run_time=True,
+    )
+    max_frame_age: float = _parameter(
+        0.0,
+        'Seconds. Images that are older, by their stamp, are dropped; 0: none. Camera and node need one clock.',
+        bounds=(0.0, 3600.0),
+        at_run_time=True,
+    )
+    stale_after: float = _parameter(
+        3.0,
+        'Seconds without an image, with the same image again and again, or in the dark, until the node warns.',
+        bounds=(0.1, 3600.0),
+        at_run_time=True,
     )
     overlay_opacity: float = _parameter(
         0.5,
@@ -47,12 +107,30 @@ class Parameters:
         bounds=(0.0, 1.0),
         at_run_time=True,
     )
+    drivable_grid: bool = _parameter(False, "Publish ~/drivable_grid, a bird's-eye view of where one can drive.")
+    grid_frame: str = _parameter('base_link', 'Ground frame of the grid: x forward, y left, z = 0 on the ground.')
+    grid_camera_pose: tuple[float, ...] = _parameter(
+        (),
+        'x, y, z, roll, pitch, yaw of the camera in the ground frame, metres and radians, of several cameras one after '
+        'the other; not given: from TF, at the stamp of the image.',
+    )
+    grid_classes: tuple[str, ...] = _parameter((), 'Names of the drivable classes; not given: road.')
+    grid_x_min: float = _parameter(0.0, 'Where the grid begins, metres ahead.', bounds=(-1000.0, 1000.0))
+    grid_x_max: float = _parameter(40.0, 'Where the grid ends, metres ahead.', bounds=(-1000.0, 1000.0))
+    grid_y_min: float = _parameter(-10.0, 'Right edge of the grid, metres to the left.', bounds=(-1000.0, 1000.0))
+    grid_y_max: float = _parameter(10.0, 'Left edge of the grid, metres to the left.', bounds=(-1000.0, 1000.0))
+    grid_resolution: float = _parameter(0.1, 'Side of a cell of the grid, metres.', bounds=(0.01, 100.0))
+    grid_min_confidence: float = _parameter(
+        0.5, 'Cells whose pixel has less confidence are unknown; 0: none.', bounds=(0.0, 1.0)
+    )
+
+
+#: Lists have no default in ROS: of an empty one it cannot tell the type.
+_LIST_TYPES = {'tuple[str, ...]': Parameter.Type.STRING_ARRAY, 'tuple[float, ...]': Parameter.Type.DOUBLE_ARRAY}
 
 
 def declare(node: Node) -> Parameters:
     """Declare every parameter of the table on the node.
-
-    Warns of values that were given for names that nobody declared: ROS drops those without a word.
 
     Returns:
         the values, kept up to date when a parameter is set later.
@@ -62,25 +140,38 @@ def declare(node: Node) -> Parameters:
             parameter, the value and what is expected.
     """
     parameters = Parameters()
+    table = {entry.name: entry for entry in fields(Parameters)}
 
     def on_set(changes: list[Parameter]) -> SetParametersResult:
-        table = {entry.name: entry for entry in fields(Parameters)}
-        changes = [change for change in changes if change.name in table]
-        for change in changes:
-            choices = table[change.name].metadata['choices']
-            if choices and change.value not in choices:
-                reason = f'{change.name} is {change.value!r}, expected one of {", ".join(choices)}'
-                return SetParametersResult(successful=False, reason=reason)
-        for change in changes:
-            setattr(parameters, change.name, change.value)
+        # Without a value: a list that is declared and not given.
+        ours = [change for change in changes if change.name in table and change.value is not None]
+        values = {change.name: _value(change) for change in ours}
+        for name, value in values.items():
+            expected = _expected(table[name], value)
+            if expected:
+                return SetParametersResult(successful=False, reason=f'{name} is {value!r}, expected {expected}')
+        for name, value in values.items():
+            setattr(parameters, name, value)
         return SetParametersResult(successful=True)
 
     # Before the declarations, so that it sees the values given at the start. Type and range rclpy has checked by then.
     node.add_on_set_parameters_callback(on_set)
-    for entry in fields(Parameters):
-        node.declare_parameter(entry.name, entry.default, _descriptor(entry))
-    _warn_of_unknown(node)
+    for entry in table.values():
+        default = _LIST_TYPES[entry.type] if entry.default == () else entry.default
+        node.declare_parameter(entry.name, default, _descriptor(entry))
     return parameters
+
+
+def _value(parameter: Parameter) -> Any:
+    return tuple(parameter.value) if parameter.type_ in _LIST_TYPES.values() else parameter.value
+
+
+def _expected(entry: Field, value: Any) -> str:
+    """What is expected instead of a value; empty: it is fine."""
+    choices, check = entry.metadata['choices'], entry.metadata['check']
+    if choices and value not in choices:
+        return f'one of {", ".join(choices)}'
+    return check(value) if check else ''
 
 
 def _descriptor(entry: Field) -> ParameterDescriptor:
@@ -97,11 +188,26 @@ def _descriptor(entry: Field) -> ParameterDescriptor:
     return descriptor
 
 
-def _warn_of_unknown(node: Node) -> None:
+def warn_of_unknown(node: Node) -> None:
+    """Warn of values that were given for names that nobody declared: ROS drops those without a word.
+
+    To be called when everything is declared.
+    """
     # rclpy has no public way to see the values that were given; without this attribute there is no warning.
     for name in getattr(node, '_parameter_overrides', {}):
-        if not node.has_parameter(name):
+        # Those of a camera's subscription are declared when somebody listens.
+        if not node.has_parameter(name) and not name.startswith('qos_overrides.'):
             known = [entry.name for entry in fields(Parameters)]
             close = difflib.get_close_matches(name, known, n=1)
             hint = f'did you mean {close[0]}?' if close else f'expected one of {", ".join(known)}'
             node.get_logger().warning(f'parameter {name} is given but does not exist: {hint}')
+
+
+def output_size(setting: str, image: tuple[int, int], input_scale: float) -> tuple[int, int]:
+    """Height and width of the outputs for an image of (height, width), by the parameter ``output_size``."""
+    if setting == 'input':
+        return image
+    if setting == 'network':
+        return max(1, int(image[0] * input_scale)), max(1, int(image[1] * input_scale))
+    width, height = setting.split('x')
+    return int(height), int(width)

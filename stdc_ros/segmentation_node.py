@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import rclpy
@@ -16,70 +16,83 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
-from rclpy.subscription import Subscription
 from rclpy.timer import Timer
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header
+from std_srvs.srv import SetBool
 
-from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
-from stdc_core.visualization import colorize, overlay
-from stdc_ros import parameters
-from stdc_ros.diagnostics import Statistics, explain_silence, make_status
-from stdc_ros.images import image_to_bgr, make_image
+from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmentation, Segmenter
+from stdc_core.memory import keep_freed_memory
+from stdc_ros import labels, parameters
+from stdc_ros.camera import Camera, Frame
+from stdc_ros.camera_model import CameraInfoError
+from stdc_ros.diagnostics import make_status
+from stdc_ros.drivable_grid import GridError
+from stdc_ros.grid_output import make_grids
+from stdc_ros.images import ImageError
+from stdc_ros.results import Result
 from stdc_ros.worker import LatestFrameWorker
-
-#: Topics below the node's name, labels before pictures: in this order they are published.
-OUTPUTS = ('mask', 'confidence', 'color_mask', 'overlay')
 
 #: Seconds.
 LISTENER_PERIOD = 0.1
 DIAGNOSTICS_PERIOD = 1.0
-SILENCE = 3.0
 LOG_PERIOD = 5.0
 SHUTDOWN = 5.0
 
 
-class ReceivedImage(NamedTuple):
-    """An image message and when it came, in seconds of ``time.monotonic()``."""
+class Job(NamedTuple):
+    """A frame in the worker's hands; times in seconds, the stamp's of the clock of whoever stamped it."""
 
-    message: Image
-    arrival: float
+    frame: Frame
+    wanted: set[str]
+    header: Any
+    stamp: float
+    image: np.ndarray
+    begun: float
+    converted: float
 
 
 class SegmentationNode(Node):
-    """Segments the newest image of its topic whenever somebody listens to a result.
+    """Segments the newest image of each of its cameras whenever somebody listens to a result.
 
     The executor only takes messages; a worker thread converts, segments and publishes.
 
     Raises:
         ParameterException: a parameter has the wrong type or is out of range.
         FileNotFoundError, ModelError: there is no such model, or it is none.
+        GridError, CameraInfoError: parameters of the grid that make none.
     """
 
     def __init__(self) -> None:
         super().__init__('segmentation')
         self._settings = parameters.declare(self)
         # Before the model is read: other nodes discover the topics meanwhile.
-        results = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
-        self._outputs = {name: self.create_publisher(Image, f'~/{name}', results) for name in OUTPUTS}
+        names = self._settings.cameras or ('',)
+        self._cameras = [Camera(self, name, self._settings, self._receive) for name in names]
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self._topic = self.resolve_topic_name('image')
-        self._images: Subscription | None = None
-        self._statistics = Statistics()
-        self._last_sign = 0.0  # of life: when the last image came, or else when the node began to listen
-        self._told_bad = 0
+        self._performance = self.create_publisher(DiagnosticArray, '~/performance', 10)
+        self.create_service(SetBool, '~/set_enabled', self._set_enabled)
+        parameters.warn_of_unknown(self)
 
-        model = self._settings.model or DEFAULT_MODEL
-        self._segmenter = Segmenter.load(model, self._settings.threads, self._settings.input_scale or None)
-        self._worker = LatestFrameWorker(self._segment, self._report_bad)
+        self._model = self._settings.model or DEFAULT_MODEL
+        self._segmenter = Segmenter.load(self._model, self._settings.threads, self._settings.input_scale or None)
+        self._worker = LatestFrameWorker(self._process, self._report_failure)
+        classes = self._segmenter.info.classes
+        self._grids = make_grids(self, self._settings, classes) if self._settings.drivable_grid else {}
+        for camera in self._cameras:
+            camera.publish_labels(classes.names)
         self._create_steady_timer(LISTENER_PERIOD, self._follow_listeners)
         self._create_steady_timer(DIAGNOSTICS_PERIOD, self._diagnose)
+        self._introduce()
+
+    def _introduce(self) -> None:
+        segmenter = self._segmenter
         self.get_logger().info(
-            f'{self._segmenter.info.name}, {len(self._segmenter.info.classes)} classes, on {self._segmenter.backend} '
-            f'({model}): {self._topic} -> ' + ', '.join(output.topic_name for output in self._outputs.values())
+            f'{segmenter.info.name}, {len(segmenter.info.classes)} classes, on {segmenter.backend} ({self._model}): '
+            + '; '.join(f'{camera.topic} -> {", ".join(camera.output_topics)}' for camera in self._cameras)
         )
+        if labels.LabelInfo is None:
+            self.get_logger().info('vision_msgs is not installed: no label_info')
 
     def close(self) -> None:
         """End the worker thread, then the node: nothing is published by a node that is half gone."""
@@ -90,90 +103,125 @@ class SegmentationNode(Node):
         # The node's own clock stands still under use_sim_time until somebody publishes /clock.
         return self.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
-    def _wanted(self) -> set[str]:
-        return {name for name, output in self._outputs.items() if output.get_subscription_count()}
+    def _set_enabled(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        result = self.set_parameters([Parameter('enabled', value=request.data)])[0]
+        response.success, response.message = result.successful, result.reason
+        return response
 
     def _follow_listeners(self) -> None:
-        """Subscribe to the camera while somebody listens, and only then.
+        for camera in self._cameras:
+            camera.follow_listeners()
 
-        Polled, because Humble's rclpy has no event for it.
-        """
-        wanted = bool(self._wanted())
-        if wanted and self._images is None:
-            # Depth 1: the middleware keeps the newest image, as the worker does.
-            newest = QoSProfile(
-                history=HistoryPolicy.KEEP_LAST,
-                depth=1,
-                reliability=ReliabilityPolicy[self._settings.image_reliability.upper()],
+    def _receive(self, frame: Frame) -> None:
+        self._worker.put(frame.camera, frame)
+
+    def _process(self, frame: Frame) -> None:
+        """Convert, segment and publish a frame."""
+        job = self._prepare(frame)
+        if job is not None:
+            self._segment(job)
+
+    def _prepare(self, frame: Frame) -> Job | None:
+        """Message to image; None: nobody wants it any more, it is too old, or it is no image."""
+        begun = time.monotonic()
+        camera, wanted = frame.camera, frame.camera.wanted()
+        if not wanted:
+            camera.statistics.fates['unwanted'] += 1
+            return None
+        message, to_bgr = camera.decode(frame)
+        stamp = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
+        limit = self._settings.max_frame_age
+        if limit and self._now() - stamp > limit:
+            camera.statistics.fates['too old'] += 1
+            self.get_logger().warning(
+                f'images on {camera.topic} are left out: {self._now() - stamp:.3f} s old, max_frame_age is {limit} s',
+                throttle_duration_sec=LOG_PERIOD,
             )
-            self._images = self.create_subscription(Image, 'image', self._receive, newest)
-            self._last_sign = time.monotonic()
-        elif not wanted and self._images is not None:
-            self.destroy_subscription(self._images)
-            self._images = None
+            return None
+        try:
+            image = to_bgr()
+        except ImageError as error:
+            camera.statistics.fates['bad'] += 1
+            self.get_logger().warning(
+                f'image on {camera.topic} is left out: {error} ({camera.statistics.fates["bad"]} so far)',
+                throttle_duration_sec=LOG_PERIOD,
+            )
+            return None
+        camera.sight.look(image, begun)
+        return Job(frame, wanted, message.header, stamp, image, begun, time.monotonic())
 
-    def _receive(self, message: Image) -> None:
-        if not self._wanted():
-            return
-        self._last_sign = time.monotonic()
-        self._statistics.received += 1
-        self._worker.put(ReceivedImage(message, self._last_sign))
-
-    def _segment(self, frame: ReceivedImage) -> None:
-        wanted = self._wanted()
-        header = frame.message.header
-        image = image_to_bgr(frame.message)
+    def _segment(self, job: Job) -> None:
+        threshold = self._settings.confidence_threshold
+        unsure_cells = 'drivable_grid' in job.wanted and self._settings.grid_min_confidence > 0
         start = time.monotonic()
-        mask, confidence = self._segmenter(image, confidence='confidence' in wanted)
-        inference = time.monotonic() - start
-        if 'mask' in wanted:
-            self._publish('mask', header, mask, 'mono8')
-        if 'confidence' in wanted:
-            self._publish('confidence', header, confidence, 'mono8')
-        stamp = header.stamp.sec + header.stamp.nanosec / 1e9
-        end_to_end = self.get_clock().now().nanoseconds / 1e9 - stamp
-        self._statistics.add(inference, time.monotonic() - frame.arrival, end_to_end)
-        classes = self._segmenter.info.classes
-        if 'color_mask' in wanted:
-            self._publish('color_mask', header, colorize(mask, classes), 'bgr8')
-        if 'overlay' in wanted:
-            opacity = self._settings.overlay_opacity
-            self._publish('overlay', header, overlay(image, mask, classes, opacity), 'bgr8')
+        found = self._segmenter(job.image, threshold > 0 or unsure_cells or 'confidence' in job.wanted)
+        self._publish(job, found, threshold, time.monotonic() - start)
 
-    def _publish(self, output: str, header: Header, array: np.ndarray, encoding: str) -> None:
-        self._outputs[output].publish(make_image(Image, header, array, encoding))
+    def _publish(self, job: Job, found: Segmentation, threshold: float, inference: float) -> None:
+        frame, start = job.frame, time.monotonic()
+        camera, info = frame.camera, self._segmenter.info
+        size = parameters.output_size(self._settings.output_size, job.image.shape[:2], info.input_scale)
+        result = Result(job.header, job.image, found, size, threshold)
+        for name, message in result.labels(job.wanted, camera.info()):
+            camera.publish(name, message)
+        if 'drivable_grid' in job.wanted:
+            self._publish_grid(camera, result)
+        end = time.monotonic()
+        camera.statistics.add(
+            end,
+            transport=frame.received - job.stamp,
+            wait=job.begun - frame.arrival,
+            convert=job.converted - job.begun,
+            inference=inference,
+            publish=end - start,
+            image_to_mask=end - frame.arrival,
+            stamp_to_mask=self._now() - job.stamp,
+        )
+        for name, message in result.pictures(job.wanted, info.classes, self._settings.overlay_opacity):
+            camera.publish(name, message)
 
-    def _report_bad(self, frame: ReceivedImage, error: Exception) -> None:
-        self._statistics.bad += 1
-        self.get_logger().warning(
-            f'image on {self._topic} is left out: {error} ({self._statistics.bad} so far)',
+    def _publish_grid(self, camera: Camera, result: Result) -> None:
+        info = camera.info()
+        if info is None:
+            return  # of which the camera complains
+        try:
+            camera.publish('drivable_grid', self._grids[camera.name].message(result, info))
+        except (CameraInfoError, GridError) as error:
+            self.get_logger().warning(f'no drivable_grid of {camera.topic}: {error}', throttle_duration_sec=LOG_PERIOD)
+
+    def _now(self) -> float:
+        return self.get_clock().now().nanoseconds / 1e9
+
+    def _report_failure(self, frame: Frame, error: Exception) -> None:
+        frame.camera.statistics.fates['failed'] += 1
+        self.get_logger().error(
+            f'image on {frame.camera.topic} is left out: {type(error).__name__}: {error}',
             throttle_duration_sec=LOG_PERIOD,
         )
 
     def _diagnose(self) -> None:
-        wanted = self._wanted()
-        warning = ''
-        silent = time.monotonic() - self._last_sign
-        if self._images is not None and silent > SILENCE:
-            reason = explain_silence(
-                self, self._topic, 'sensor_msgs/msg/Image', self._settings.image_reliability == 'reliable'
-            )
-            warning = f'no image on {self._topic} for {silent:.0f} s: {reason}'
-            self.get_logger().warning(warning, throttle_duration_sec=LOG_PERIOD)
-        elif self._statistics.bad > self._told_bad:
-            warning = f'{self._statistics.bad - self._told_bad} bad images on {self._topic} since the last report'
-        self._told_bad = self._statistics.bad
-        status = make_status(
-            f'{self.get_fully_qualified_name()[1:]}: segmentation',
-            warning,
-            self._statistics.values(self._worker.dropped),
-            model=self._segmenter.info.name,
-            backend=self._segmenter.backend,
-            outputs=', '.join(name for name in OUTPUTS if name in wanted) or 'none: nobody listens',
+        report = DiagnosticArray(status=[self._status(camera) for camera in self._cameras])
+        report.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(report)
+        self._performance.publish(report)
+
+    def _status(self, camera: Camera) -> Any:
+        """One camera's ``DiagnosticStatus``; what is wrong with it goes to the log, too."""
+        segmenter, statistics = self._segmenter, camera.statistics
+        statistics.fates['dropped'] = self._worker.dropped[camera]
+        complaint = camera.complaint()
+        if complaint:
+            self.get_logger().warning(complaint, throttle_duration_sec=LOG_PERIOD)
+        wanted = camera.wanted()
+        return make_status(
+            f'{self.get_fully_qualified_name()[1:]}: {camera.name or "segmentation"}',
+            complaint,
+            statistics.values(time.monotonic()),
+            model=segmenter.info.name,
+            backend=segmenter.backend,
+            enabled=str(self._settings.enabled).lower(),
+            outputs=', '.join(name for name in camera.outputs if name in wanted) or 'none: nobody listens',
         )
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -183,10 +231,12 @@ def main(args: list[str] | None = None) -> int:
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: signals.append(number))
+    keep_freed_memory()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = SegmentationNode()
-    except (OSError, ModelError, ParameterException, RuntimeError) as error:  # RuntimeError: rcl, on bad --ros-args
+    except (OSError, ModelError, GridError, CameraInfoError, ParameterException, RuntimeError) as error:
+        # RuntimeError: rcl, on bad --ros-args
         get_logger('segmentation').fatal(' '.join(str(error).split()))
         rclpy.try_shutdown()
         return 1

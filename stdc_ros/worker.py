@@ -1,53 +1,55 @@
-"""A thread that always works on the newest frame. Knows nothing of ROS."""
+"""A thread that always works on the newest frames. Knows nothing of ROS."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 Frame = TypeVar('Frame')
 
 
 class LatestFrameWorker(Generic[Frame]):
-    """One thread, and one place for a frame to wait. A newer frame replaces the one that waits there.
+    """One thread, and for each source one place for a frame to wait. A newer frame replaces the one that waits there.
 
-    So the work never lags behind the camera by more than the frame in hand, however slow it is: a queue would only add
-    its length to the latency of every frame.
+    So the work never lags behind a camera by more than the frames in hand, however slow it is: a queue would only add
+    its length to the latency of every frame. Sources take turns, however much faster one of them is.
 
     Args:
-        process: called in the thread with one frame after another, newest first.
+        process: called in the thread with one frame after another.
         failed: called in the thread with a frame and the exception that ``process`` raised on it. The thread goes on.
 
     Attributes:
-        dropped: frames that were replaced before their turn came.
+        dropped: by source, frames that were replaced before their turn came.
     """
 
     def __init__(self, process: Callable[[Frame], None], failed: Callable[[Frame, Exception], None]):
-        self.dropped = 0
+        self.dropped: Counter[Hashable] = Counter()
         self._process = process
         self._failed = failed
-        self._waiting: list[Frame] = []  # one at most
+        # In the order of the turns: a source goes to the end when it has had its own.
+        self._waiting: dict[Hashable, Frame] = {}
         self._closed = False
         self._changed = threading.Condition()
         # A daemon: work that hangs must not keep the process alive after close() gave up on it.
         self._thread = threading.Thread(target=self._run, name='segmentation', daemon=True)
         self._thread.start()
 
-    def put(self, frame: Frame) -> None:
-        """Hand over a frame; never blocks on the work. A frame that still waits is dropped and counted."""
+    def put(self, source: Hashable, frame: Frame) -> None:
+        """Hand over a frame; never blocks on the work. The frame of its source that waits is dropped and counted."""
         with self._changed:
             if self._closed:
                 return
-            self.dropped += len(self._waiting)
-            self._waiting[:] = [frame]
+            self.dropped[source] += source in self._waiting
+            self._waiting[source] = frame  # in the place of the one before, if there is one: no turn is lost
             self._changed.notify()
 
     def close(self, timeout: float) -> bool:
-        """Forget the waiting frame, let the one in hand finish and end the thread.
+        """Forget the waiting frames, let those in hand finish and end the thread.
 
         Args:
-            timeout: seconds to wait for the frame in hand.
+            timeout: seconds to wait for the frames in hand.
 
         Returns:
             whether the thread has ended.
@@ -65,7 +67,7 @@ class LatestFrameWorker(Generic[Frame]):
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if self._closed:
                     return
-                frame = self._waiting.pop()
+                frame = self._waiting.pop(next(iter(self._waiting)))
             try:
                 self._process(frame)
             except Exception as error:

@@ -38,6 +38,7 @@ os.environ.update(ros_environment())
 import rclpy  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from nav_msgs.msg import OccupancyGrid  # noqa: E402
 from rcl_interfaces.msg import SetParametersResult  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
 from rclpy.context import Context  # noqa: E402
@@ -46,7 +47,11 @@ from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.subscription import Subscription  # noqa: E402
-from sensor_msgs.msg import Image  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
+
+#: Types of the outputs that are no images.
+TYPES = {'camera_info': CameraInfo, 'drivable_grid': OccupancyGrid, 'mask/compressed': CompressedImage}
 
 
 class NodeProcess:
@@ -109,24 +114,35 @@ class Client:
         namespace: that of the segmentation node.
         reliability: of the published images.
         image: topic to publish on; by default the ``image`` beside the node.
+        camera: name of one of the node's cameras, if it has several.
+        of: message class of the images.
     """
 
     def __init__(
-        self, namespace: str = '', reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE, image: str = ''
+        self,
+        namespace: str = '',
+        reliability: ReliabilityPolicy = ReliabilityPolicy.RELIABLE,
+        image: str = '',
+        camera: str = '',
+        of: type = Image,
     ):
-        self._segmentation = f'{namespace}/segmentation'
+        inside = f'{namespace}/{camera}' if camera else namespace
+        self._node = f'{namespace}/segmentation'
+        self._status = f'{namespace}/segmentation: {camera or "segmentation"}'
+        self._segmentation = f'{inside}/segmentation'
         self._context = Context()
         self._context.init()
         self.node = Node('client', context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
-        camera = QoSProfile(depth=5, reliability=reliability)
-        self._camera = self.node.create_publisher(Image, image or f'{namespace}/image', camera)
+        quality = QoSProfile(depth=5, reliability=reliability)
+        self._camera = self.node.create_publisher(of, image or f'{inside}/image', quality)
         self._listening: list[Subscription] = []
         self.received: dict[str, list[Image]] = {}
         self._diagnostics: dict[str, str] = {}
         self._reports = 0
-        self._parameters = self.node.create_client(SetParameters, f'{self._segmentation}/set_parameters')
+        self._parameters = self.node.create_client(SetParameters, f'{self._node}/set_parameters')
+        self._enable = self.node.create_client(SetBool, f'{self._node}/set_enabled')
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._keep_diagnostics, 10)
 
     def close(self) -> None:
@@ -168,21 +184,22 @@ class Client:
         for name in outputs:
             self.received[name] = []
             topic = f'{self._segmentation}/{name}'
-            self._listening.append(self.node.create_subscription(Image, topic, self.received[name].append, 50))
+            of = TYPES.get(name, Image)
+            self._listening.append(self.node.create_subscription(of, topic, self.received[name].append, 50))
         if camera and outputs:
             self.spin_until(lambda: self._camera.get_subscription_count() == 1, 'the node subscribes to the camera')
         if len(outputs) > 1:
             # The subscription to the camera says only that the node knows of one listener.
             self.wait_for_diagnostics('outputs', ', '.join(outputs))
 
-    def send(self, message: Image) -> None:
+    def send(self, message: Image | CompressedImage) -> None:
         self._camera.publish(message)
 
     @property
     def camera_subscriptions(self) -> int:
         return self._camera.get_subscription_count()
 
-    def segment(self, message: Image, output: str = 'mask') -> Image:
+    def segment(self, message: Image | CompressedImage, output: str = 'mask') -> Image:
         """Publish an image and wait for the output of its stamp."""
         self.send(message)
         return self.wait_for(output, message.header.stamp)
@@ -204,6 +221,13 @@ class Client:
         self.spin_until(future.done, 'an answer of the parameter service')
         return future.result().results[0]
 
+    def set_enabled(self, enabled: bool) -> SetBool.Response:
+        """Call the node's service ``~/set_enabled``."""
+        self.spin_until(self._enable.service_is_ready, 'the service set_enabled of the node')
+        future = self._enable.call_async(SetBool.Request(data=enabled))
+        self.spin_until(future.done, 'an answer of set_enabled')
+        return future.result()
+
     def diagnostics(self) -> dict[str, str]:
         """The values of the next report on /diagnostics, and its ``message`` and ``level``."""
         # The one after next: the next may have been made before what the caller did last.
@@ -216,8 +240,8 @@ class Client:
         self.spin_until(lambda: self._diagnostics.get(key) == value, f'{key!r} is {value} on /diagnostics')
 
     def _keep_diagnostics(self, report: DiagnosticArray) -> None:
-        status = report.status[0]
-        if f'/{status.name}' != f'{self._segmentation}: segmentation':
+        status = next((status for status in report.status if f'/{status.name}' == self._status), None)
+        if status is None:
             return
         self._diagnostics = {value.key: value.value for value in status.values}
         self._diagnostics.update(message=status.message, level=str(status.level[0]))

@@ -20,6 +20,8 @@ from ros_helpers import Client
 from sensor_msgs.msg import Image
 
 import stdc_ros
+from stdc_core.inference import Segmenter
+from stdc_ros.camera import OUTPUTS
 from stdc_ros.parameters import Parameters
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +36,33 @@ needs_launch = pytest.mark.skipif(
 
 def test_the_parameter_file_holds_every_parameter_with_its_default():
     content = yaml.safe_load((ROOT / 'config' / 'segmentation.yaml').read_text())
-    assert content == {'/**': {'ros__parameters': asdict(Parameters())}}
+    # Lists have no default in ROS; those are in comments.
+    defaults = {name: value for name, value in asdict(Parameters()).items() if value != ()}
+    assert content == {'/**': {'ros__parameters': defaults}}
+
+
+def test_every_list_is_explained_in_the_parameter_file():
+    text = (ROOT / 'config' / 'segmentation.yaml').read_text()
+    for name in (name for name, value in asdict(Parameters()).items() if value == ()):
+        example = next(line for line in text.splitlines() if line.startswith(f'    # {name}: '))
+        assert isinstance(yaml.safe_load(example.lstrip('# '))[name], list)
+
+
+def test_the_costmap_file_names_topics_and_classes_that_there_are():
+    costmap = yaml.safe_load((ROOT / 'config' / 'nav2_semantic_segmentation_layer.yaml').read_text())
+    layer = costmap['local_costmap']['local_costmap']['ros__parameters']['semantic_segmentation_layer']['camera']
+    outputs = {*OUTPUTS, 'label_info'}
+    topics = [layer[name] for name in ('segmentation_topic', 'confidence_topic', 'labels_topic')]
+    assert all(topic.removeprefix('/segmentation/') in outputs for topic in topics)
+    named = {name for kind in layer['class_types'] for name in layer[kind]['classes']}
+    assert named == set(Segmenter.load().info.classes.names) - {'sky'}
+
+
+def test_rviz_shows_pictures_that_there_are():
+    displays = yaml.safe_load((ROOT / 'config' / 'segmentation.rviz').read_text())['Visualization Manager']['Displays']
+    topics = [display['Topic']['Value'] for display in displays]
+    assert topics
+    assert all(topic.removeprefix('/segmentation/') in OUTPUTS for topic in topics)
 
 
 def test_the_fast_dds_profile_carries_1080p_images():
@@ -130,8 +158,37 @@ def test_the_arguments_are_described():
 
     description = get_launch_description_from_python_launch_file(str(LAUNCH_FILE))
     arguments = {argument.name: argument for argument in description.get_launch_arguments()}
-    assert set(arguments) == {'image', 'model', 'params_file', 'namespace', 'use_sim_time'}
+    assert set(arguments) == {
+        *('image', 'cameras', 'params_file', 'model', 'namespace', 'use_sim_time', 'bag', 'rviz'),
+    }
     assert all(argument.description != 'no description given' for argument in arguments.values())
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        ({}, [[]]),
+        ({'bag': 'drive.mcap'}, [[], ['ros2', 'bag', 'play', '--clock', '100', 'drive.mcap']]),
+        ({'rviz': 'true'}, [[], ['-d', str(ROOT / 'config' / 'segmentation.rviz')]]),
+    ],
+)
+def test_arguments_decide_which_processes_there_are_and_what_they_are_told(given, expected):
+    from launch.launch_description_sources import get_launch_description_from_python_launch_file
+    from launch.utilities import perform_substitutions
+
+    from launch import LaunchContext
+
+    context = LaunchContext()
+    entities = get_launch_description_from_python_launch_file(str(LAUNCH_FILE)).entities
+    for argument in (entity for entity in entities if type(entity).__name__ == 'DeclareLaunchArgument'):
+        default = perform_substitutions(context, argument.default_value)
+        context.launch_configurations[argument.name] = given.get(argument.name, default)
+    processes = next(entity for entity in entities if type(entity).__name__ == 'OpaqueFunction').execute(context)
+    # What stands in the file; the rest of a node's command is made when it starts.
+    started = [[part.text for parts in process.cmd for part in parts if hasattr(part, 'text')] for process in processes]
+    started = [[word for word in words if word not in ('--ros-args', '-r')] for words in started]
+    assert started == expected
 
 
 @needs_launch

@@ -10,46 +10,13 @@ import numpy as np
 import pytest
 from rclpy.qos import ReliabilityPolicy
 from ros_helpers import Client, NodeProcess
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header
+from scenes import message_of, pixels, scene
 
 from stdc_core.inference import Segmenter
 from stdc_core.visualization import colorize, overlay
 from stdc_ros.images import image_to_bgr
 
 OUTPUTS = ('mask', 'confidence', 'color_mask', 'overlay')
-
-
-def scene(height: int = 96, width: int = 128, seed: int = 0) -> np.ndarray:
-    """A picture with sky, road and some blobs: more than one class, uint8 BGR."""
-    noise = np.random.default_rng(seed).integers(0, 60, (height // 8, width // 8, 3), np.uint8)
-    image = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-    image[: height // 2] += np.uint8(150)
-    cv2.rectangle(image, (width // 4, height // 4), (width // 2, height * 3 // 4), (40, 90, 70), -1)
-    return image
-
-
-_next_stamp = iter(range(1, 10**9))
-
-
-def message_of(array: np.ndarray, encoding: str = 'bgr8', padding: int = 0, frame_id: str = 'camera') -> Image:
-    """Message of an array, with a stamp that no other message has."""
-    rows = np.pad(array.reshape(array.shape[0], -1), ((0, 0), (0, padding)), constant_values=77)
-    header = Header(frame_id=frame_id)
-    header.stamp.sec, header.stamp.nanosec = 1_700_000_000, next(_next_stamp)
-    message = Image(
-        header=header, height=array.shape[0], width=array.shape[1], encoding=encoding, step=rows.shape[1]
-    )
-    message.data.frombytes(rows.tobytes())
-    return message
-
-
-def pixels(message: Image) -> np.ndarray:
-    """Array of a message that has no padding."""
-    channels = {'mono8': 1, 'bgr8': 3}[message.encoding]
-    assert message.step == message.width * channels
-    array = np.frombuffer(message.data, np.uint8)
-    return array.reshape((message.height, message.width) + ((3,) if channels == 3 else ()))
 
 
 @pytest.fixture(scope='module')
@@ -312,4 +279,4 @@ def test_publishers_that_cannot_be_heard_are_named():
     ):
         client.listen('mask', camera=False)
         client.spin_until(lambda: 'no image on /left/image' in process.output, 'a warning that no image comes')
-        assert '/client is best_effort, which image_reliability: reliable cannot receive' in process.output
+        assert '/client is best_effort, which a reliable subscription cannot receive' in process.output

@@ -14,6 +14,9 @@ from xml.etree import ElementTree
 import pytest
 from conftest import REPOSITORY
 
+#: Endings of the files in launch/ and config/.
+SHARED = ('.py', '.yaml', '.xml', '.rviz')
+
 
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory) -> Path:
@@ -81,7 +84,7 @@ def test_all_files_are_installed(installed):
     assert (share / 'ament_index' / 'resource_index' / 'packages' / 'stdc_ros').is_file()
     assert (share / 'stdc_ros' / 'package.xml').is_file()
     for folder in ('launch', 'config'):
-        source = [path for path in (REPOSITORY / folder).rglob('*.*') if path.suffix in ('.py', '.yaml', '.xml')]
+        source = [path for path in (REPOSITORY / folder).rglob('*.*') if path.suffix in SHARED]
         assert source
         for path in source:
             assert (share / 'stdc_ros' / path.relative_to(REPOSITORY)).is_file()

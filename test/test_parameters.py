@@ -39,10 +39,12 @@ def test_every_parameter_is_declared_with_description_and_limits(make_node):
     assert values == Parameters()
     for entry in fields(Parameters):
         descriptor = node.describe_parameter(entry.name)
-        assert node.get_parameter(entry.name).value == entry.default
+        assert node.get_parameter_or(entry.name, Parameter(entry.name)).value == (
+            None if entry.default == () else entry.default
+        )
         assert len(descriptor.description) > 20
         assert descriptor.read_only == (not entry.metadata['at_run_time'])
-        if not isinstance(entry.default, str):
+        if type(entry.default) in (int, float):
             limits = [*descriptor.integer_range, *descriptor.floating_point_range]
             assert [(limit.from_value, limit.to_value) for limit in limits] == [entry.metadata['bounds']]
     assert node.describe_parameter('image_reliability').additional_constraints == 'one of best_effort, reliable'
@@ -61,6 +63,10 @@ def test_given_values_are_read_as_attributes(make_node):
         ('threads', -1, InvalidParameterValueException, 'threads out of range.*Min: 0, Max: 256, value: -1'),
         ('overlay_opacity', float('nan'), InvalidParameterValueException, 'overlay_opacity out of range'),
         ('image_reliability', 'maybe', InvalidParameterValueException, "'maybe', expected one of best_effort"),
+        ('cameras', ['front', 'front'], InvalidParameterValueException, 'cameras.*front.*expected names that differ'),
+        ('cameras', ['front/left'], InvalidParameterValueException, 'front/left.*letters, digits'),
+        ('output_size', '0x10', InvalidParameterValueException, "'0x10', expected input, network, or WIDTHxHEIGHT"),
+        ('confidence_threshold', 1.5, InvalidParameterValueException, 'confidence_threshold out of range.*Max: 1.0'),
         ('model', 5, InvalidParameterTypeException, 'model.*5.*INTEGER.*STRING'),
     ],
 )
@@ -77,6 +83,18 @@ def test_what_may_change_at_run_time_changes_the_attribute_and_nothing_else_does
     for name, value in (('overlay_opacity', 1.01), ('overlay_opacity', 'half'), ('threads', 2), ('model', 'other')):
         assert not node.set_parameters([Parameter(name, value=value)])[0].successful, name
     assert values == Parameters(overlay_opacity=0.75)
+
+
+def test_a_list_is_a_tuple_and_empty_unless_given(make_node):
+    assert parameters.declare(make_node()).cameras == ()
+    assert parameters.declare(make_node(cameras=['front', 'rear'])).cameras == ('front', 'rear')
+
+
+@pytest.mark.parametrize(
+    ('setting', 'expected'), [('input', (480, 641)), ('network', (240, 320)), ('320x200', (200, 320))]
+)
+def test_the_size_of_the_outputs(setting, expected):
+    assert parameters.output_size(setting, (480, 641), 0.5) == expected
 
 
 def test_parameters_of_others_are_none_of_our_business(make_node):

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from stdc_core.cli import _parser
+from stdc_ros.camera import OUTPUTS
 from stdc_ros.parameters import Parameters
-from stdc_ros.segmentation_node import OUTPUTS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 README = (REPOSITORY / 'README.md').read_text()
@@ -23,11 +23,25 @@ def table(heading: str) -> dict[str, list[str]]:
 
 def test_parameters_are_those_of_the_node():
     documented = {name: yaml.safe_load(cells[0]) for name, cells in table('Parameters').items()}
-    assert documented == {entry.name: entry.default for entry in fields(Parameters)}
+    assert documented == {entry.name: [] if entry.default == () else entry.default for entry in fields(Parameters)}
+    for entry in fields(Parameters):
+        assert table('Parameters')[entry.name][1].startswith('*') == entry.metadata['at_run_time'], entry.name
 
 
 def test_topics_are_those_of_the_node():
-    assert set(table('Topics')) == {'image', '/diagnostics', *(f'~/{name}' for name in OUTPUTS)}
+    inputs, reports = {'image', 'image/compressed', 'camera_info'}, {'~/label_info', '~/performance', '/diagnostics'}
+    assert set(table('Topics')) == {*inputs, *(f'~/{name}' for name in OUTPUTS), *reports}
+
+
+def test_launch_arguments_are_those_of_the_launch_file():
+    source = (REPOSITORY / 'launch' / 'segmentation.launch.py').read_text()
+    declared = re.findall(r"DeclareLaunchArgument\(\s*'(\w+)'", source)
+    rows = [
+        line.split('|')[1]
+        for line in README.split("launch file's arguments:")[1].split('The other programs')[0].splitlines()
+        if line.startswith('| `')
+    ]
+    assert sorted(re.findall(r'(\w+):=', ' '.join(rows))) == sorted(declared)
 
 
 def test_subcommands_exist():

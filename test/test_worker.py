@@ -1,4 +1,4 @@
-"""The newest frame wins."""
+"""The newest frame wins, and cameras take turns."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Gate:
             raise ValueError('a negative frame')
         self.done.append(frame)
 
-    def put_and_start(self, frame: int) -> None:
-        self.worker.put(frame)
+    def put_and_start(self, frame: int, source: str = 'front') -> None:
+        self.worker.put(source, frame)
         assert self.started.acquire(timeout=TIMEOUT)
 
 
@@ -34,8 +34,8 @@ def test_a_newer_frame_replaces_the_one_that_waits_and_is_counted():
     gate = Gate()
     gate.put_and_start(1)
     for frame in (2, 3, 4):
-        gate.worker.put(frame)
-    assert gate.worker.dropped == 2
+        gate.worker.put('front', frame)
+    assert gate.worker.dropped['front'] == 2
     gate.go.release()
     assert gate.started.acquire(timeout=TIMEOUT)
     gate.go.release()
@@ -43,7 +43,7 @@ def test_a_newer_frame_replaces_the_one_that_waits_and_is_counted():
     gate.go.release()
     assert gate.worker.close(TIMEOUT)
     assert gate.done == [1, 4, 5]
-    assert gate.worker.dropped == 2
+    assert gate.worker.dropped['front'] == 2
 
 
 def test_a_frame_that_fails_is_reported_and_the_next_one_is_processed():
@@ -59,13 +59,13 @@ def test_a_frame_that_fails_is_reported_and_the_next_one_is_processed():
 def test_close_finishes_the_frame_in_hand_and_forgets_the_one_that_waits():
     gate = Gate()
     gate.put_and_start(1)
-    gate.worker.put(2)
+    gate.worker.put('front', 2)
     gate.go.release()
     # The worker may have begun frame 2 before close() is reached: let that one through as well.
     gate.go.release()
     assert gate.worker.close(TIMEOUT)
     assert gate.done in ([1], [1, 2])
-    gate.worker.put(3)
+    gate.worker.put('front', 3)
     assert gate.done[-1] != 3
 
 
@@ -75,3 +75,21 @@ def test_close_says_that_work_hangs():
     assert not gate.worker.close(0.01)
     gate.go.release()
     assert gate.worker.close(TIMEOUT)
+
+
+def test_a_busy_source_does_not_keep_the_others_from_their_turn():
+    gate = Gate()
+    gate.put_and_start(1, 'left')
+    for frame in range(10, 15):
+        gate.worker.put('front', frame)
+    gate.worker.put('rear', 20)
+    gate.go.release()
+    assert gate.started.acquire(timeout=TIMEOUT)  # front is in hand
+    gate.worker.put('front', 15)
+    for _ in range(2):
+        gate.go.release()
+        assert gate.started.acquire(timeout=TIMEOUT)
+    gate.go.release()
+    assert gate.worker.close(TIMEOUT)
+    assert gate.done == [1, 14, 20, 15]
+    assert gate.worker.dropped == {'left': 0, 'front': 4, 'rear': 0}

@@ -1,0 +1,192 @@
+"""One camera of the node: its topics, who listens to them, and how it is doing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from nav_msgs.msg import OccupancyGrid
+from rclpy.node import Node
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from stdc_core.memory import give_back_freed_memory
+from stdc_ros.diagnostics import Statistics, explain_silence
+from stdc_ros.images import compressed_to_bgr, image_to_bgr
+from stdc_ros.labels import create_label_info, make_label_info
+from stdc_ros.parameters import Parameters
+from stdc_ros.sight import Sight
+from stdc_ros.wire import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, decode, encode
+
+#: Topics below the node's name, labels before pictures: in this order they are published.
+OUTPUTS: dict[str, type] = {
+    'mask': Image,
+    'confidence': Image,
+    'camera_info': CameraInfo,
+    'drivable_grid': OccupancyGrid,
+    'mask/compressed': CompressedImage,
+    'color_mask': Image,
+    'overlay': Image,
+}
+
+#: By ``image_transport``: message, name of its type, what is added to the topic, and how it becomes a picture.
+TRANSPORTS: dict[str, tuple[type, str, str, Callable]] = {
+    'raw': (Image, IMAGE, '', image_to_bgr),
+    'compressed': (CompressedImage, COMPRESSED_IMAGE, '/compressed', compressed_to_bgr),
+}
+
+
+class Frame(NamedTuple):
+    """An image as it came: its bytes, and when, in seconds of ``time.monotonic()`` and of the node's clock."""
+
+    camera: Camera
+    data: bytes
+    arrival: float
+    received: float
+
+
+class Camera:
+    """The topics of one camera, subscribed to while somebody listens to a result, and only then.
+
+    Args:
+        node: whose topics they are.
+        name: of the camera, which is the namespace of its topics; empty: that of the node's only camera.
+        settings: of the node.
+        receive: called with each image, in the executor's thread.
+
+    Attributes:
+        topic: of the images, resolved.
+        statistics: of its frames.
+        sight: whether it sees.
+    """
+
+    def __init__(self, node: Node, name: str, settings: Parameters, receive: Callable[[Frame], None]):
+        self.name = name
+        self.statistics = Statistics()
+        self.sight = Sight()
+        self._node = node
+        self._settings = settings
+        self._receive = receive
+        _, self._type, suffix, self._to_bgr = TRANSPORTS[settings.image_transport]
+        inside = f'{name}/' if name else ''
+        image = node.resolve_topic_name(f'{inside}image')
+        self.topic = _remapped(node, f'{inside}image{suffix}') or image + suffix
+        self._info_topic = _remapped(node, f'{inside}camera_info') or str(PurePosixPath(image).parent / 'camera_info')
+        below = f'{inside}{node.get_name()}' if name else '~'
+        self._outputs = {
+            output: node.create_publisher(
+                of,
+                f'{below}/{output}',
+                # One each: an override changes the profile itself.
+                QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            for output, of in OUTPUTS.items()
+            if output != 'drivable_grid' or settings.drivable_grid
+        }
+        self._labels = create_label_info(node, f'{below}/label_info')
+        self._images: Subscription | None = None
+        self._infos: Subscription | None = None
+        self._infos_since = 0.0
+        self._info: bytes | None = None
+        self._last_sign = 0.0  # of life: when the last image came, or else when the node began to listen
+        self._told_bad = 0
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names, in the order in which they are published."""
+        return tuple(self._outputs)
+
+    @property
+    def output_topics(self) -> list[str]:
+        """Resolved names."""
+        return [output.topic_name for output in self._outputs.values()]
+
+    def wanted(self) -> set[str]:
+        """Names of the outputs that somebody listens to."""
+        if not self._settings.enabled:
+            return set()
+        return {name for name, output in self._outputs.items() if output.get_subscription_count()}
+
+    def follow_listeners(self) -> None:
+        """Subscribe to the camera while somebody listens. To be called often: Humble's rclpy has no event for it."""
+        wanted = self.wanted()
+        if wanted and self._images is None:
+            of = TRANSPORTS[self._settings.image_transport][0]
+            # Depth 1: the middleware keeps the newest image, as the worker does.
+            self._images = self._subscribe(of, self.topic, self._take, self._settings.image_reliability)
+            self._last_sign = time.monotonic()
+            self.sight = Sight()
+        elif not wanted and self._images is not None:
+            self._node.destroy_subscription(self._images)
+            self._images = None
+            give_back_freed_memory()
+        informed = bool(wanted & {'camera_info', 'drivable_grid'})
+        if informed and self._infos is None:
+            self._infos = self._subscribe(CameraInfo, self._info_topic, self._take_info, 'best_effort')
+            self._infos_since = time.monotonic()
+        elif not informed and self._infos is not None:
+            self._node.destroy_subscription(self._infos)
+            self._infos = self._info = None
+
+    def _subscribe(self, of: type, topic: str, callback: Callable[[bytes], None], reliability: str) -> Subscription:
+        quality = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy[reliability.upper()]
+        )
+        overrides = QoSOverridingOptions.with_default_policies()
+        return self._node.create_subscription(of, topic, callback, quality, qos_overriding_options=overrides, raw=True)
+
+    def _take(self, data: bytes) -> None:
+        if not self.wanted():
+            return
+        self._last_sign = time.monotonic()
+        self.statistics.received += 1
+        self._receive(Frame(self, data, self._last_sign, self._node.get_clock().now().nanoseconds / 1e9))
+
+    def _take_info(self, data: bytes) -> None:
+        self._info = data
+
+    def decode(self, frame: Frame) -> tuple[Any, Any]:
+        """Message of a frame, and a function that makes uint8 BGR ``[H, W, 3]`` of it or raises ImageError."""
+        message = decode(frame.data, self._type)
+        return message, lambda: self._to_bgr(message)
+
+    def info(self) -> Any | None:
+        """The newest ``sensor_msgs/CameraInfo``; None: none has come."""
+        return None if self._info is None else decode(self._info, CAMERA_INFO)
+
+    def publish(self, output: str, message: Any) -> None:
+        """Publish a message of ``stdc_ros.wire.TYPES``."""
+        self._outputs[output].publish(encode(message))
+
+    def publish_labels(self, names: tuple[str, ...]) -> None:
+        """Publish the class names once, for all who listen now and later."""
+        if self._labels is not None:
+            self._labels.publish(make_label_info(names, self._node.get_clock().now().to_msg()))
+
+    def complaint(self) -> str:
+        """What is wrong with the images; empty: nothing."""
+        now = time.monotonic()
+        bad = self.statistics.fates['bad'] - self._told_bad
+        self._told_bad += bad
+        patience = self._settings.stale_after
+        if self._images is not None and now - self._last_sign > patience:
+            reliable = self._images.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+            reason = explain_silence(self._node, self.topic, self._type, reliable)
+            return f'no image on {self.topic} for {now - self._last_sign:.0f} s: {reason}'
+        if bad:
+            return f'{bad} bad images on {self.topic} since the last report'
+        if self._infos is not None and self._info is None and now - self._infos_since > patience:
+            return f'no CameraInfo on {self._info_topic}: nothing for camera_info and drivable_grid'
+        seen = self.sight.complaint(now, patience) if self._images is not None else ''
+        return f'{self.topic} shows {seen}' if seen else ''
+
+
+def _remapped(node: Node, topic: str) -> str:
+    """Where the user has remapped a topic to; empty: nowhere."""
+    resolved = node.resolve_topic_name(topic)
+    return resolved if resolved != node.resolve_topic_name(topic, only_expand=True) else ''

@@ -1,0 +1,84 @@
+"""Where cameras are: from TF, where ``tf2_ros`` is installed (it is on every ROS 2 and not on PyPI), or as given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.time import Time
+
+from stdc_ros.camera_model import CameraInfoError, pose_of_body, pose_of_transform
+
+try:
+    import tf2_ros
+except ImportError:
+    tf2_ros = None
+
+#: Seconds to wait for a transform that is as new as the image.
+PATIENCE = 0.05
+
+
+class FixedPose:
+    """A camera that is mounted at a known place.
+
+    Args:
+        numbers: x, y, z, roll, pitch, yaw of the camera's body in the ground frame; metres and radians.
+
+    Raises:
+        CameraInfoError: these are not six numbers.
+    """
+
+    def __init__(self, numbers: Sequence[float]):
+        self._pose = pose_of_body(numbers)
+
+    def __call__(self, header: Any) -> np.ndarray:
+        """Pose of the optical frame in the ground frame, float64 ``[4, 4]``, for the header of an image."""
+        return self._pose
+
+
+class TransformedPose:
+    """A camera whose frame TF knows.
+
+    Args:
+        node: that listens to TF.
+        ground: name of the ground frame.
+    """
+
+    def __init__(self, node: Node, ground: str):
+        self._ground = ground
+        self._newest = 0
+        self._buffer = tf2_ros.Buffer()
+        self._listener = tf2_ros.TransformListener(self._buffer, node)
+
+    def __call__(self, header: Any) -> np.ndarray:
+        """Pose of the optical frame in the ground frame, float64 ``[4, 4]``, at the stamp of an image.
+
+        Raises:
+            CameraInfoError: TF does not know it.
+        """
+        stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
+        if stamp < self._newest - 10**9:  # a bag that began anew: what TF knows is of another time
+            self._buffer.clear()
+        self._newest = stamp
+        try:
+            found = self._buffer.lookup_transform(
+                self._ground, header.frame_id, Time(nanoseconds=stamp), Duration(seconds=PATIENCE)
+            )
+        except tf2_ros.TransformException as error:
+            raise CameraInfoError(f'no transform from {header.frame_id!r} to {self._ground!r}: {error}') from error
+        move, turn = found.transform.translation, found.transform.rotation
+        return pose_of_transform((move.x, move.y, move.z), (turn.x, turn.y, turn.z, turn.w))
+
+
+def pose_source(node: Node, ground: str, fixed: Sequence[float]) -> FixedPose | TransformedPose | None:
+    """Where a camera's pose comes from; None: it was not given, and there is no TF.
+
+    Args:
+        fixed: the pose, if it was given.
+    """
+    if fixed:
+        return FixedPose(fixed)
+    return None if tf2_ros is None else TransformedPose(node, ground)

@@ -1,0 +1,153 @@
+"""The node with several cameras, with compressed images, with CameraInfo and with outputs of another size."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import cv2
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from ros_helpers import Client, NodeProcess
+from scenes import compressed_of, message_of, next_header, pixels, scene
+from sensor_msgs.msg import CameraInfo, CompressedImage
+
+from stdc_core.inference import Segmenter
+from stdc_core.visualization import overlay
+from stdc_ros.images import image_to_bgr
+
+CAMERAS = ('front', 'left', 'right', 'rear')
+
+
+@pytest.fixture(scope='module')
+def segmenter() -> Segmenter:
+    return Segmenter.load()
+
+
+def camera_info(message, focal_length: float = 100.0) -> CameraInfo:
+    """For an image message; the stamp is another, as after a dropped frame."""
+    info = CameraInfo(header=next_header(), height=message.height, width=message.width, distortion_model='plumb_bob')
+    info.k = [focal_length, 0.0, 64.0, 0.0, focal_length, 48.0, 0.0, 0.0, 1.0]
+    info.p = [focal_length, 0.0, 64.0, 0.0, 0.0, focal_length, 48.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info.d = [0.1, 0.0, 0.0, 0.0, 0.0]
+    return info
+
+
+def test_four_cameras_share_one_network_and_keep_their_topics_apart(segmenter):
+    with ExitStack() as stack:
+        process = stack.enter_context(NodeProcess('-p', f'cameras:=[{", ".join(CAMERAS)}]', namespace='/car'))
+        clients = {name: stack.enter_context(Client('/car', camera=name)) for name in CAMERAS}
+        process.wait_for_output('/car/front/image -> /car/front/segmentation/mask')
+        sent = {}
+        for seed, (name, client) in enumerate(clients.items()):
+            client.listen('mask')
+            # Two sizes: what waits together is not always one batch.
+            sent[name] = message_of(scene(64 + 32 * (seed % 2), seed=seed), frame_id=name)
+        # All at once, and every one more often than it can be worked on.
+        for _ in range(5):
+            for name, client in clients.items():
+                client.send(sent[name])
+        for name, client in clients.items():
+            mask = client.wait_for('mask', sent[name].header.stamp)
+            assert mask.header.frame_id == name
+            np.testing.assert_array_equal(pixels(mask), segmenter(image_to_bgr(sent[name])).mask, name)
+            report = client.diagnostics()
+            assert int(report['frames received']) >= int(report['frames segmented']) >= 1
+        clients['front'].listen()  # waits until the node has left this camera
+        assert [client.camera_subscriptions for client in clients.values()] == [0, 1, 1, 1]
+
+
+def test_a_camera_that_floods_the_node_does_not_starve_the_others():
+    with (
+        NodeProcess('-p', 'cameras:=[front, rear]', '-p', 'input_scale:=1.0', namespace='/car') as process,
+        Client('/car', camera='front') as front,
+        Client('/car', camera='rear') as rear,
+    ):
+        process.wait_for_output('/car/rear/segmentation/mask')
+        front.listen('mask')
+        rear.listen('mask')
+        flood, calm = message_of(scene(240, 320)), message_of(scene(240, 320, seed=1))
+        for _ in range(10):
+            before = len(rear.received['mask'])
+            rear.send(calm)
+            for _ in range(1000):
+                front.send(flood)
+                rear.spin(0.002)
+                if len(rear.received['mask']) > before:
+                    break
+            else:
+                pytest.fail('no mask of the calm camera within 1000 images of the other')
+        assert int(front.diagnostics()['frames dropped']) > 0
+        assert rear.diagnostics()['frames dropped'] == '0'
+
+
+@pytest.mark.parametrize('form', ['png', 'jpeg'])
+def test_compressed_images_are_segmented_as_they_decode(form, segmenter):
+    with (
+        NodeProcess('-p', 'image_transport:=compressed', '-r', 'image:=/cam/image_raw', namespace='/left') as process,
+        Client('/left', image='/cam/image_raw/compressed', of=CompressedImage) as client,
+    ):
+        process.wait_for_output('/cam/image_raw/compressed -> /left/segmentation/mask')
+        client.listen('mask', 'overlay')
+        message = compressed_of(scene(), form)
+        image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+        mask = client.segment(message)
+        assert mask.header == message.header
+        np.testing.assert_array_equal(pixels(mask), segmenter(image).mask)
+        expected = overlay(image, segmenter(image).mask, segmenter.info.classes)
+        np.testing.assert_array_equal(pixels(client.wait_for('overlay', message.header.stamp)), expected)
+        truncated = compressed_of(scene(), form)
+        truncated.data = truncated.data[:20]
+        client.send(truncated)
+        client.wait_for_diagnostics('bad images', '1')
+        client.segment(compressed_of(scene(seed=3), form))
+
+
+def test_camera_info_of_the_camera_comes_scaled_with_the_masks(segmenter):
+    with (
+        NodeProcess('-p', 'output_size:=64x24', '-r', 'image:=/cam/image_raw', namespace='/left') as process,
+        Client('/left', image='/cam/image_raw') as client,
+    ):
+        process.wait_for_output('/left/segmentation/mask')
+        client.listen('mask', 'camera_info', 'mask/compressed')
+        camera = client.node.create_publisher(CameraInfo, '/cam/camera_info', 1)
+        client.spin_until(lambda: camera.get_subscription_count() == 1, 'the node subscribes to the camera_info')
+        message = message_of(scene(96, 128))
+        camera.publish(camera_info(message))
+        client.spin_until(lambda: bool(client.received['camera_info']) or client.send(message), 'a camera_info')
+        info, mask = client.received['camera_info'][0], client.wait_for('mask', message.header.stamp)
+        assert info.header == message.header
+        assert (info.width, info.height) == (mask.width, mask.height) == (64, 24)
+        np.testing.assert_allclose(info.k, [50, 0, 32, 0, 25, 12, 0, 0, 1])
+        assert list(info.d) == [0.1, 0.0, 0.0, 0.0, 0.0]
+        compressed = client.wait_for('mask/compressed', message.header.stamp)
+        decoded = cv2.imdecode(np.frombuffer(compressed.data, np.uint8), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(decoded, pixels(mask))
+
+
+def test_a_missing_camera_info_is_told():
+    with NodeProcess('-p', 'stale_after:=0.3', namespace='/left') as process, Client('/left') as client:
+        client.listen('camera_info')
+        client.send(message_of(scene()))
+        client.spin_until(
+            lambda: 'no CameraInfo on /left/camera_info' in process.output or client.send(message_of(scene())),
+            'a warning that there is no camera_info',
+        )
+
+
+def test_performance_tells_every_stage_of_every_camera():
+    with NodeProcess('-p', 'cameras:=[a, b]', namespace='/left') as process, Client('/left', camera='b') as client:
+        process.wait_for_output('/left/b/segmentation/mask')
+        client.listen('mask')
+        client.segment(message_of(scene()))
+        reports: list[DiagnosticArray] = []
+        client.node.create_subscription(DiagnosticArray, '/left/segmentation/performance', reports.append, 10)
+        client.spin_until(lambda: bool(reports), 'a report on ~/performance')
+        assert [status.name for status in reports[-1].status] == ['left/segmentation: a', 'left/segmentation: b']
+        idle, busy = ({value.key: value.value for value in status.values} for status in reports[-1].status)
+        for stage in ('wait', 'convert', 'inference', 'publish', 'image to mask'):
+            for percent in (50, 95, 99):
+                assert float(busy[f'{stage} p{percent} (ms)']) >= 0
+                assert idle[f'{stage} p{percent} (ms)'] == 'none yet'
+        assert float(busy['masks per second']) > 0
+        assert (idle['frames segmented'], busy['frames segmented']) == ('0', '1')

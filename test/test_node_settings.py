@@ -1,0 +1,185 @@
+"""What can be set on the running node, and how it tells that a camera is of no use."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from rclpy.qos import ReliabilityPolicy
+from ros_helpers import Client, NodeProcess
+from scenes import message_of, pixels, scene
+from sensor_msgs.msg import CameraInfo
+
+from stdc_core.data.synthetic import SyntheticDrive
+from stdc_core.inference import Segmenter
+from stdc_ros.camera_model import CameraModel, pose_of_body
+from stdc_ros.drivable_grid import DrivableGrid, GridSettings
+
+
+@pytest.fixture(scope='module')
+def process():
+    with NodeProcess(namespace='/left') as process:
+        process.wait_for_output('/left/image -> /left/segmentation/mask')
+        yield process
+
+
+@pytest.fixture
+def client(process):
+    with Client('/left') as client:
+        yield client
+        client.listen()
+
+
+def now(client: Client):
+    return client.node.get_clock().now()
+
+
+def test_pixels_below_the_confidence_threshold_have_no_class(client):
+    image = scene()
+    found = Segmenter.load()(image, confidence=True)
+    threshold = float(np.median(found.confidence)) / 255
+    client.listen('mask')
+    assert client.set_parameter('confidence_threshold', threshold).successful
+    mask = pixels(client.segment(message_of(image)))
+    unsure = found.confidence / 255 < threshold
+    assert 0.2 < unsure.mean() < 0.8
+    np.testing.assert_array_equal(mask, np.where(unsure, 255, found.mask))
+    assert client.set_parameter('confidence_threshold', 0.0).successful
+    np.testing.assert_array_equal(pixels(client.segment(message_of(image))), found.mask)
+
+
+def test_frames_that_are_too_old_are_dropped_and_counted(client, process):
+    client.listen('mask')
+    assert client.set_parameter('max_frame_age', 10.0).successful
+    before = client.diagnostics()
+    client.send(message_of(scene()))  # stamped in 2023
+    client.wait_for_diagnostics('frames too old', str(int(before['frames too old']) + 1))
+    assert 'images on /left/image are left out' in process.output
+    young = message_of(scene())
+    young.header.stamp = now(client).to_msg()
+    client.segment(young)
+    assert client.set_parameter('max_frame_age', 0.0).successful
+    client.segment(message_of(scene()))
+
+
+def test_a_disabled_node_leaves_the_camera_and_comes_back(client):
+    client.listen('mask')
+    client.segment(message_of(scene()))
+    answer = client.set_enabled(False)
+    assert answer.success
+    client.spin_until(lambda: client.camera_subscriptions == 0, 'the disabled node leaves the camera')
+    client.wait_for_diagnostics('enabled', 'false')
+    assert client.set_enabled(True).success
+    client.spin_until(lambda: client.camera_subscriptions == 1, 'the enabled node subscribes to the camera')
+    client.segment(message_of(scene()))
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'words'),
+    [
+        ('confidence_threshold', -0.1, 'out of range'),
+        ('max_frame_age', 'soon', 'DOUBLE'),
+        ('enabled', 1, 'BOOL'),
+        ('output_size', 'network', 'read-only'),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_with_the_reason(client, name, value, words):
+    result = client.set_parameter(name, value)
+    assert not result.successful
+    assert words in result.reason
+
+
+def test_a_camera_that_repeats_its_image_or_sees_nothing_is_warned_of(client, process):
+    client.listen('mask')
+    assert client.set_parameter('stale_after', 0.5).successful
+    for image, words in ((scene(), 'shows the same image for'), (np.zeros((96, 128, 3), np.uint8), 'shows dark for')):
+        client.spin_until(
+            lambda image=image, words=words: words in process.output or client.send(message_of(image)), words
+        )
+        assert client.diagnostics()['level'] == str(b'\x01'[0])
+    assert client.set_parameter('stale_after', 3.0).successful
+
+
+def test_time_that_jumps_back_disturbs_nothing(client):
+    client.listen('mask')
+    messages = [message_of(scene(seed=seed)) for seed in range(6)]
+    for message in (*messages[3:], *messages[:3]):
+        client.segment(message)
+    stamps = [mask.header.stamp.nanosec for mask in client.received['mask']]
+    assert stamps == [message.header.stamp.nanosec for message in (*messages[3:], *messages[:3])]
+
+
+def test_quality_of_service_can_be_overridden_for_every_topic():
+    overrides = {
+        '/right/image.subscription.reliability': 'reliable',
+        '/right/segmentation/mask.publisher.reliability': 'best_effort',
+        '/right/segmentation/mask.publisher.depth': '2',
+    }
+    arguments = [part for key, value in overrides.items() for part in ('-p', f'qos_overrides.{key}:={value}')]
+    with NodeProcess(*arguments, namespace='/right') as process, Client('/right') as client:
+        process.wait_for_output('/right/segmentation/mask')
+        client.listen('confidence')
+        client.segment(message_of(scene()), 'confidence')
+        (publisher,) = client.node.get_publishers_info_by_topic('/right/segmentation/mask')
+        (subscription,) = client.node.get_subscriptions_info_by_topic('/right/image')
+        assert publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        assert subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+        assert 'does not exist' not in process.output
+
+
+GRID = {'drivable_grid': 'true', 'grid_camera_pose': '[0.5, 0.0, 1.4, 0.0, 0.1, 0.0]', 'grid_resolution': '0.5'}
+
+
+def parameters(**values: str) -> list[str]:
+    return [part for name, value in values.items() for part in ('-p', f'{name}:={value}')]
+
+
+def test_the_drivable_grid_is_that_of_the_mask_in_the_ground_frame():
+    with NodeProcess(*parameters(**GRID), namespace='/right') as process, Client('/right') as client:
+        process.wait_for_output('/right/segmentation/drivable_grid')
+        client.listen('mask', 'confidence', 'drivable_grid')
+        camera = client.node.create_publisher(CameraInfo, '/right/camera_info', 1)
+        client.spin_until(lambda: camera.get_subscription_count() == 1, 'the node subscribes to the camera_info')
+        image = SyntheticDrive(frames=1)[0].image
+        message = message_of(image)
+        info = CameraInfo(height=image.shape[0], width=image.shape[1], distortion_model='plumb_bob')
+        info.k = [400.0, 0.0, 240.0, 0.0, 400.0, 180.0, 0.0, 0.0, 1.0]
+        camera.publish(info)
+        client.spin_until(lambda: bool(client.received['drivable_grid']) or client.send(message), 'a drivable_grid')
+        grid = client.received['drivable_grid'][0]
+        mask, confidence = (pixels(client.wait_for(name, message.header.stamp)) for name in ('mask', 'confidence'))
+    assert (grid.header.stamp, grid.header.frame_id) == (message.header.stamp, 'base_link')
+    assert (grid.info.width, grid.info.height, grid.info.resolution) == (80, 40, 0.5)
+    assert (grid.info.origin.position.x, grid.info.origin.position.y) == (0.0, -10.0)
+    offline = DrivableGrid(GridSettings(resolution=0.5), Segmenter.load().info.classes)
+    pose = pose_of_body([0.5, 0.0, 1.4, 0.0, 0.1, 0.0])
+    expected = offline(mask, confidence, CameraModel.from_info(info), pose)
+    assert {-1, 0, 100} == set(np.unique(expected))
+    np.testing.assert_array_equal(np.reshape(grid.data, (40, 80)), expected)
+
+
+def test_a_grid_costs_nothing_until_it_is_asked_for(client):
+    assert not client.node.get_publishers_info_by_topic('/left/segmentation/drivable_grid')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'grid_classes': '[street]'}, ["'street'", 'expected some of', 'road']),
+        ({'grid_camera_pose': '[1.0, 2.0]'}, ['grid_camera_pose', '2 numbers', 'expected 6']),
+        ({'grid_x_min': '50.0'}, ['x 50.0 to 40.0', 'end after it begins']),
+    ],
+)
+def test_a_grid_that_cannot_be_is_an_error_at_the_start(changes, words):
+    with NodeProcess(*parameters(**{**GRID, **changes}), namespace='/right') as process:
+        assert process.wait() == 1
+        (fatal,) = [line for line in process.output.splitlines() if '[FATAL]' in line]
+        assert all(word in fatal for word in words), fatal
+
+
+@pytest.mark.skipif(find_spec('tf2_ros') is not None, reason='tf2_ros is installed')
+def test_without_tf_a_grid_needs_the_pose():
+    with NodeProcess(*parameters(drivable_grid='true'), namespace='/right') as process:
+        assert process.wait() == 1
+        assert 'drivable_grid needs grid_camera_pose here: tf2_ros is not installed' in process.output

@@ -1,0 +1,102 @@
+"""What is published of a segmented image."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from stdc_core.classes import class_table
+from stdc_core.inference import Segmentation
+from stdc_core.visualization import overlay
+from stdc_ros.bags import make_header
+from stdc_ros.results import Result, scaled_camera_info
+from stdc_ros.wire import CAMERA_INFO, TYPES, decode, encode
+
+HEADER = make_header(1_700_000_000_123_456_789, 'camera')
+RANDOM = np.random.default_rng(0)
+IMAGE = RANDOM.integers(0, 256, (60, 80, 3), np.uint8)
+FOUND = Segmentation(RANDOM.integers(0, 11, (60, 80), np.uint8), RANDOM.integers(0, 256, (60, 80), np.uint8))
+LABELS = {'mask', 'confidence', 'camera_info', 'mask/compressed'}
+
+
+def make_info(height: int = 60, width: int = 80):
+    return TYPES.types[CAMERA_INFO](
+        header=make_header(5, 'camera'),
+        height=height,
+        width=width,
+        distortion_model='plumb_bob',
+        d=np.array([0.1, -0.2, 0.0, 0.0, 0.0]),
+        k=np.array([50.0, 0, 40, 0, 55, 30, 0, 0, 1]),
+        r=np.eye(3).reshape(-1),
+        p=np.array([50.0, 0, 40, -7, 0, 55, 30, 0, 0, 0, 1, 0]),
+        binning_x=0,
+        binning_y=0,
+        roi=TYPES.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False),
+    )
+
+
+def array_of(message) -> np.ndarray:
+    return message.data.reshape(message.height, message.width, -1).squeeze()
+
+
+def test_labels_come_with_the_header_of_the_image_and_before_the_pictures_are_made():
+    result = Result(HEADER, IMAGE, FOUND, (60, 80), 0.0)
+    messages = dict(result.labels(LABELS, make_info()))
+    assert list(messages) == ['mask', 'confidence', 'camera_info', 'mask/compressed']
+    assert all(message.header == HEADER for message in messages.values())
+    np.testing.assert_array_equal(array_of(messages['mask']), FOUND.mask)
+    np.testing.assert_array_equal(array_of(messages['confidence']), FOUND.confidence)
+    compressed = messages['mask/compressed']
+    assert compressed.format.startswith('mono8; png')
+    np.testing.assert_array_equal(cv2.imdecode(compressed.data, cv2.IMREAD_UNCHANGED), FOUND.mask)
+
+
+def test_only_what_is_wanted_is_made_and_no_camera_info_is_made_up():
+    result = Result(HEADER, IMAGE, FOUND, (60, 80), 0.0)
+    assert [name for name, _ in result.labels({'mask', 'overlay'}, make_info())] == ['mask']
+    assert not list(result.labels({'camera_info'}, None))
+    assert [name for name, _ in result.pictures({'mask', 'overlay'}, class_table('camvid'), 0.5)] == ['overlay']
+
+
+@pytest.mark.parametrize('threshold', [0.004, 0.5, 1.0])
+def test_pixels_of_little_confidence_lose_their_class(threshold):
+    result = Result(HEADER, IMAGE, FOUND, (60, 80), threshold)
+    unsure = FOUND.confidence / 255 < threshold
+    np.testing.assert_array_equal(result.mask == 255, unsure)
+    np.testing.assert_array_equal(result.mask[~unsure], FOUND.mask[~unsure])
+    # The overlay shows the image there.
+    (_, message) = next(result.pictures({'overlay'}, class_table('camvid'), 1.0))
+    np.testing.assert_array_equal(array_of(message)[unsure], IMAGE[unsure])
+
+
+def test_other_sizes_take_the_nearest_label_and_scale_the_camera_with_it():
+    result = Result(HEADER, IMAGE, FOUND, (30, 20), 0.0)
+    messages = dict(result.labels(LABELS, make_info()))
+    # Of 2 x 4 pixels, the one right below the middle.
+    np.testing.assert_array_equal(array_of(messages['mask']), FOUND.mask[1::2, 2::4])
+    info = messages['camera_info']
+    assert (info.height, info.width) == (30, 20)
+    np.testing.assert_allclose(info.k, [12.5, 0, 10, 0, 27.5, 15, 0, 0, 1])
+    np.testing.assert_allclose(info.p, [12.5, 0, 10, -1.75, 0, 27.5, 15, 0, 0, 0, 1, 0])
+    np.testing.assert_array_equal(info.d, make_info().d)
+    pictures = dict(result.pictures({'color_mask', 'overlay'}, class_table('camvid'), 0.5))
+    small = cv2.resize(IMAGE, (20, 30), interpolation=cv2.INTER_AREA)
+    expected = overlay(small, FOUND.mask[1::2, 2::4], class_table('camvid'))
+    np.testing.assert_array_equal(array_of(pictures['overlay']), expected)
+
+
+def test_a_point_of_the_scene_keeps_its_place_in_a_scaled_camera():
+    point = np.array([0.3, -0.2, 2.0])
+    info = make_info()
+    before = np.reshape(info.k, (3, 3)) @ point
+    after = np.reshape(scaled_camera_info(info, HEADER, (60, 80), (45, 160)).k, (3, 3)) @ point
+    np.testing.assert_allclose(after[:2] / after[2], before[:2] / before[2] * (2.0, 0.75))
+
+
+def test_messages_go_through_the_wire_format_unchanged():
+    result = Result(HEADER, IMAGE, FOUND, (60, 80), 0.0)
+    for _, message in result.labels(LABELS, make_info()):
+        back = decode(encode(message), message.__msgtype__)
+        assert back.header == HEADER
+        assert encode(back) == encode(message)
