@@ -1,0 +1,206 @@
+"""The node against a plain one, on the same middleware, machine and model, in one run: python benchmarks/ros.py.
+
+A camera, a process of its own, publishes 1080p bgr8 images; masks arrive in this process. Both nodes run with a network
+that costs nothing, which shows the nodes themselves, and with the shipped network, fed at twice the rate that it can
+follow. Latency is from the image's stamp to the mask's arrival here; the CPU time is the node process's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import rclpy
+from onnx import TensorProto, helper
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from stdc_core.classes import class_table
+from stdc_core.export.onnx import export
+from stdc_core.inference import DEFAULT_MODEL
+from stdc_core.inference.model_file import ModelInfo
+from stdc_ros.demo import ros_node
+from stdc_ros.recorder import stamp_of
+
+CAMERA = '/camera/image_raw'
+SIZE = (1080, 1920)
+HERE = Path(__file__).resolve()
+START_S = 60.0
+WARM_UP_S = 2.0
+SCALE = 0.5
+
+
+class Side(NamedTuple):
+    """A node to measure: its name, its mask topic, and its command for a model and a number of threads."""
+
+    name: str
+    topic: str
+    command: list[str]
+
+
+def sides(model: Path, threads: int) -> list[Side]:
+    """The plain node, and ours with every setting at its default but for model and threads."""
+    remap = ['--ros-args', '-r', f'image:={CAMERA}']
+    ours = ['-m', 'stdc_ros.segmentation_node', *remap, '-p', f'model:={model}', '-p', f'threads:={threads}']
+    return [
+        Side('plain node', '/plain/mask', [str(HERE.with_name('plain_node.py')), str(model), str(threads), *remap]),
+        Side('segmentation_node', '/segmentation/mask', ours),
+    ]
+
+
+@dataclass
+class Measured:
+    """Of one leg: masks per second, latencies in ms, and CPU time of the node per mask in ms."""
+
+    rate: float
+    latencies: np.ndarray
+    cpu: float
+
+    def percentile(self, percent: float) -> float:
+        """Latency in ms."""
+        return float(np.percentile(self.latencies, percent))
+
+
+def free_network(path: Path) -> None:
+    """A model file whose mask is all zeros: what is left to time is the node."""
+    size = ['batch', 'height', 'width']
+    image = helper.make_tensor_value_info('image', TensorProto.UINT8, [*size, 3])
+    masks = [helper.make_tensor_value_info(name, TensorProto.UINT8, size) for name in ('mask', 'confidence')]
+    zero = helper.make_tensor('value', TensorProto.UINT8, [1], [0])
+    nodes = [helper.make_node('Shape', ['image'], ['size'], end=3)]
+    nodes += [helper.make_node('ConstantOfShape', ['size'], [name], value=zero) for name in ('mask', 'confidence')]
+    opset = [helper.make_opsetid('', 17)]
+    model = helper.make_model(helper.make_graph(nodes, 'free', [image], masks), opset_imports=opset, ir_version=8)
+    helper.set_model_props(model, ModelInfo('none', 1.0, class_table('camvid'), {}).to_metadata())
+    onnx.save(model, path)
+
+
+def publish(rate: float) -> None:
+    """The camera: images of noise at a rate, or as fast as they go out for 0, until it is ended."""
+    rclpy.init()
+    node = Node('camera')
+    publisher = node.create_publisher(Image, CAMERA, QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE))
+    pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    message = Image(header=Header(frame_id='camera'), height=SIZE[0], width=SIZE[1], encoding='bgr8', step=3 * SIZE[1])
+    message.data.frombytes(pixels)
+    data = bytearray(serialize_message(message))
+    due = time.monotonic()
+    while rclpy.ok():
+        now = time.time_ns()
+        # The stamp stands right behind the four bytes of the CDR header.
+        data[4:12] = np.array([now // 10**9, now % 10**9], '<u4').tobytes()
+        publisher.publish(bytes(data))
+        due = max(due + 1 / rate, time.monotonic() - 1) if rate else time.monotonic()
+        time.sleep(max(0.0, due - time.monotonic()))
+
+
+@contextmanager
+def running(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
+    """A process of this interpreter; ended with the block."""
+    environment = {**os.environ, 'PYTHONPATH': f'{HERE.parent.parent}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'}
+    with log.open('ab') as file:
+        process = subprocess.Popen([sys.executable, *command], stdout=file, stderr=file, env=environment)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def cpu_seconds(process: subprocess.Popen) -> float:
+    """CPU time of a process so far, all threads (Linux)."""
+    fields = Path(f'/proc/{process.pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+def measure(node: Node, side: Side, rate: float, seconds: float, log: Path) -> Measured:
+    """Feed a node at a rate, 0 as fast as it goes, and measure what arrives of it after a warm-up."""
+    arrivals: list[tuple[int, int]] = []
+    first = threading.Event()
+
+    def arrived(data: bytes) -> None:
+        arrivals.append((stamp_of(data), time.time_ns()))
+        first.set()
+
+    quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+    listener = node.create_subscription(Image, side.topic, arrived, quality, raw=True)
+    try:
+        with running(side.command, log) as process, running([str(HERE), '--camera', str(rate)], log):
+            if not first.wait(START_S):
+                raise SystemExit(f'{side.name}: no mask within {START_S:g} s; its log:\n{log.read_text()}')
+            time.sleep(WARM_UP_S)
+            begin, count, cpu = time.monotonic(), len(arrivals), cpu_seconds(process)
+            time.sleep(seconds)
+            elapsed, counted = time.monotonic() - begin, arrivals[count:]
+            cpu = cpu_seconds(process) - cpu
+    finally:
+        node.destroy_subscription(listener)
+    latencies = np.array([(arrival - stamp) / 1e6 for stamp, arrival in counted])
+    if not latencies.size:
+        raise SystemExit(f'{side.name}: no mask in {seconds:g} s')
+    return Measured(len(latencies) / elapsed, latencies, 1e3 * cpu / len(latencies))
+
+
+def table(title: str, rows: list[tuple[str, Measured]]) -> None:
+    """Print one comparison as markdown."""
+    print(f'\n{title}\n')
+    print('| | masks/s | latency p50, ms | p95, ms | p99, ms | CPU ms per mask |\n|---|---|---|---|---|---|')
+    for name, measured in rows:
+        latencies = ' | '.join(f'{measured.percentile(percent):.1f}' for percent in (50, 95, 99))
+        print(f'| {name} | {measured.rate:.1f} | {latencies} | {measured.cpu:.1f} |', flush=True)
+
+
+def compare(title: str, model: Path, rate: float, options: argparse.Namespace, node: Node, log: Path) -> list[Measured]:
+    """Both nodes, one after the other, at one rate."""
+    rows = [(side.name, measure(node, side, rate, options.seconds, log)) for side in sides(model, options.threads)]
+    table(title, rows)
+    return [measured for _, measured in rows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--seconds', type=float, default=15.0, help='measured, of each leg (default: 15)')
+    parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)), help='CPU threads of inference')
+    parser.add_argument('--camera', type=float, metavar='HZ', help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.camera is not None:
+        publish(options.camera)
+        return
+    python = platform.python_version()
+    print(f'{platform.machine()}, {os.cpu_count()} cores, Python {python}, images of {SIZE[1]} x {SIZE[0]}')
+    with tempfile.TemporaryDirectory() as folder, ros_node('benchmark') as node:
+        free, real, log = (Path(folder) / name for name in ('free.onnx', 'real.onnx', 'log'))
+        free_network(free)
+        export(DEFAULT_MODEL, real, SCALE)
+        plain, ours = compare('A network that costs nothing, 30 Hz', free, 30.0, options, node, log)
+        print(f'\nlatency p50 {plain.percentile(50) / ours.percentile(50):.2f} x, CPU {plain.cpu / ours.cpu:.2f} x')
+        plain, ours = compare('A network that costs nothing, as fast as it goes', free, 0.0, options, node, log)
+        print(f'\nthroughput {ours.rate / plain.rate:.2f} x, CPU {plain.cpu / ours.cpu:.2f} x')
+        plain, ours = compare(f'The shipped network at input scale {SCALE}, 2 Hz', real, 2.0, options, node, log)
+        rate = 2 * 1e3 / ours.percentile(50)
+        plain, ours = compare(f'The same at twice its capacity, {rate:.1f} Hz', real, rate, options, node, log)
+        print(f'\nlatency p95 {plain.percentile(95) / ours.percentile(95):.2f} x lower')
+
+
+if __name__ == '__main__':
+    main()
