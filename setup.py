@@ -52,6 +52,7 @@ setup(
             'ros-std-srvs==5.3.6',
         ],
         'train': ['torch>=2.5', 'lightning>=2.6', 'safetensors', 'tensorboard'],
+        'openvino': ['openvino>=2024.4'],
         'tensorrt': ['tensorrt>=10', 'cuda-bindings>=12.6'],
         # colcon finds out from this extra that pytest runs the tests; without it, it runs none and reports success.
         'test': ['pytest>=7.4,<9'],

@@ -36,6 +36,12 @@ ARGUMENTS = (
         default_value='',
         description='Path of a model.onnx from `stdc export`; empty: as params_file says, which is the shipped model.',
     ),
+    DeclareLaunchArgument(
+        'backend',
+        default_value='',
+        choices=['', 'auto', 'onnxruntime', 'openvino'],
+        description='What computes; empty: as params_file says.',
+    ),
     DeclareLaunchArgument('namespace', default_value='', description='Namespace of the node and its topics.'),
     DeclareLaunchArgument(
         'use_sim_time',
@@ -64,7 +70,9 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
 
 
 def _node(given: dict[str, str]) -> Node:
-    parameters: dict = {'model': ParameterValue(given['model'], value_type=str)} if given['model'] else {}
+    parameters: dict = {
+        name: ParameterValue(given[name], value_type=str) for name in ('model', 'backend') if given[name]
+    }
     parameters['use_sim_time'] = given['use_sim_time'] == 'true' or bool(given['bag'])
     if given['cameras'].split():
         parameters['cameras'] = given['cameras'].split()

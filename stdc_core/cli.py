@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument('--limit', type=int, metavar='N', help='only N images, evenly spread')
     evaluate.add_argument('--threads', type=int, default=0, help='CPU threads (default: all)')
     evaluate.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='for torch; default: auto')
+    evaluate.add_argument('--backend', default='auto', help='of a model.onnx: auto, onnxruntime or openvino')
     evaluate.epilog = (
         'A model.onnx runs as the node runs it, without torch; weights, other scales and mirrored images run in torch.'
     )
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument('--input-scale', type=float, metavar='S', help="scale of the network's input; the model's own")
     predict.add_argument('--overlay-opacity', type=float, default=0.5, metavar='W', help='0 to 1; default: 0.5')
+    predict.add_argument('--backend', default='auto', help='auto (default), onnxruntime or openvino')
     predict.add_argument('--overwrite', action='store_true', help='replace outputs that exist')
     predict.add_argument('--threads', type=int, default=0, help='CPU threads (default: all)')
     predict.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -208,7 +210,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.out is not None:
         check_folder(options.out)
     predictor = open_predictor(
-        options.model, options.input_scale, options.scales, options.flip, options.threads, options.device
+        options.model,
+        options.input_scale,
+        options.scales,
+        options.flip,
+        options.threads,
+        options.device,
+        options.backend,
     )
     dataset = open_dataset(options.data, options.split, predictor.classes)
     chosen = evenly(options.limit or len(dataset), len(dataset))
@@ -232,7 +240,7 @@ def _predict(options: argparse.Namespace) -> None:
     # As Ctrl-C: unfinished files are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     result = predict(
-        Segmenter.load(options.model or DEFAULT_MODEL, options.threads, options.input_scale),
+        Segmenter.load(options.model or DEFAULT_MODEL, options.threads, options.input_scale, options.backend),
         options.inputs,
         options.out,
         outputs=options.outputs,

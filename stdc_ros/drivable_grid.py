@@ -92,7 +92,7 @@ class GridSettings:
         return self._cells(self.y_min, self.y_max)
 
     def _cells(self, low: float, high: float) -> int:
-        # (0.8 - 0.1) / 0.1 is a little more than 7; and a quotient may be infinite.
+        # (0.4 - 0.1) / 0.1 is a little more than 3; and a quotient may be infinite.
         return max(1, math.ceil(min((high - low) / self.resolution, 1e9) - 1e-6))
 
     def drivable_ids(self, classes: ClassTable) -> tuple[int, ...]:

@@ -7,10 +7,10 @@ from typing import Any
 from rclpy.node import Node
 
 from stdc_core.classes import ClassTable
+from stdc_core.inference import Segmentation
 from stdc_ros.camera_model import CameraInfoError, CameraModel
 from stdc_ros.drivable_grid import DrivableGrid, GridSettings, make_grid_message
 from stdc_ros.parameters import Parameters
-from stdc_ros.results import Result
 from stdc_ros.transforms import FixedPose, TransformedPose, pose_source
 from stdc_ros.wire import TYPES
 
@@ -32,16 +32,22 @@ class GridOutput:
         self._frame = frame
         self._pose = pose
 
-    def message(self, result: Result, info: Any) -> Any:
+    def message(self, header: Any, found: Segmentation, info: Any) -> Any:
         """A ``nav_msgs/OccupancyGrid`` at the stamp of the image, in the ground frame.
+
+        Args:
+            header: of the image.
+            found: mask and confidence as the segmenter made them: pixels without a class inside an object would be
+                edges.
+            info: ``CameraInfo`` of the image.
 
         Raises:
             CameraInfoError: camera or pose cannot be used, or TF does not know the pose.
             GridError: the mask fits no grid.
         """
-        cells = self._grid(result.mask, result.confidence, CameraModel.from_info(info), self._pose(result.header))
-        header = TYPES.types['std_msgs/msg/Header'](stamp=result.header.stamp, frame_id=self._frame)
-        return make_grid_message(TYPES.types['nav_msgs/msg/OccupancyGrid'], header, cells, self._grid.settings)
+        cells = self._grid(found.mask, found.confidence, CameraModel.from_info(info), self._pose(header))
+        ground = TYPES.types['std_msgs/msg/Header'](stamp=header.stamp, frame_id=self._frame)
+        return make_grid_message(TYPES.types['nav_msgs/msg/OccupancyGrid'], ground, cells, self._grid.settings)
 
 
 def make_grids(node: Node, parameters: Parameters, classes: ClassTable) -> dict[str, GridOutput]:

@@ -12,6 +12,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from stdc_core.inference import BACKENDS
+
 
 def _parameter(
     default: Any,
@@ -57,6 +59,11 @@ class Parameters:
         'Scale at which the network sees the image: less is faster, by its square, more finds smaller things; '
         "0: the model's own.",
         bounds=(0.0, 4.0),
+    )
+    backend: str = _parameter(
+        'auto',
+        'What computes. auto is onnxruntime; openvino, where installed, is faster on CPUs that have bfloat16.',
+        choices=BACKENDS,
     )
     threads: int = _parameter(0, 'CPU threads for inference; 0: every core that the node may use.', bounds=(0, 256))
     cameras: tuple[str, ...] = _parameter(

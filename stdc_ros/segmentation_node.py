@@ -21,7 +21,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
-from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmentation, Segmenter
+from stdc_core.inference import DEFAULT_MODEL, Segmentation, Segmenter
 from stdc_core.memory import keep_freed_memory
 from stdc_ros import labels, parameters
 from stdc_ros.camera import Camera, Frame
@@ -60,6 +60,7 @@ class SegmentationNode(Node):
     Raises:
         ParameterException: a parameter has the wrong type or is out of range.
         FileNotFoundError, ModelError: there is no such model, or it is none.
+        BackendError: the backend is not installed.
         GridError, CameraInfoError: parameters of the grid that make none.
     """
 
@@ -75,7 +76,9 @@ class SegmentationNode(Node):
         parameters.warn_of_unknown(self)
 
         self._model = self._settings.model or DEFAULT_MODEL
-        self._segmenter = Segmenter.load(self._model, self._settings.threads, self._settings.input_scale or None)
+        self._segmenter = Segmenter.load(
+            self._model, self._settings.threads, self._settings.input_scale or None, self._settings.backend
+        )
         self._worker = LatestFrameWorker(self._process, self._report_failure)
         classes = self._segmenter.info.classes
         self._grids = make_grids(self, self._settings, classes) if self._settings.drivable_grid else {}
@@ -165,7 +168,7 @@ class SegmentationNode(Node):
         for name, message in result.labels(job.wanted, camera.info()):
             camera.publish(name, message)
         if 'drivable_grid' in job.wanted:
-            self._publish_grid(camera, result)
+            self._publish_grid(job, found)
         end = time.monotonic()
         camera.statistics.add(
             end,
@@ -180,12 +183,13 @@ class SegmentationNode(Node):
         for name, message in result.pictures(job.wanted, info.classes, self._settings.overlay_opacity):
             camera.publish(name, message)
 
-    def _publish_grid(self, camera: Camera, result: Result) -> None:
+    def _publish_grid(self, job: Job, found: Segmentation) -> None:
+        camera = job.frame.camera
         info = camera.info()
         if info is None:
             return  # of which the camera complains
         try:
-            camera.publish('drivable_grid', self._grids[camera.name].message(result, info))
+            camera.publish('drivable_grid', self._grids[camera.name].message(job.header, found, info))
         except (CameraInfoError, GridError) as error:
             self.get_logger().warning(f'no drivable_grid of {camera.topic}: {error}', throttle_duration_sec=LOG_PERIOD)
 
@@ -235,8 +239,8 @@ def main(args: list[str] | None = None) -> int:
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = SegmentationNode()
-    except (OSError, ModelError, GridError, CameraInfoError, ParameterException, RuntimeError) as error:
-        # RuntimeError: rcl, on bad --ros-args
+    except (OSError, ValueError, ParameterException, RuntimeError) as error:
+        # ValueError: BackendError, ModelError, GridError, CameraInfoError. RuntimeError: rcl, on bad --ros-args.
         get_logger('segmentation').fatal(' '.join(str(error).split()))
         rclpy.try_shutdown()
         return 1

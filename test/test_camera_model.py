@@ -71,8 +71,9 @@ def test_a_fisheye_sees_sideways_and_a_pinhole_only_ahead():
     x, y = CameraModel.from_info(info_of('equidistant')).project(*points)
     np.testing.assert_allclose(x[:4], MATRIX[0, 0] * angle[:4] + MATRIX[0, 2])
     np.testing.assert_allclose(y[:4], MATRIX[1, 2])
-    x, _ = CameraModel.from_info(info_of()).project(*points)
-    np.testing.assert_array_equal(np.isfinite(x), [True, True, False, False, False])
+    for distortion in ((), (0.1, 0.0, 0.0, 0.0, 0.0)):
+        x, _ = CameraModel.from_info(info_of('plumb_bob', distortion)).project(*points)
+        np.testing.assert_array_equal(np.isfinite(x), [True, True, False, False, False])
 
 
 @pytest.mark.parametrize(

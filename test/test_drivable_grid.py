@@ -156,9 +156,9 @@ def test_beyond_what_the_distortion_model_says_is_nothing():
 def test_without_class_or_confidence_is_unknown():
     x, y = centers(SURE)
     mask = render(CAMERA, POSE, lambda x, y: np.where(y > 1, 255, ROAD))
-    sure = render(CAMERA, POSE, lambda x, y: np.where(x > 8, 152, 153))  # of 255: 0.596 and 0.6
+    sure = render(CAMERA, POSE, lambda x, y: np.where(x > 8, 127, 128))  # of 255
     seen = DrivableGrid(SURE, CAMVID)(everywhere(ROAD), None, CAMERA, POSE) == FREE
-    grid = DrivableGrid(GridSettings(x_max=20.0, min_confidence=0.6), CAMVID)(mask, sure, CAMERA, POSE)
+    grid = DrivableGrid(GridSettings(x_max=20.0, min_confidence=0.5), CAMVID)(mask, sure, CAMERA, POSE)
     clear = (np.abs(x - 8) > 0.1) & (np.abs(y - 1) > 0.1)
     np.testing.assert_array_equal((grid == FREE)[clear], (seen & (x < 8) & (y < 1))[clear])
     assert (grid[grid != FREE] == UNKNOWN).all()
@@ -182,6 +182,15 @@ def test_only_the_near_edge_of_what_stands_is_occupied():
     assert (x[grid == OCCUPIED] < 10.2 + depth).all()
 
 
+def test_what_is_unsure_inside_a_thing_makes_no_new_edge():
+    mask = render(CAMERA, POSE, lambda x, y: np.full_like(x, ROAD), (10, -1, 1, 1.5))
+    sure = render(CAMERA, POSE, lambda x, y: np.where((x > 12) & (x < 14), 60, 200))
+    grid = DrivableGrid(GridSettings(x_max=20.0, min_confidence=0.5), CAMVID)(mask, sure, CAMERA, POSE)
+    x, y = centers(SURE)
+    assert (grid == OCCUPIED).any()
+    assert (x[grid == OCCUPIED] < 10.2 + DEPTH * SURE.resolution).all()
+
+
 def test_ground_beyond_a_low_thing_is_free_again():
     low = render(CAMERA, POSE, lambda x, y: np.full_like(x, ROAD), (10, -1, 1, 0.4))
     grid = DrivableGrid(SURE, CAMVID)(low, None, CAMERA, POSE)
@@ -191,10 +200,12 @@ def test_ground_beyond_a_low_thing_is_free_again():
     assert (grid[inner & (x > shadow + 0.2)] == FREE).all()
 
 
-def test_what_fills_the_image_is_occupied_from_where_the_view_begins():
-    grid = DrivableGrid(SURE, CAMVID)(everywhere(CAR), None, CAMERA, POSE)
+@pytest.mark.parametrize('pitch', [-0.2, 0.0, 0.2])
+def test_what_fills_the_image_is_occupied_from_where_the_view_begins(pitch):
+    pose = pose_of_body([0, 0, 1.2, 0, pitch, 0])
+    grid = DrivableGrid(SURE, CAMVID)(everywhere(CAR), None, CAMERA, pose)
     x, y = centers(SURE)
-    nearest = 1.2 * 500 / 240
+    nearest = 1.2 / np.tan(np.arctan(240 / 500) + pitch)
     middle = np.abs(y) < 0.3 * x
     assert (grid[middle & (x > nearest + 0.1) & (x < nearest + 1.3)] == OCCUPIED).all()
     assert (grid[x > nearest + DEPTH * SURE.resolution + 0.1] == UNKNOWN).all()
@@ -243,9 +254,10 @@ def test_the_table_is_made_when_something_changed_and_only_then():
         assert grid.tables == count
         np.testing.assert_array_equal(found, DrivableGrid(SURE, CAMVID)(*change))
     # A pose that the caller changes in place is another pose.
+    grid(road, None, CAMERA, higher)
     higher[2, 3] = POSE[2, 3]
     np.testing.assert_array_equal(grid(road, None, CAMERA, higher), first)
-    assert grid.tables == 6
+    assert grid.tables == 7
 
 
 def true_road(drive: SyntheticDrive, time: float, settings: GridSettings) -> np.ndarray:
@@ -305,7 +317,7 @@ def test_the_message_says_where_its_cells_lie(message):
 
 
 def test_a_grid_is_as_large_as_its_extent_in_whole_cells():
-    assert [(s.width, s.height) for s in (GridSettings(), GridSettings(0.1, 0.8, 0.0, 0.3))] == [(400, 200), (7, 3)]
+    assert [(s.width, s.height) for s in (GridSettings(), GridSettings(0.1, 0.4, 0.0, 0.3))] == [(400, 200), (3, 3)]
     assert GridSettings(0.0, 1.0, 0.0, 1.0, 0.3).width == 4
 
 

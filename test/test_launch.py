@@ -159,7 +159,7 @@ def test_the_arguments_are_described():
     description = get_launch_description_from_python_launch_file(str(LAUNCH_FILE))
     arguments = {argument.name: argument for argument in description.get_launch_arguments()}
     assert set(arguments) == {
-        *('image', 'cameras', 'params_file', 'model', 'namespace', 'use_sim_time', 'bag', 'rviz'),
+        *('image', 'cameras', 'params_file', 'model', 'backend', 'namespace', 'use_sim_time', 'bag', 'rviz'),
     }
     assert all(argument.description != 'no description given' for argument in arguments.values())
 

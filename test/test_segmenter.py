@@ -121,7 +121,7 @@ def test_a_graph_that_cannot_run_is_refused(tmp_path):
     model = onnx.load(DEFAULT_MODEL)
     next(node for node in model.graph.node if node.op_type == 'Conv').op_type = 'NoSuchOperator'
     onnx.save(model, tmp_path / 'model.onnx')
-    with pytest.raises(ModelError, match='ONNX Runtime cannot run it'):
+    with pytest.raises(ModelError, match='model.onnx: the backend auto cannot run it'):
         Segmenter.load(tmp_path / 'model.onnx')
 
 

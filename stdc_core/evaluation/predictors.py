@@ -17,6 +17,7 @@ def open_predictor(
     flip: bool = False,
     threads: int = 0,
     device: str = 'auto',
+    backend: str = 'auto',
 ) -> Predictor:
     """A network to evaluate.
 
@@ -32,6 +33,7 @@ def open_predictor(
         flip: average over the mirrored image too.
         threads: CPU threads; 0 takes every core that this process may use.
         device: ``'cpu'``, ``'cuda'``, or ``'auto'``: what torch finds.
+        backend: of the segmenter.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -46,14 +48,16 @@ def open_predictor(
         raise FileNotFoundError(f'{path}: no such file; expected a model.onnx or weights (.safetensors)')
     as_shipped = input_scale is None and tuple(scales) == (1.0,) and not flip and device != 'cuda'
     if path.suffix == '.onnx' and as_shipped:
-        return _segmenter(path, threads)
+        return _segmenter(path, threads, backend)
+    if backend != 'auto':
+        raise ValueError(f'backend {backend}: only for a model.onnx at its own input scale, one scale and no flip')
     from stdc_core.evaluation.torch_predictor import torch_predictor
 
     return torch_predictor(path, input_scale, scales, flip, threads, device)
 
 
-def _segmenter(path: Path, threads: int) -> Predictor:
-    segmenter = Segmenter.load(path, threads)
+def _segmenter(path: Path, threads: int, backend: str) -> Predictor:
+    segmenter = Segmenter.load(path, threads, backend=backend)
     protocol = {
         'input_scale': segmenter.info.input_scale,
         'scales': [1.0],

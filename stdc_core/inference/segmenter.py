@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stdc_core.inference.backends import Backend, BackendError, make_backend
 from stdc_core.inference.input_scale import set_input_scale
 from stdc_core.inference.model_file import ModelError, ModelInfo, read_model
-from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
 
 #: The model that is shipped: STDC1 for the eleven classes of CamVid.
 DEFAULT_MODEL = Path(__file__).parent.parent / 'weights' / 'stdc1_camvid.onnx'
@@ -35,7 +35,7 @@ class Segmenter:
         backend: name of what computes.
     """
 
-    def __init__(self, info: ModelInfo, backend: OnnxRuntimeBackend):
+    def __init__(self, info: ModelInfo, backend: Backend):
         self.info = info
         self._backend = backend
 
@@ -44,7 +44,13 @@ class Segmenter:
         return self._backend.name
 
     @classmethod
-    def load(cls, path: str | Path = DEFAULT_MODEL, threads: int = 0, input_scale: float | None = None) -> Segmenter:
+    def load(
+        cls,
+        path: str | Path = DEFAULT_MODEL,
+        threads: int = 0,
+        input_scale: float | None = None,
+        backend: str = 'auto',
+    ) -> Segmenter:
         """Read a model file.
 
         Args:
@@ -52,10 +58,12 @@ class Segmenter:
             threads: CPU threads; 0 takes every core that this process may use.
             input_scale: the network sees the image at this scale, above 0 and at most 4; None: the model's own. Time
                 grows with its square.
+            backend: what computes: ``'auto'``, ``'onnxruntime'`` or ``'openvino'``.
 
         Raises:
             FileNotFoundError: there is no such file.
             ModelError: it is not such a model, or damaged, or the input scale is out of its range.
+            BackendError: there is no such backend, or what it needs is not installed.
         """
         model, info = read_model(path)
         if input_scale is not None and input_scale != info.input_scale:
@@ -65,10 +73,11 @@ class Segmenter:
                 raise ModelError(f'{path}: {error}') from error
             info = dataclasses.replace(info, input_scale=input_scale)
         try:
-            backend = OnnxRuntimeBackend(model, threads)
+            return cls(info, make_backend(backend, model, threads))
+        except BackendError:
+            raise
         except Exception as error:  # ONNX Runtime has no common base class for what it raises on a bad graph.
-            raise ModelError(f'{path}: ONNX Runtime cannot run it ({error})') from error
-        return cls(info, backend)
+            raise ModelError(f'{path}: the backend {backend} cannot run it ({error})') from error
 
     def __call__(self, image: np.ndarray, confidence: bool = False) -> Segmentation:
         """Segment one image or a batch.
