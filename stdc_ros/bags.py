@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
+import uuid
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -209,11 +209,13 @@ def write_bag(path: str | Path, overwrite: bool = False) -> Iterator[BagWriter]:
     """
     path = Path(path)
     check_target(path, overwrite)
+    # Named before it is made: an interrupt in between finds the way to the end.
+    hidden = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.partial')
     try:
-        hidden = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', suffix='.partial', dir=path.parent))
-    except OSError as error:
-        raise BagError(f'{path}: cannot be written: {error.strerror}') from error
-    try:
+        try:
+            hidden.mkdir(mode=0o700)
+        except OSError as error:
+            raise BagError(f'{path}: cannot be written: {error.strerror}') from error
         # The writer names the file after the folder, and the file holds its name.
         writer = Writer(hidden / 'bag', version=8, storage_plugin=StoragePlugin.MCAP)
         writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)

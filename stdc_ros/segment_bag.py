@@ -1,8 +1,12 @@
-"""``ros2 run stdc_ros segment_bag in.mcap out.mcap``: segments every image of a bag, without DDS and without loss."""
+"""``ros2 run stdc_ros segment_bag``: segments every image of a bag, or of many, without DDS and without loss.
+
+``segment_bag in.mcap out.mcap`` is here; ``segment_bag --out-dir labelled drives`` in :mod:`stdc_ros.segment_bags`.
+"""
 
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmentation, Segmenter
+from stdc_core.inference.backends import BACKENDS, BackendError
 from stdc_core.visualization import colorize, overlay
 from stdc_ros.bags import IMAGE, TYPES, Bag, BagError, BagMessage, write_bag
 from stdc_ros.images import ImageError, make_image
@@ -69,12 +74,14 @@ def segment_bag(
     every: bool = False,
     outputs: Sequence[str] = ('mask', 'overlay'),
     overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
     """Segment the images of a bag into another one.
 
     Args:
         topics: image topics; none: the only one, or with ``every`` all.
         outputs: names of :data:`OUTPUTS`.
+        progress: told how many images are done, of how many: first when the bag is open, then after each image.
 
     Returns:
         what the user should be told: images left out, a bag that was cut off.
@@ -84,12 +91,13 @@ def segment_bag(
     """
     if target.resolve() == source.resolve():
         raise BagError(f'{target}: is the bag that is read, expected another name')
-    warnings, written, bad = [], 0, 0
+    warnings, written, bad, problem = [], 0, 0, ''
     with Bag(source) as bag:
         chosen = bag.choose(topics, every)
         prefixes = output_prefixes(chosen)
         total = sum(bag.topics[topic].count for topic in chosen)
-        with write_bag(target, overwrite) as writer, tqdm(total=total, unit='image', desc='segmenting') as bar:
+        with write_bag(target, overwrite) as writer:
+            progress(0, total)
             for topic in chosen:
                 for name in outputs:
                     writer.add_topic(f'{prefixes[topic]}/{name}', IMAGE)
@@ -99,60 +107,131 @@ def segment_bag(
                         writer.write(f'{prefixes[image.topic]}/{name}', image.time, message)
                     written += 1
                 except ImageError as error:
-                    if not bad:
-                        warnings.append(f'{image.topic} at {image.time} ns: {error}')
                     bad += 1
-                bar.update()
+                    problem = problem or f'{image.topic} at {image.time} ns: {error}'
+                progress(written + bad, total)
             if not written:
-                reason = warnings[0] if bad else bag.cut or f'{", ".join(chosen)} without any message'
+                reason = problem or bag.cut or f'{", ".join(chosen)} without any message'
                 raise BagError(f'{source}: no image to segment: {reason}')
         if bad:
-            warnings.append(f'{bad} of {written + bad} images could not be decoded and are missing in {target}')
+            warnings.append(
+                f'{source}: {bad} of {written + bad} images could not be decoded and are left out; the first: {problem}'
+            )
         if bag.cut:
             warnings.append(f'{source} is cut off ({bag.cut}): the {written} images up to there are segmented')
     return warnings
 
 
-def main(args: list[str] | None = None) -> int:
-    """The command. Returns the exit status: 0, 1 if it could not be done, 130 if it was interrupted."""
+def _one(given: argparse.Namespace) -> int:
+    """``segment_bag IN OUT``: returns the exit status."""
+    source, target = given.bags
+    try:
+        segmenter = Segmenter.load(given.model, given.threads, given.input_scale, given.backend)
+        # After the delay, by which a bag that cannot be used is found out: an error is one line.
+        with tqdm(unit='image', desc='segmenting', delay=0.1) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            warnings = segment_bag(
+                source,
+                target,
+                segmenter,
+                topics=given.topic,
+                every=given.all,
+                outputs=given.outputs,
+                overwrite=given.overwrite,
+                progress=progress,
+            )
+    except (BagError, ModelError, BackendError, OSError) as error:
+        print(f'segment_bag: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f'segment_bag: interrupted; {target} is not written', file=sys.stderr)
+        return 130
+    for warning in warnings:
+        print(f'segment_bag: {warning}', file=sys.stderr)
+    print(target)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='segment_bag',
-        description='Segment every image of a bag (rosbag1, rosbag2 sqlite3, MCAP), at the original times.',
-        epilog='The images of /camera/image_raw are segmented to /camera/segmentation/mask and so on.',
+        usage='segment_bag [options] IN OUT\n       segment_bag [options] --out-dir FOLDER IN [IN ...]',
+        description='Segment every image of bags (rosbag1, rosbag2 sqlite3, MCAP), at the original times.',
+        epilog="""The images of /camera/image_raw are segmented to /camera/segmentation/mask and so on.
+
+One bag: OUT is one MCAP file if it ends in .mcap, else the folder of a rosbag2.
+
+Many bags: drives/north/a.bag, found in the folder drives, makes FOLDER/north/a.mcap; a bag that is named itself makes
+FOLDER/a.mcap. Beside it, a.mcap.json records what it was made from and how. A bag that is done is not done again: after
+an interruption, the same command goes on with the rest. Bags made with other options, or of an input that has changed
+since, are replaced only with --overwrite. A bag that cannot be segmented does not stop the others.""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('input', type=Path, help='.bag, .mcap or .db3 file, or folder of a rosbag2')
-    parser.add_argument('output', type=Path, help='one MCAP file if it ends in .mcap, else the folder of a rosbag2')
-    parser.add_argument('--topic', nargs='+', default=[], help='image topics; needed if the bag has several')
+    parser.add_argument(
+        'bags',
+        type=Path,
+        nargs='+',
+        metavar='IN',
+        help='.bag, .mcap or .db3 file, or folder of a rosbag2; with --out-dir also folders to search for bags',
+    )
+    parser.add_argument('--topic', nargs='+', default=[], help='image topics; needed if a bag has several')
     parser.add_argument('--all', action='store_true', help='all image topics')
     parser.add_argument('--outputs', nargs='+', choices=OUTPUTS, default=['mask', 'overlay'])
     parser.add_argument('--model', type=Path, default=DEFAULT_MODEL, help='a model.onnx from `stdc export`')
     parser.add_argument('--input-scale', type=float, metavar='S', help="scale of the network's input; the model's own")
-    parser.add_argument('--threads', type=int, default=0, help='CPU threads; 0: every core')
+    parser.add_argument('--backend', choices=BACKENDS, default='auto', help='what computes; default: auto')
+    parser.add_argument('--threads', type=int, default=0, help='CPU threads, of each worker; 0: every core, shared out')
     parser.add_argument('--overwrite', action='store_true', help='replace a bag that is there already')
-    given = parser.parse_args(args)
+    many = parser.add_argument_group('many bags')
+    many.add_argument('--out-dir', type=Path, metavar='FOLDER', help='segment every IN into this folder')
+    many.add_argument(
+        '--workers', type=int, metavar='N', help='bags at a time, each in its process; default: one per GPU, else core'
+    )
+    many.add_argument(
+        '--ray',
+        type=_ray_address,
+        nargs='?',
+        const='auto',
+        metavar='ADDRESS',
+        help='on a Ray cluster: HOST:PORT; none: the one that this machine is part of; local: start one here',
+    )
+    return parser
+
+
+def _ray_address(text: str) -> str:
+    # `--ray drives` would take the bags for an address.
+    if text not in ('auto', 'local') and not re.fullmatch(r'(ray://)?[^/]+:\d+', text):
+        raise argparse.ArgumentTypeError(f'expected HOST:PORT, auto or local, found {text!r}; put --ray last')
+    return text
+
+
+def main(args: list[str] | None = None) -> int:
+    """The command. Returns the exit status: 0, 1 if it could not be done, 130 if it was interrupted."""
+    parser = _parser()
+    given = parser.parse_intermixed_args(args)
+    given.outputs = list(dict.fromkeys(given.outputs))
+    if given.threads < 0:
+        parser.error(f'--threads: expected 0 or more, found {given.threads}')
+    if given.workers is not None and given.workers < 1:
+        parser.error(f'--workers: expected 1 or more, found {given.workers}')
     # As Ctrl-C: the unfinished bag is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        segmenter = Segmenter.load(given.model, given.threads, given.input_scale)
-        warnings = segment_bag(
-            given.input,
-            given.output,
-            segmenter,
-            topics=given.topic,
-            every=given.all,
-            outputs=list(dict.fromkeys(given.outputs)),
-            overwrite=given.overwrite,
-        )
-    except (BagError, ModelError, OSError) as error:
-        print(f'segment_bag: {error}', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f'segment_bag: interrupted; {given.output} is not written', file=sys.stderr)
-        return 130
-    for warning in warnings:
-        print(f'segment_bag: {warning}', file=sys.stderr)
-    print(given.output)
-    return 0
+    if given.out_dir is not None:
+        if given.ray and given.workers is not None:
+            parser.error('--workers: is of this machine; with --ray, the cluster decides')
+        from stdc_ros.segment_bags import segment_many  # which needs this module
+
+        return segment_many(given)
+    for name in ('workers', 'ray'):
+        if getattr(given, name) is not None:
+            parser.error(f'--{name}: works on many bags, expected --out-dir as well')
+    if len(given.bags) != 2:
+        parser.error(f'expected IN and OUT, or --out-dir for many bags, found {" ".join(map(str, given.bags))}')
+    return _one(given)
 
 
 if __name__ == '__main__':

@@ -104,6 +104,12 @@ def test_outputs_of_two_cameras_never_share_a_topic(topics, prefixes):
     assert list(output_prefixes(topics).values()) == prefixes
 
 
+def test_options_may_stand_between_the_bags(tmp_path):
+    source = make_bag(tmp_path, 'mcap')
+    assert main([str(source), '--outputs', 'mask', '--threads', '1', str(tmp_path / 'out.mcap')]) == 0
+    assert list(read(tmp_path / 'out.mcap')) == ['/camera/segmentation/mask']
+
+
 def test_user_errors_are_one_line(tmp_path, capsys):
     source = make_bag(tmp_path, 'mcap')
     out = tmp_path / 'out.mcap'
