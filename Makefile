@@ -27,7 +27,7 @@ test:
 
 benchmark:
 	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
-	@PYTHONPATH=. .venv-test/bin/python -m stdc_core.cli benchmark
+	@PYTHONPATH=. .venv-test/bin/python -m stdc_core.cli benchmark --int8
 	@PYTHONPATH=. .venv-test/bin/python benchmarks/node.py
 
 benchmark-training:

@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,14 @@ from tqdm import tqdm
 
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.export.onnx import export
-from stdc_core.inference import DEFAULT_MODEL, Segmenter
+from stdc_core.export.quantize import quantize
+from stdc_core.files import write_png
+from stdc_core.inference import BACKENDS, DEFAULT_MODEL, Segmenter
 from stdc_core.model.segmentation import STDCSeg, normalize, upsample
 from stdc_core.model.weights import load_weights, save_weights
 
 WARM_UP_RUNS = 3
+CALIBRATION_FRAMES = 8
 # Worker threads spin for a while after a run; a pause lets one side's come to rest before the other is timed.
 PAUSE_S = 0.2
 
@@ -59,8 +63,26 @@ def _input(image: np.ndarray, input_scale: float) -> torch.Tensor:
     return x if input_scale == 1 else F.interpolate(x, size=size, mode='bilinear', align_corners=True)
 
 
-def benchmark(weights: Path | None, size: tuple[int, int], input_scale: float, threads: int, runs: int) -> None:
+def _drive(folder: Path, size: tuple[int, int]) -> list[Path]:
+    """Frames of a rendered drive, as files."""
+    files = []
+    for index, frame in enumerate(SyntheticDrive(seed=1, height=size[0], width=size[1], frames=CALIBRATION_FRAMES)):
+        files.append(folder / f'{index}.png')
+        write_png(files[-1], frame.image)
+    return files
+
+
+def benchmark(
+    weights: Path | None,
+    size: tuple[int, int],
+    input_scale: float,
+    threads: int,
+    runs: int,
+    int8: bool = False,
+) -> None:
     """Time both sides and print a table; ratios are against the reference's way and against eager PyTorch tuned.
+
+    The segmenter runs on every backend that is installed.
 
     Args:
         weights: a model or weights file; None takes the shipped model.
@@ -68,6 +90,7 @@ def benchmark(weights: Path | None, size: tuple[int, int], input_scale: float, t
         input_scale: the network sees the image at this scale.
         threads: CPU threads of both sides.
         runs: timed runs of each side; the medians count.
+        int8: time the network in int8 too, calibrated on a rendered drive.
     """
     weights = weights or DEFAULT_MODEL
     torch.set_num_threads(threads)
@@ -80,18 +103,30 @@ def benchmark(weights: Path | None, size: tuple[int, int], input_scale: float, t
         # Without what the file may want added to its logits: the networks on both sides are the same.
         plain = Path(folder) / 'weights.safetensors'
         save_weights(trained, plain, classes, {})
-        export(plain, Path(folder) / 'model.onnx', input_scale)
-        segmenter = Segmenter.load(Path(folder) / 'model.onnx', threads)
+        files = {'': Path(folder) / 'model.onnx'}
+        export(plain, files[''], input_scale)
+        if int8:
+            files[', int8'] = Path(folder) / 'int8.onnx'
+            quantize(files[''], files[', int8'], _drive(Path(folder), size), max_loss=100.0)
+        segmenters = {
+            f'{backend}{kind}': Segmenter.load(path, threads, backend=backend)
+            for backend in BACKENDS[1:]
+            for kind, path in files.items()
+            if backend == 'onnxruntime' or find_spec(backend)
+        }
 
     sides: dict[str, Callable[[], np.ndarray]] = {
         'PyTorch eager, as the reference runs it': lambda: reference_forward(model, image, input_scale),
         'PyTorch eager, tuned': lambda: tuned_forward(tuned, image, input_scale),
-        f'Segmenter ({segmenter.backend}), mask': lambda: segmenter(image).mask,
-        f'Segmenter ({segmenter.backend}), mask and confidence': lambda: segmenter(image, confidence=True).mask,
     }
+    for name, segmenter in segmenters.items():
+        sides[f'segmenter on {name}'] = lambda segmenter=segmenter: segmenter(image).mask
+    first = segmenters['onnxruntime']
+    sides['segmenter on onnxruntime, with confidence'] = lambda: first(image, confidence=True).mask
     times: dict[str, list[float]] = {name: [] for name in sides}
     with torch.inference_mode():
-        agreement = float((segmenter(image).mask == tuned_forward(tuned, image, input_scale)).mean())
+        expected = tuned_forward(tuned, image, input_scale)
+        equal = {name: 100 * float((side() == expected).mean()) for name, side in sides.items()}
         for run in tqdm(range(WARM_UP_RUNS + runs), unit='run', disable=None):
             for name, side in sides.items():
                 time.sleep(PAUSE_S)
@@ -109,7 +144,7 @@ def benchmark(weights: Path | None, size: tuple[int, int], input_scale: float, t
     )
     print(f'{platform.processor() or platform.machine()}, {threads} threads, torch {torch.__version__}, ', end='')
     print(f'onnxruntime {onnxruntime.__version__}, median of {runs} interleaved runs')
-    print(f'{"bytes in to mask out":<52} {"ms":>8} {"reference":>10} {"tuned":>6}')
+    print(f'{"bytes in to mask out":<42} {"ms":>8} {"reference":>10} {"tuned":>6} {"equal labels":>14}')
     for name, value in medians.items():
-        print(f'{name:<52} {value:8.1f} {reference / value:9.2f}x {best / value:5.2f}x')
-    print(f'labels equal to PyTorch: {100 * agreement:.4f} %')
+        ratios = f'{reference / value:9.2f}x {best / value:5.2f}x'
+        print(f'{name:<42} {value:8.1f} {ratios} {equal[name]:12.3f} %')

@@ -115,6 +115,18 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument('--input-scale', type=float, metavar='S', help='0.5 is Seg50, 0.75 Seg75; default: as trained')
     export.add_argument('--overwrite', action='store_true', help='replace OUT if it exists')
 
+    quantize = command('quantize', _quantize, 'Make an int8 model.onnx of a float one, calibrated on your images.')
+    quantize.add_argument('model', type=Path, help='a model.onnx of stdc export')
+    quantize.add_argument('out', type=Path, help='the model.onnx to write')
+    quantize.add_argument('--images', type=Path, nargs='+', required=True, help='images, or folders searched for them')
+    quantize.add_argument('--data', type=Path, help='labelled dataset, to measure mIoU before and after')
+    quantize.add_argument('--split', default='val', help='of the dataset; default: val')
+    quantize.add_argument(
+        '--max-loss', type=float, metavar='P', help='points of mIoU (default: 0.5); without --data, %% of labels (1)'
+    )
+    quantize.add_argument('--threads', type=int, default=0, help='CPU threads (default: all)')
+    quantize.add_argument('--overwrite', action='store_true', help='replace OUT if it exists')
+
     imports = command('import', _import, 'Convert a checkpoint of the reference implementation to weights.')
     imports.add_argument('checkpoint', type=Path, help='the .pth of a segmentation network or .tar of a classifier')
     imports.add_argument('out', type=Path, help='the .safetensors to write')
@@ -129,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmark.add_argument('--size', type=_size, default=(1024, 2048), metavar='HxW', help='image; default: 1024x2048')
     benchmark.add_argument('--input-scale', type=float, default=0.5, help='default: 0.5, so the network sees 512x1024')
     benchmark.add_argument('--threads', type=int, default=2, help='CPU threads of both sides (default: 2)')
+    benchmark.add_argument('--int8', action='store_true', help='time the network in int8 as well')
     benchmark.add_argument('--runs', type=int, default=15, help='timed runs of each side (default: 15)')
     return parser
 
@@ -260,6 +273,33 @@ def _export(options: argparse.Namespace) -> None:
     print(f'{options.out}: {info.name}, {len(info.classes)} classes')
 
 
+def _quantize(options: argparse.Namespace) -> None:
+    from stdc_core.data.datasets import open_dataset
+    from stdc_core.export.quantize import find_images, quantize
+    from stdc_core.inference.model_file import read_model
+
+    classes = read_model(options.model)[1].classes
+    data = open_dataset(options.data, options.split, classes) if options.data else None
+    report = quantize(
+        options.model,
+        options.out,
+        find_images(options.images),
+        data,
+        options.max_loss,
+        options.threads,
+        options.overwrite,
+    )
+    print(f'calibrated on {report.images} images; {report.changed:.2f} % of labels changed')
+    if report.miou is not None:
+        before, after = report.miou
+        print(f'mIoU {before:.2f} % before, {after:.2f} % after, on {len(data)} images of {options.data}')
+    if report.kept:
+        print(f'in float: {", ".join(report.kept)}, of these (% of labels changed with each alone in float):')
+        for block, changed in sorted(report.blocks.items(), key=lambda item: item[1]):
+            print(f'  {block:<20} {changed:.2f}')
+    print(f'{options.out}: {report.size[1] / 1e6:.1f} MB, was {report.size[0] / 1e6:.1f}')
+
+
 def _import(options: argparse.Namespace) -> None:
     from stdc_core.model.reference import import_reference
     from stdc_core.model.stdc import STDCClassifier
@@ -282,7 +322,7 @@ def _import(options: argparse.Namespace) -> None:
 def _benchmark(options: argparse.Namespace) -> None:
     from stdc_core.benchmark import benchmark
 
-    benchmark(options.model, options.size, options.input_scale, options.threads, options.runs)
+    benchmark(options.model, options.size, options.input_scale, options.threads, options.runs, options.int8)
 
 
 if __name__ == '__main__':

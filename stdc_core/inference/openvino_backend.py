@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import OrderedDict
 
@@ -9,6 +10,8 @@ import numpy as np
 import onnx
 import openvino
 from onnx.utils import Extractor
+
+from stdc_core.inference.quantized import is_quantized, use_unsigned
 
 #: Networks are compiled for a shape and a set of outputs; so many of the last ones are kept.
 KEPT = 4
@@ -29,12 +32,14 @@ class OpenVinoBackend:
     """
 
     def __init__(self, model: onnx.ModelProto, threads: int = 0):
+        if is_quantized(model):
+            model = use_unsigned(copy.deepcopy(model))
         self._core = openvino.Core()
         self._graphs = {
             outputs: Extractor(model).extract_model(['image'], list(outputs)).SerializeToString()
             for outputs in (('mask',), ('mask', 'confidence'))
         }
-        self._core.read_model(self._graphs['mask',])  # an invalid graph is found out here
+        self._core.read_model(self._graphs[('mask',)])  # an invalid graph is found out here
         self._settings = {
             'INFERENCE_NUM_THREADS': threads or len(os.sched_getaffinity(0)),
             'PERFORMANCE_HINT': 'LATENCY',

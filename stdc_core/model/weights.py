@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from stdc_core.classes import ClassTable
 from stdc_core.files import appearing
 from stdc_core.inference.model_file import ModelError, read_model
+from stdc_core.inference.quantized import is_quantized
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.stdc import STAGE_BLOCKS, STDCBackbone, STDCClassifier
 
@@ -261,6 +262,8 @@ def _read_onnx(path: str | Path) -> _Stored:
         proto, info = read_model(path)
     except ModelError as error:
         raise WeightsError(str(error)) from error
+    if is_quantized(proto):
+        raise WeightsError(f'{path}: is quantised, so its weights are gone; expected the model that it was made of')
     prefix = 'model.'
     state = {
         tensor.name.removeprefix(prefix): torch.from_numpy(numpy_helper.to_array(tensor).copy())

@@ -1,0 +1,279 @@
+"""Post-training quantisation: a ``model.onnx`` in int8, for CPUs and for TensorRT, calibrated on the user's images.
+
+Weights are int8 per output channel, activations int8 per tensor, both symmetric around 0, as QuantizeLinear and
+DequantizeLinear around each layer. Layers that cost too much accuracy stay in float; which those are is measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+from stdc_core.classes import ClassTable
+from stdc_core.data.folder import IMAGE_SUFFIXES
+from stdc_core.data.reading import read_image
+from stdc_core.evaluation.evaluate import Dataset, Predictor, evaluate, evenly
+from stdc_core.export.fold import fold, remove_unused
+from stdc_core.files import appearing
+from stdc_core.inference.backends import make_backend
+from stdc_core.inference.model_file import ModelError, read_model
+from stdc_core.inference.quantized import is_quantized
+
+#: Images that the ranges of the activations are taken from, and others that the result is compared on.
+CALIBRATED, COMPARED = 32, 8
+
+#: Percent: of labels that change without labelled data, else points of mIoU.
+MAX_CHANGED, MAX_LOST = 1.0, 0.5
+
+QUANTIZED = ('Conv', 'Concat', 'AveragePool')
+
+_DEQUANTIZED = '_DequantizeLinear_Output'
+
+#: uint8 ``[H, W, 3]`` to uint8 ``[H, W]``.
+Mask = Callable[[np.ndarray], np.ndarray]
+
+
+class QuantizeError(ValueError):
+    """What makes a quantised model impossible."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a quantisation.
+
+    Args:
+        images: so many were calibrated on.
+        kept: blocks that stayed in float.
+        blocks: how many percent of the labels changed with each block alone in float; empty: all could be quantised.
+        changed: percent of labels that differ from the float model's.
+        miou: of the float and of the quantised model, in percent; None: no labelled data was given.
+        size: bytes of the float and of the quantised file.
+    """
+
+    images: int
+    kept: list[str]
+    blocks: dict[str, float]
+    changed: float
+    miou: tuple[float, float] | None
+    size: tuple[int, int]
+
+
+def quantize(
+    model_path: Path,
+    out: Path,
+    images: Sequence[Path],
+    data: Dataset | None = None,
+    max_loss: float | None = None,
+    threads: int = 0,
+    overwrite: bool = False,
+) -> Report:
+    """Write a quantised model file.
+
+    Args:
+        model_path: a ``model.onnx`` of ``stdc export``.
+        out: the file to write.
+        images: image files like those that the model will see; some are taken, evenly.
+        data: labelled images to measure mIoU on.
+        max_loss: of mIoU in points, or without ``data`` of labels in percent; None: 0.5 and 1.
+        threads: CPU threads; 0 takes every core that this process may use.
+
+    Raises:
+        FileExistsError: ``out`` exists and ``overwrite`` is false.
+        FileNotFoundError, ModelError: there is no such model, or it is none, or quantised already.
+        QuantizeError: there are too few images, or the loss is too large however much stays in float.
+    """
+    if out.exists() and not overwrite:
+        raise FileExistsError(f'{out} exists; say --overwrite to replace it')
+    if len(images) < 2:
+        raise QuantizeError(f'{len(images)} images to calibrate on, expected 2 at least and better {CALIBRATED}')
+    model, info = read_model(model_path)
+    if is_quantized(model):
+        raise ModelError(f'{model_path}: is quantised already; expected the model that it was made of')
+    calibrated = [images[index] for index in evenly(CALIBRATED, len(images))]
+    others = [image for image in images if image not in calibrated] or calibrated
+    compared = [read_image(others[index]) for index in evenly(COMPARED, len(others))]
+    folded = fold(model)
+    full = _quantized(folded, calibrated)
+    reference = _run(folded, threads)
+    changed = _Changed(reference, compared, threads)
+    before = _miou(reference, data, info.classes) if data is not None else None
+    limit = max_loss if max_loss is not None else MAX_CHANGED if data is None else MAX_LOST
+
+    def lost(candidate: onnx.ModelProto) -> float:
+        return changed(candidate) if data is None else before - _miou(_run(candidate, threads), data, info.classes)
+
+    candidate, kept, blocks = full, [], {}
+    loss = lost(full)
+    if loss > limit:
+        blocks = {block: changed(_in_float(full, folded, [block])) for block in block_names(folded)}
+        # The block whose staying in float helps most goes first.
+        for block in sorted(blocks, key=blocks.get):
+            kept.append(block)
+            candidate = _in_float(full, folded, kept)
+            loss = lost(candidate)
+            if loss <= limit:
+                break
+        else:
+            raise QuantizeError(f'{model_path}: loses {loss:.2f} with nothing quantised, expected at most {limit}')
+    miou = None if data is None else (before, before - loss)
+    recipe = {'images': len(calibrated), 'in float': kept, 'labels changed (%)': round(changed(candidate), 3)}
+    if miou is not None:
+        recipe['mIoU before and after (%)'] = [round(value, 2) for value in miou]
+    info = dataclasses.replace(info, provenance={**info.provenance, 'quantized': json.dumps(recipe)})
+    helper.set_model_props(candidate, info.to_metadata())
+    onnx.checker.check_model(candidate, full_check=True)
+    with appearing(out) as partial:
+        partial.write_bytes(candidate.SerializeToString())
+    size = model_path.stat().st_size, out.stat().st_size
+    return Report(len(calibrated), kept, blocks, changed(candidate), miou, size)
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Image files: those given, and all in the folders given. Raises FileNotFoundError, naming what is not there."""
+    found = []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f'{path}: no such image or folder')
+        inside = sorted(path.rglob('*')) if path.is_dir() else [path]
+        found += [file for file in inside if not path.is_dir() or file.suffix.lower() in IMAGE_SUFFIXES]
+    return found
+
+
+def block_names(model: onnx.ModelProto) -> list[str]:
+    """The parts of the network that stay in float together, such as ``backbone.stage3.0`` or ``ffm``."""
+    return list(dict.fromkeys(_block(node) for node in _layers(model)))
+
+
+def _layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Layers to quantise: all that are large. What follows a global average is small, and a gate needs its accuracy."""
+    gates: set[str] = set()
+    features: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type == 'ReduceMean' or (node.op_type in ('Conv', 'Relu', 'Sigmoid') and gates & set(node.input)):
+            gates.update(node.output)
+        elif node.op_type == 'Relu':
+            features.update(node.output)
+    return [
+        node
+        for node in model.graph.node
+        if node.op_type in QUANTIZED
+        and not gates & set(node.output)
+        # Other Concats put shapes together.
+        and (node.op_type != 'Concat' or features & set(node.input))
+    ]
+
+
+def _block(node: onnx.NodeProto) -> str:
+    """Of ``/model/backbone/stage3/stage3.0/...`` ``backbone.stage3.0``, of ``/model/ffm/conv/Conv`` ``ffm``."""
+    first, second, *rest = node.name.split('/')[2:]
+    if first != 'backbone':
+        return first
+    return f'{first}.{rest[0] if rest and rest[0].startswith(second) else second}'
+
+
+class _Reader(CalibrationDataReader):
+    """One image at a time, at its own size."""
+
+    def __init__(self, images: Iterable[Path]):
+        self._images = iter(images)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        path = next(self._images, None)
+        return None if path is None else {'image': read_image(path)[None]}
+
+
+def _quantized(folded: onnx.ModelProto, images: Sequence[Path]) -> onnx.ModelProto:
+    """All layers quantised."""
+    layers = {node.name for node in _layers(folded)}
+    # It advises to preprocess, which is done, and warns of every tensor that it leaves alone.
+    logging.getLogger().setLevel(max(logging.getLogger().level, logging.ERROR))
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / 'float.onnx', Path(folder) / 'int8.onnx'
+        onnx.save(folded, source)
+        quantize_static(
+            source,
+            target,
+            _Reader(images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QInt8,
+            nodes_to_quantize=sorted(layers),
+            # TensorRT takes neither zero points nor int32 biases.
+            extra_options={'ActivationSymmetric': True, 'WeightSymmetric': True, 'QuantizeBias': False},
+        )
+        model = onnx.load(target)
+    _release_others(model.graph, layers)
+    return model
+
+
+def _release_others(graph: onnx.GraphProto, layers: set[str]) -> None:
+    """Let what is no quantised layer take the numbers as they are.
+
+    A ReLU above all: all runtimes compute it as one with the convolution before it.
+    """
+    producers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        if node.name in layers or node.op_type in ('QuantizeLinear', 'DequantizeLinear'):
+            continue
+        for index, name in enumerate(node.input):
+            dequantize = producers.get(name)
+            if dequantize is not None and dequantize.op_type == 'DequantizeLinear':
+                node.input[index] = producers[dequantize.input[0]].input[0]
+    remove_unused(graph)
+
+
+def _in_float(quantized: onnx.ModelProto, folded: onnx.ModelProto, blocks: Sequence[str]) -> onnx.ModelProto:
+    """A copy in which the layers of some blocks take float activations and weights."""
+    model = onnx.ModelProto()
+    model.CopyFrom(quantized)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    weights = {tensor.name: tensor for tensor in folded.graph.initializer}
+    names = {node.name for node in _layers(folded) if _block(node) in blocks}
+    for node in model.graph.node:
+        for index, name in enumerate(node.input if node.name in names else ()):
+            source = producers.get(name)
+            if source is None or source.op_type != 'DequantizeLinear':
+                continue
+            weight = name.removesuffix(_DEQUANTIZED)
+            if weight in weights:
+                model.graph.initializer.append(weights[weight])
+                node.input[index] = weight
+            else:
+                node.input[index] = producers[source.input[0]].input[0]
+    remove_unused(model.graph)
+    return model
+
+
+def _run(model: onnx.ModelProto, threads: int) -> Mask:
+    """A graph as the segmenter runs it."""
+    backend = make_backend('auto', model, threads)
+    return lambda image: backend(image[None], False)[0][0]
+
+
+class _Changed:
+    """Percent of labels in which a graph differs from the float one."""
+
+    def __init__(self, reference: Mask, images: Sequence[np.ndarray], threads: int):
+        self._images, self._threads = images, threads
+        self._masks = [reference(image) for image in images]
+
+    def __call__(self, model: onnx.ModelProto) -> float:
+        mask = _run(model, self._threads)
+        pairs = zip(self._images, self._masks, strict=True)
+        return 100 * float(np.mean([(mask(image) != expected).mean() for image, expected in pairs]))
+
+
+def _miou(mask: Mask, data: Dataset, classes: ClassTable) -> float:
+    """In percent, by the protocol of ``stdc evaluate``."""
+    return 100 * evaluate(Predictor(mask, classes, '', {}), data, progress=True).confusion.miou()

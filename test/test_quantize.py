@@ -1,0 +1,168 @@
+"""Models in int8."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.util import find_spec
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from stdc_core.cli import main
+from stdc_core.data.synthetic import SyntheticDrive
+from stdc_core.export.fold import fold
+from stdc_core.export.quantize import QuantizeError, block_names, quantize
+from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
+from stdc_core.inference.backends import make_backend
+from stdc_core.inference.input_scale import set_input_scale
+from stdc_core.inference.model_file import read_model
+from stdc_core.model.weights import WeightsError, load_weights
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    """Small pictures of drives, as files, with labels beside them as a dataset."""
+    folder = tmp_path_factory.mktemp('drives')
+    assert main(['render', str(folder), '--split', 'val', '--drives', '2', '--frames', '3', '--size', '120x160']) == 0
+    return folder
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    """The shipped model at input scale 1, for speed."""
+    path = tmp_path_factory.mktemp('model') / 'model.onnx'
+    proto, info = read_model(DEFAULT_MODEL)
+    set_input_scale(proto, 1.0)
+    for entry in proto.metadata_props:
+        if entry.key == 'stdc.input_scale':
+            entry.value = '1.0'
+    onnx.save(proto, path)
+    assert info.classes
+    return path
+
+
+@pytest.fixture(scope='module')
+def quantized(model, images, tmp_path_factory):
+    """The path of the quantised model, and the report."""
+    out = tmp_path_factory.mktemp('int8') / 'model.int8.onnx'
+    return out, quantize(model, out, sorted((images / 'val' / 'images').iterdir()), max_loss=100.0)
+
+
+def test_folding_changes_no_label(model):
+    image = SyntheticDrive(seed=3, frames=1)[0].image[None]
+    before = make_backend('onnxruntime', read_model(model)[0], 1)(image, True)
+    folded = fold(read_model(model)[0])
+    assert not {'BatchNormalization'} & {node.op_type for node in folded.graph.node}
+    after = make_backend('onnxruntime', folded, 1)(image, True)
+    assert (before[0] == after[0]).mean() > 0.9999
+    assert np.abs(before[1].astype(int) - after[1]).max() <= 1
+
+
+def test_the_quantised_model_is_an_ordinary_model_file_of_half_the_size(quantized, model):
+    out, report = quantized
+    segmenter, original = Segmenter.load(out), Segmenter.load(model)
+    assert segmenter.info.classes == original.info.classes
+    assert segmenter.info.input_scale == 1.0
+    assert json.loads(segmenter.info.provenance['quantized'])['images'] == report.images == 6
+    assert report.size[1] < 0.6 * report.size[0]
+    image = SyntheticDrive(seed=7, frames=1)[0].image
+    expected, found = original(image, confidence=True), segmenter(image, confidence=True)
+    assert (expected.mask == found.mask).mean() > 0.95
+    assert np.median(np.abs(expected.confidence.astype(int) - found.confidence)) <= 12
+    # Another input scale works as with every model file.
+    assert Segmenter.load(out, input_scale=0.5)(image).mask.shape == image.shape[:2]
+
+
+def test_activations_and_weights_are_what_tensorrt_takes(quantized):
+    graph = onnx.load(quantized[0]).graph
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes = [node for node in graph.node if node.op_type in ('QuantizeLinear', 'DequantizeLinear')]
+    assert len(nodes) > 100
+    for node in nodes:
+        zero = tensors[node.input[2]]
+        assert zero.dtype == np.int8
+        assert not zero.any()
+    producers = {name: node for node in graph.node for name in node.output}
+    convolutions = [node for node in graph.node if node.op_type == 'Conv']
+    quantised = [node for node in convolutions if producers[node.input[0]].op_type == 'DequantizeLinear']
+    assert len(quantised) == 36
+    for node in quantised:
+        weight = producers[node.input[1]]
+        assert tensors[weight.input[0]].dtype == np.int8
+        assert tensors[weight.input[1]].shape == (tensors[weight.input[0]].shape[0],)  # a scale per channel
+        assert all(tensors[bias].dtype == np.float32 for bias in node.input[2:])
+
+
+def test_blocks_that_cost_too_much_stay_in_float(model, images, tmp_path):
+    files = sorted((images / 'val' / 'images').iterdir())
+    all_of_it = quantize(model, tmp_path / 'all.onnx', files, max_loss=100.0)
+    assert all_of_it.kept == []
+    limit = all_of_it.changed / 2
+    some = quantize(model, tmp_path / 'some.onnx', files, max_loss=limit)
+    assert some.kept
+    assert some.changed <= limit
+    assert set(some.blocks) == set(block_names(fold(read_model(model)[0])))
+    # Those whose staying in float helps most went first.
+    assert some.kept == sorted(some.blocks, key=some.blocks.get)[: len(some.kept)]
+    stored = json.loads(Segmenter.load(tmp_path / 'some.onnx').info.provenance['quantized'])
+    assert stored['in float'] == some.kept
+    weights = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / 'some.onnx').graph.initializer}
+    kept = [
+        name for name in weights if name.startswith(f'model.{some.kept[0]}.') and name.endswith('weight/float/folded')
+    ]
+    assert kept
+    assert all(weights[name] == onnx.TensorProto.FLOAT for name in kept)
+
+
+def test_the_command_measures_miou_before_and_after(model, images, tmp_path, capsys):
+    out = tmp_path / 'int8.onnx'
+    command = ['quantize', str(model), str(out), '--images', str(images / 'val' / 'images'), '--data', str(images)]
+    assert main([*command, '--max-loss', '50']) == 0
+    printed = capsys.readouterr().out
+    assert 'calibrated on 6 images' in printed
+    assert '% before' in printed
+    assert main(command) == 2
+    assert 'say --overwrite' in capsys.readouterr().err
+
+
+def test_mistakes_are_told(model, images, quantized, tmp_path, capsys):
+    files = sorted((images / 'val' / 'images').iterdir())
+    with pytest.raises(QuantizeError, match='1 images to calibrate on, expected 2'):
+        quantize(model, tmp_path / 'out.onnx', files[:1])
+    with pytest.raises(ModelError, match='is quantised already'):
+        quantize(quantized[0], tmp_path / 'out.onnx', files)
+    with pytest.raises(WeightsError, match='is quantised, so its weights are gone'):
+        load_weights(quantized[0])
+    assert main(['quantize', str(model), str(tmp_path / 'out.onnx'), '--images', str(tmp_path / 'nowhere')]) == 2
+    assert 'nowhere: no such image or folder' in capsys.readouterr().err
+    assert not (tmp_path / 'out.onnx').exists()
+
+
+def test_unsigned_activations_of_the_cpu_are_the_same_or_finer(quantized):
+    image = SyntheticDrive(seed=5, frames=1)[0].image
+    mask = Segmenter.load(quantized[0])(image).mask
+    import onnxruntime
+
+    plain = onnxruntime.InferenceSession(str(quantized[0]), providers=['CPUExecutionProvider'])
+    assert (plain.run(['mask'], {'image': image[None]})[0][0] == mask).mean() > 0.97
+    assert len(np.unique(mask)) > 1
+
+
+@pytest.mark.skipif(find_spec('openvino') is None, reason='openvino is not installed')
+def test_openvino_runs_it_too(quantized):
+    image = SyntheticDrive(seed=5, frames=1)[0].image
+    masks = [Segmenter.load(quantized[0], backend=backend)(image).mask for backend in ('onnxruntime', 'openvino')]
+    assert (masks[0] == masks[1]).mean() > 0.97
+
+
+def test_the_benchmark_times_every_side(capsys):
+    assert main(['benchmark', '--size', '128x192', '--runs', '1', '--int8', '--threads', '1']) == 0
+    printed = capsys.readouterr().out
+    sides = ['PyTorch eager, tuned', 'segmenter on onnxruntime', 'segmenter on onnxruntime, int8']
+    equal = {side: float(re.search(rf'^{side} +.* (\S+) %$', printed, re.MULTILINE).group(1)) for side in sides}
+    assert equal['PyTorch eager, tuned'] == 100
+    assert equal['segmenter on onnxruntime'] > 99.9
+    assert 90 < equal['segmenter on onnxruntime, int8'] < 100
