@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+
+Result = TypeVar('Result')
 
 # Before the first import of a message: the message classes read it then. Wrong field types are errors, not garbage.
 os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
@@ -14,7 +20,7 @@ os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
 # A robot has no torch: `colcon test` there tests all but training and export.
 _NEED_TORCH = [
     f'test_{name}.py'
-    for name in ('export', 'losses', 'model', 'pretrain', 'reference', 'resident', 'resume', 'training')
+    for name in ('export', 'losses', 'model', 'pretrain', 'quantize', 'reference', 'resident', 'resume', 'training')
 ]
 collect_ignore = [] if find_spec('torch') else _NEED_TORCH
 
@@ -32,3 +38,13 @@ def camvid() -> Path:
     if not (folder / 'val' / 'images').is_dir():
         pytest.skip(f'CamVid is not at {folder}; set CAMVID_DIR to where it is')
     return folder
+
+
+def in_own_process(function: Callable[..., Result], *arguments: object) -> Result:
+    """Call a function of a test module in a new process.
+
+    For OpenVINO: where it has computed in the process that trains afterwards, Linux ended that process (openvino 2026.4
+    on a CPU with AMX: SIGSEGV from the kernel on waiting for a child).
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+        return pool.submit(function, *arguments).result()
