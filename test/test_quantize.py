@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 from stdc_core.cli import main
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.export.fold import fold
+from stdc_core.inference.fold import fold
 from stdc_core.export.quantize import QuantizeError, block_names, quantize
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
 from stdc_core.inference.backends import make_backend

@@ -1,0 +1,137 @@
+"""A device that is the CPU: what is done with it is what is done with a GPU, and its kernels are the same source."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stdc_core.inference.cuda import CudaError, Memory
+
+HEADER = Path(__file__).with_name('host_device.h')
+
+#: What of the kernels is not C++: two instructions.
+HALF = {
+    'asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));': 'value = _cvtsh_ss(bits);',
+    'asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));': 'bits = _cvtss_sh(value, 0);',
+}
+
+needs_compiler = pytest.mark.skipif(shutil.which('g++') is None, reason='g++ is not installed')
+
+
+class HostDevice:
+    """Does at once, on the CPU, what ``CudaDevice`` begins on a GPU.
+
+    Attributes:
+        fail: set by a test: called with the name of each call before it is made, may raise ``CudaError``.
+        allocated: pieces of memory that have not been given back.
+        calls: names of the calls that were made.
+    """
+
+    name = 'CPU'
+    capability = (0, 0)
+    stream = 0
+
+    def __init__(self) -> None:
+        self.fail: Callable[[str], None] = lambda name: None
+        self.allocated: dict[int, np.ndarray] = {}
+        self.calls: list[str] = []
+        self._recording: list[Callable[[], None]] | None = None
+
+    def _begin(self, name: str) -> None:
+        self.calls.append(name)
+        self.fail(name)
+
+    def _do(self, name: str, work: Callable[[], None]) -> None:
+        self._begin(name)
+        if self._recording is None:
+            work()
+        else:
+            self._recording.append(work)
+
+    def use(self) -> None:
+        self._begin('use')
+
+    def free_memory(self) -> tuple[int, int]:
+        return 1 << 30, 1 << 31
+
+    def allocate(self, size: int) -> Memory:
+        self._begin('allocate')
+        array = np.full(size, 0xA5, np.uint8)  # not zeros, which hide what is never written
+        self.allocated[array.ctypes.data] = array
+        return Memory(array.ctypes.data, size)
+
+    def pin(self, size: int) -> np.ndarray:
+        memory = self.allocate(size)
+        return self.allocated[memory.pointer]
+
+    def free(self, *pieces: Memory | np.ndarray) -> None:
+        for piece in pieces:
+            del self.allocated[piece.pointer if isinstance(piece, Memory) else piece.ctypes.data]
+
+    def upload(self, target: Memory, source: np.ndarray) -> None:
+        self._do('upload', lambda: ctypes.memmove(target.pointer, source.ctypes.data, source.nbytes))
+
+    def download(self, target: np.ndarray, source: Memory) -> None:
+        self._do('download', lambda: ctypes.memmove(target.ctypes.data, source.pointer, target.nbytes))
+
+    def synchronize(self) -> None:
+        self._begin('synchronize')
+
+    def compile(self, source: str, names: Sequence[str], macros: Sequence[str] = ()) -> dict[str, Any]:
+        self._begin('compile')
+        if 'HALF' in macros:
+            for cuda, cpp in HALF.items():
+                assert cuda in source
+                source = source.replace(cuda, cpp)
+        with tempfile.TemporaryDirectory() as folder:
+            file, library = Path(folder, 'kernels.cpp'), Path(folder, 'kernels.so')
+            file.write_text('\n'.join([f'#include "{HEADER}"', source, *(f'LAUNCH({name})' for name in names)]))
+            options = ['-std=c++20', '-O1', '-mf16c', '-ffp-contract=off', '-shared', '-fPIC', '-pthread', '-Werror']
+            options += [f'-D{macro}' for macro in macros]
+            subprocess.run(['g++', *options, str(file), '-o', str(library)], check=True)
+            loaded = ctypes.CDLL(str(library))
+        return {name: getattr(loaded, f'launch_{name}') for name in names}
+
+    def launch(
+        self, kernel: Any, grid: tuple[int, int, int], block: int, shared: int, arguments: Sequence[Any]
+    ) -> None:
+        assert shared <= 48 << 10
+        pointers = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
+        kept = arguments, pointers  # alive for as long as a recording is
+
+        def work() -> None:
+            kernel((ctypes.c_uint * 3)(*grid), ctypes.c_uint(block), kept[1])
+
+        self._do('launch', work)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        self._begin('capture')
+        self._recording = recording = []
+        try:
+            work()
+        finally:
+            self._recording = None
+
+        def replay() -> None:
+            self._begin('replay')
+            for step in recording:
+                step()
+
+        return replay
+
+    def reset(self) -> None:
+        self.calls.append('reset')
+        self.allocated.clear()
+
+
+def cuda_error(code: int, call: str = 'cudaMalloc') -> CudaError:
+    """2: out of memory; 700: an illegal address, which is lasting."""
+    return CudaError(call, {2: 'cudaErrorMemoryAllocation', 700: 'cudaErrorIllegalAddress'}[code], code)
