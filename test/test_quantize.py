@@ -18,10 +18,10 @@ from onnx import numpy_helper
 
 from stdc_core.cli import main
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.inference.fold import fold
 from stdc_core.export.quantize import QuantizeError, block_names, quantize
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
 from stdc_core.inference.backends import make_backend
+from stdc_core.inference.fold import fold
 from stdc_core.inference.input_scale import set_input_scale
 from stdc_core.inference.model_file import read_model
 from stdc_core.model.weights import WeightsError, load_weights

@@ -23,9 +23,9 @@ from stdc_core.classes import ClassTable
 from stdc_core.data.folder import IMAGE_SUFFIXES
 from stdc_core.data.reading import read_image
 from stdc_core.evaluation.evaluate import Dataset, Predictor, evaluate, evenly
-from stdc_core.inference.fold import fold, remove_unused
 from stdc_core.files import appearing
 from stdc_core.inference.backends import make_backend
+from stdc_core.inference.fold import fold, remove_unused
 from stdc_core.inference.model_file import ModelError, read_model
 from stdc_core.inference.quantized import is_quantized
 

@@ -22,13 +22,10 @@ class Normalization(NamedTuple):
     offset: tuple[float, float, float]
 
 
-_KINDS = (ctypes.c_int * 3, ctypes.c_float * 3, ctypes.c_float * 3)
-
-
 class _Normalization(ctypes.Structure):
     """The struct of the kernel."""
 
-    _fields_ = list(zip(Normalization._fields, _KINDS))
+    _fields_ = [('channel', ctypes.c_int * 3), ('gain', ctypes.c_float * 3), ('offset', ctypes.c_float * 3)]
 
 
 class Device(Protocol):
@@ -70,7 +67,7 @@ class Kernels:
             size: (H, W); ``network_size``: (h, w).
         """
         sizes = [ctypes.c_int(side) for side in (*size, *network_size)]
-        struct = _Normalization(*(kind(*values) for kind, values in zip(_KINDS, normalization)))
+        struct = _Normalization(*map(tuple, normalization))
         arguments = [ctypes.c_void_p(images), ctypes.c_void_p(planes), *sizes, struct]
         grid = (-(-network_size[1] // BLOCK), network_size[0], count)
         self._device.launch(self._kernels['prepare'], grid, BLOCK, 0, arguments)
