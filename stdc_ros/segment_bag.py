@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmentation, Segmenter
-from stdc_core.inference.backends import BACKENDS, BackendError
+from stdc_core.inference import BACKENDS, DEFAULT_MODEL, BackendError, ModelError, Segmentation, Segmenter
 from stdc_core.visualization import colorize, overlay
 from stdc_ros.bags import IMAGE, TYPES, Bag, BagError, BagMessage, write_bag
 from stdc_ros.images import ImageError, make_image

@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import cv2
 
-from stdc_core.inference import ModelError
-from stdc_core.inference.backends import BackendError
+from stdc_core.inference import BackendError, ModelError
 from stdc_ros.bags import BagError
 from stdc_ros.segment_tasks import Done, Event, Failed, Progress, Recipe, Task, label
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from stdc_core.inference.cuda import CudaError, Memory
@@ -23,7 +26,24 @@ HALF = {
     'asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));': 'bits = _cvtss_sh(value, 0);',
 }
 
-needs_compiler = pytest.mark.skipif(shutil.which('g++') is None, reason='g++ is not installed')
+needs_compiler = pytest.mark.skipif(
+    shutil.which('g++') is None or platform.machine() != 'x86_64', reason='g++ for x86-64 is not installed'
+)
+
+
+@functools.cache
+def _compile(source: str, names: tuple[str, ...], macros: tuple[str, ...]) -> ctypes.CDLL:
+    if 'HALF' in macros:
+        for cuda, cpp in HALF.items():
+            assert cuda in source
+            source = source.replace(cuda, cpp)
+    with tempfile.TemporaryDirectory() as folder:
+        file, library = Path(folder, 'kernels.cpp'), Path(folder, 'kernels.so')
+        file.write_text('\n'.join([f'#include "{HEADER}"', source, *(f'LAUNCH({name})' for name in names)]))
+        options = ['-std=c++20', '-O1', '-mf16c', '-ffp-contract=off', '-shared', '-fPIC', '-pthread', '-Werror']
+        options += [f'-D{macro}' for macro in macros]
+        subprocess.run(['g++', *options, str(file), '-o', str(library)], check=True)
+        return ctypes.CDLL(str(library))
 
 
 class HostDevice:
@@ -49,7 +69,8 @@ class HostDevice:
         self.calls.append(name)
         self.fail(name)
 
-    def _do(self, name: str, work: Callable[[], None]) -> None:
+    def do(self, name: str, work: Callable[[], None]) -> None:
+        """Do something on the device, or record it while a graph is captured."""
         self._begin(name)
         if self._recording is None:
             work()
@@ -77,27 +98,17 @@ class HostDevice:
             del self.allocated[piece.pointer if isinstance(piece, Memory) else piece.ctypes.data]
 
     def upload(self, target: Memory, source: np.ndarray) -> None:
-        self._do('upload', lambda: ctypes.memmove(target.pointer, source.ctypes.data, source.nbytes))
+        self.do('upload', lambda: ctypes.memmove(target.pointer, source.ctypes.data, source.nbytes))
 
     def download(self, target: np.ndarray, source: Memory) -> None:
-        self._do('download', lambda: ctypes.memmove(target.ctypes.data, source.pointer, target.nbytes))
+        self.do('download', lambda: ctypes.memmove(target.ctypes.data, source.pointer, target.nbytes))
 
     def synchronize(self) -> None:
         self._begin('synchronize')
 
     def compile(self, source: str, names: Sequence[str], macros: Sequence[str] = ()) -> dict[str, Any]:
         self._begin('compile')
-        if 'HALF' in macros:
-            for cuda, cpp in HALF.items():
-                assert cuda in source
-                source = source.replace(cuda, cpp)
-        with tempfile.TemporaryDirectory() as folder:
-            file, library = Path(folder, 'kernels.cpp'), Path(folder, 'kernels.so')
-            file.write_text('\n'.join([f'#include "{HEADER}"', source, *(f'LAUNCH({name})' for name in names)]))
-            options = ['-std=c++20', '-O1', '-mf16c', '-ffp-contract=off', '-shared', '-fPIC', '-pthread', '-Werror']
-            options += [f'-D{macro}' for macro in macros]
-            subprocess.run(['g++', *options, str(file), '-o', str(library)], check=True)
-            loaded = ctypes.CDLL(str(library))
+        loaded = _compile(source, tuple(names), tuple(macros))
         return {name: getattr(loaded, f'launch_{name}') for name in names}
 
     def launch(
@@ -110,7 +121,7 @@ class HostDevice:
         def work() -> None:
             kernel((ctypes.c_uint * 3)(*grid), ctypes.c_uint(block), kept[1])
 
-        self._do('launch', work)
+        self.do('launch', work)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         self._begin('capture')
@@ -135,3 +146,33 @@ class HostDevice:
 def cuda_error(code: int, call: str = 'cudaMalloc') -> CudaError:
     """2: out of memory; 700: an illegal address, which is lasting."""
     return CudaError(call, {2: 'cudaErrorMemoryAllocation', 700: 'cudaErrorIllegalAddress'}[code], code)
+
+
+class HostEngine:
+    """An engine that is ONNX Runtime, for a :class:`HostDevice`."""
+
+    def __init__(self, device: HostDevice, model: bytes):
+        self._device = device
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+        self._types = {
+            each.name: {'tensor(float)': np.float32, 'tensor(float16)': np.float16, 'tensor(uint8)': np.uint8}[
+                each.type
+            ]
+            for each in (*self._session.get_inputs(), *self._session.get_outputs())
+        }
+
+    def execution(self, addresses: dict[str, int], name: str, shape: tuple[int, ...]) -> Callable[[int], None]:
+        outputs = [each for each in addresses if each != name]
+
+        def at(address: int, like: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+            size = int(np.prod(shape)) * np.dtype(like).itemsize
+            return np.frombuffer((ctypes.c_uint8 * size).from_address(address), like).reshape(shape)
+
+        def run() -> None:
+            feed = {name: at(addresses[name], self._types[name], shape)}
+            for output, value in zip(outputs, self._session.run(outputs, feed), strict=True):
+                at(addresses[output], self._types[output], value.shape)[:] = value
+
+        return lambda stream: self._device.do('enqueue', run)

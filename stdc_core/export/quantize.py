@@ -257,7 +257,7 @@ def _in_float(quantized: onnx.ModelProto, folded: onnx.ModelProto, blocks: Seque
 
 def _run(model: onnx.ModelProto, threads: int) -> Mask:
     """A graph as the segmenter runs it."""
-    backend = make_backend('auto', model, threads)
+    backend = make_backend('onnxruntime', model, threads)
     return lambda image: backend(image[None], False)[0][0]
 
 

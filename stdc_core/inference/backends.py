@@ -2,47 +2,76 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from functools import partial
+from typing import Any
 
-import numpy as np
 import onnx
 
-#: ``auto`` is ONNX Runtime: it is always there, and its masks are the same on every machine.
-BACKENDS = ('auto', 'onnxruntime', 'openvino')
+from stdc_core.inference.backend import PRECISIONS, Backend, BackendError
+from stdc_core.inference.cuda import missing_driver
+
+#: ``auto`` is TensorRT where there is an NVIDIA GPU with it, else ONNX Runtime, which is always there.
+BACKENDS = ('auto', 'onnxruntime', 'openvino', 'tensorrt')
 
 
-class BackendError(ValueError):
-    """A backend that nobody knows, or that cannot run here; the message says what it lacks."""
-
-
-class Backend(Protocol):
-    """Runs a deployed graph; ``name`` is what it is called in logs."""
-
-    name: str
-
-    def __call__(self, images: np.ndarray, confidence: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 BGR ``[N, H, W, 3]`` to mask and confidence, both uint8 ``[N, H, W]``, the latter None if unwanted."""
-
-
-def make_backend(name: str, model: onnx.ModelProto, threads: int) -> Backend:
+def make_backend(
+    name: str,
+    model: onnx.ModelProto,
+    threads: int,
+    precision: str = 'auto',
+    max_batch: int = 1,
+    wait: bool = True,
+) -> Backend:
     """A backend by its name in :data:`BACKENDS`.
 
     Args:
         model: the deployed graph.
         threads: CPU threads; 0 takes every core that this process may use.
+        precision: one of ``PRECISIONS``.
+        max_batch: images in one call, at most, where a GPU takes them together.
+        wait: what an engine has yet to be built for waits for it; else ONNX Runtime answers meanwhile.
 
     Raises:
-        BackendError: there is no backend of that name, or what it needs is not installed.
+        BackendError: there is no backend or precision of that name, or what it needs is not there.
         the backend's own exceptions: the graph is invalid.
     """
     if name not in BACKENDS:
         raise BackendError(f'backend {name!r}, expected one of {", ".join(BACKENDS)}')
+    if precision not in PRECISIONS:
+        raise BackendError(f'precision {precision!r}, expected one of {", ".join(PRECISIONS)}')
     if name == 'openvino':
-        try:
-            from stdc_core.inference.openvino_backend import OpenVinoBackend
-        except ImportError as error:
-            raise BackendError(f'backend openvino: {error}; pip install openvino') from error
-        return OpenVinoBackend(model, threads)
+        return _openvino(model, threads)
+    if name == 'onnxruntime':
+        return _onnxruntime(model, threads)
+    try:
+        other = partial(_onnxruntime, model, threads)
+        return _tensorrt(model, precision, max_batch=max_batch, other=other, wait=wait, give_up=name == 'auto')
+    except BackendError as error:
+        if name != 'auto':
+            raise
+        backend = _onnxruntime(model, threads)
+        backend.reason = str(error).partition(': ')[2]
+        return backend
+
+
+def _tensorrt(model: onnx.ModelProto, precision: str, **settings: Any) -> Backend:
+    reason = missing_driver()
+    if reason:
+        raise BackendError(f'backend tensorrt: {reason}')
+    from stdc_core.inference.tensorrt_backend import make_tensorrt_backend
+
+    return make_tensorrt_backend(model, precision, **settings)
+
+
+def _onnxruntime(model: onnx.ModelProto, threads: int) -> Backend:
     from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(model, threads)
+
+
+def _openvino(model: onnx.ModelProto, threads: int) -> Backend:
+    try:
+        from stdc_core.inference.openvino_backend import OpenVinoBackend
+    except ImportError as error:
+        raise BackendError(f'backend openvino: {error}; pip install openvino') from error
+    return OpenVinoBackend(model, threads)

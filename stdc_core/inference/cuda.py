@@ -6,7 +6,6 @@ The bindings are NVIDIA's ``cuda-bindings``, or the modules that came before the
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -83,8 +82,6 @@ class CudaDevice:
     def __init__(self, index: int = 0):
         self._runtime, self._driver, self._nvrtc = _bindings()
         self._index = index
-        # CUDA forbids much while a stream is captured, in every thread; an engine may be built in another one.
-        self._capturing = threading.Lock()
         self._start()
         attribute = self._runtime.cudaDeviceAttr
         kinds = (attribute.cudaDevAttrComputeCapabilityMajor, attribute.cudaDevAttrComputeCapabilityMinor)
@@ -195,17 +192,15 @@ class CudaDevice:
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record what ``work`` begins as a CUDA graph; the result begins all of it with one call. Raises CudaError."""
-        runtime = self._runtime
-        with self._capturing:
-            # In this mode, other threads may go on using CUDA as they like.
-            mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-            self._call('cudaStreamBeginCapture', self._stream, mode)
-            try:
-                work()
-            finally:
-                graph = self._call('cudaStreamEndCapture', self._stream)
-            executable = self._call('cudaGraphInstantiateWithFlags', graph, 0)
-            self._call('cudaGraphDestroy', graph)
+        # In this mode, other threads may go on using CUDA as they like: one may be building an engine.
+        mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call('cudaStreamBeginCapture', self._stream, mode)
+        try:
+            work()
+        finally:
+            graph = self._call('cudaStreamEndCapture', self._stream)
+        executable = self._call('cudaGraphInstantiateWithFlags', graph, 0)
+        self._call('cudaGraphDestroy', graph)
         return lambda: self._call('cudaGraphLaunch', executable, self._stream)
 
     def time(self, work: Callable[[], None], runs: int) -> list[float]:

@@ -10,11 +10,12 @@ import onnx
 import onnxruntime
 from onnx.utils import Extractor
 
+from stdc_core.inference.backend import Backend
 from stdc_core.inference.quantized import is_quantized, use_unsigned
 from stdc_core.memory import give_back_freed_memory
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(Backend):
     """Runs a deployed graph on the CPU.
 
     ONNX Runtime computes all that a graph holds, wanted or not. So there is one session without the confidence, and a

@@ -11,13 +11,14 @@ import onnx
 import openvino
 from onnx.utils import Extractor
 
+from stdc_core.inference.backend import Backend
 from stdc_core.inference.quantized import is_quantized, use_unsigned
 
 #: Networks are compiled for a shape and a set of outputs; so many of the last ones are kept.
 KEPT = 4
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(Backend):
     """Runs a deployed graph on the CPU.
 
     OpenVINO computes in bfloat16 where the CPU has instructions for it (AMX, AVX-512 BF16), else in float32. In

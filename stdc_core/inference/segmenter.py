@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from stdc_core.inference.backends import Backend, BackendError, make_backend
+from stdc_core.inference.backend import Backend, BackendError
+from stdc_core.inference.backends import make_backend
 from stdc_core.inference.input_scale import set_input_scale
 from stdc_core.inference.model_file import ModelError, ModelInfo, read_model
 
@@ -32,7 +34,9 @@ class Segmenter:
 
     Attributes:
         info: what the model file says of itself, its classes among it.
-        backend: name of what computes.
+        backend: name of what computes; ``reason``: why that, where it was left open; ``activity``: what it is busy with
+            besides images; ``max_batch``: so many images in one call are faster than one after another; ``failure``:
+            what it cannot recover from, or None.
     """
 
     def __init__(self, info: ModelInfo, backend: Backend):
@@ -43,6 +47,22 @@ class Segmenter:
     def backend(self) -> str:
         return self._backend.name
 
+    @property
+    def reason(self) -> str:
+        return self._backend.reason
+
+    @property
+    def activity(self) -> str:
+        return self._backend.activity
+
+    @property
+    def max_batch(self) -> int:
+        return self._backend.max_batch
+
+    @property
+    def failure(self) -> BackendError | None:
+        return self._backend.failure
+
     @classmethod
     def load(
         cls,
@@ -50,6 +70,9 @@ class Segmenter:
         threads: int = 0,
         input_scale: float | None = None,
         backend: str = 'auto',
+        precision: str = 'auto',
+        max_batch: int = 1,
+        wait: bool = True,
     ) -> Segmenter:
         """Read a model file.
 
@@ -58,12 +81,16 @@ class Segmenter:
             threads: CPU threads; 0 takes every core that this process may use.
             input_scale: the network sees the image at this scale, above 0 and at most 4; None: the model's own. Time
                 grows with its square.
-            backend: what computes: ``'auto'``, ``'onnxruntime'`` or ``'openvino'``.
+            backend: what computes, one of ``BACKENDS``.
+            precision: of TensorRT, one of ``PRECISIONS``.
+            max_batch: images in one call, at most, where a GPU takes them together.
+            wait: images of a size that TensorRT has no engine for yet wait until it is built; else ONNX Runtime
+                answers meanwhile.
 
         Raises:
             FileNotFoundError: there is no such file.
             ModelError: it is not such a model, or damaged, or the input scale is out of its range.
-            BackendError: there is no such backend, or what it needs is not installed.
+            BackendError: there is no such backend or precision, or what it needs is not there.
         """
         model, info = read_model(path)
         if input_scale is not None and input_scale != info.input_scale:
@@ -73,11 +100,19 @@ class Segmenter:
                 raise ModelError(f'{path}: {error}') from error
             info = dataclasses.replace(info, input_scale=input_scale)
         try:
-            return cls(info, make_backend(backend, model, threads))
+            return cls(info, make_backend(backend, model, threads, precision, max_batch, wait))
         except BackendError:
             raise
         except Exception as error:  # ONNX Runtime has no common base class for what it raises on a bad graph.
             raise ModelError(f'{path}: the backend {backend} cannot run it ({error})') from error
+
+    def prepare(self, size: tuple[int, int], progress: Callable[[str], None]) -> None:
+        """Build what images of (height, width) need, if that takes long, now; ``progress`` is told how far it is.
+
+        Raises:
+            BackendError: it cannot be built.
+        """
+        self._backend.prepare(size, progress)
 
     def __call__(self, image: np.ndarray, confidence: bool = False) -> Segmentation:
         """Segment one image or a batch.

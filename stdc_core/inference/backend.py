@@ -1,0 +1,41 @@
+"""What every backend of the segmenter is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+
+#: Of TensorRT; other backends compute in what the model has. ``auto`` is float16 where the GPU is fast in it; int8
+#: needs a model from ``stdc quantize``.
+PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
+
+
+class BackendError(ValueError):
+    """A backend that nobody knows, or that cannot run here; the message says what it lacks."""
+
+
+class Backend(ABC):
+    """Runs a deployed graph.
+
+    Attributes:
+        name: what it is called in logs.
+        reason: why it was taken where the user left it open.
+        activity: what it is busy with besides images, such as building an engine; empty: nothing.
+        max_batch: so many images in one call are faster than one after another.
+        failure: what it cannot recover from; None: nothing.
+    """
+
+    name: str
+    reason = ''
+    activity = ''
+    max_batch = 1
+    failure: BackendError | None = None
+
+    @abstractmethod
+    def __call__(self, images: np.ndarray, confidence: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """uint8 BGR ``[N, H, W, 3]`` to mask and confidence, both uint8 ``[N, H, W]``, the latter None if unwanted."""
+
+    def prepare(self, size: tuple[int, int], progress: Callable[[str], None]) -> None:  # noqa: B027  (most need nothing)
+        """Do now what the first image of (height, width) would else wait for; ``progress`` is told how far it is."""

@@ -1,0 +1,129 @@
+"""From image bytes to mask bytes with one call on the GPU, for images of one shape."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from stdc_core.inference.gpu_graph import LOGITS, PLANES, Parts
+from stdc_core.inference.kernels import Kernels
+
+_log = logging.getLogger(__name__)
+
+
+class Pipeline:
+    """Memory, engine and kernels for images of one shape, captured as one CUDA graph.
+
+    Args:
+        device: a ``CudaDevice``.
+        engine: from planes to logits; where there are no kernels, from image to mask and confidence.
+        parts: what surrounds the engine, with ``kernels`` to do it; both None: nothing does.
+        half: planes and logits are float16, else float32.
+        shape: ``[N, H, W, 3]`` of the images.
+        confidence: compute the confidence too.
+        graph: capture; else each step is begun on its own.
+
+    Raises:
+        CudaError, EngineError: too little memory, for one.
+    """
+
+    def __init__(
+        self,
+        device: Any,
+        engine: Any,
+        parts: Parts | None,
+        kernels: Kernels | None,
+        half: bool,
+        shape: tuple[int, int, int, int],
+        confidence: bool,
+        graph: bool = True,
+    ):
+        self._device, self._parts, self._kernels = device, parts, kernels
+        self._count, self._size = shape[0], (shape[1], shape[2])
+        self._memory: list[Any] = []
+        try:
+            pixels = self._count * self._size[0] * self._size[1]
+            self._image, self._image_host = self._allocate(3 * pixels), self._pin(3 * pixels)
+            self._mask, self._mask_host = self._allocate(pixels), self._pin(pixels)
+            # In one piece, the engine writes it anyway.
+            self._confidence = self._allocate(pixels) if confidence or kernels is None else None
+            self._confidence_host = self._pin(pixels) if confidence else None
+            if parts is None or kernels is None:
+                addresses = {'image': self._image, 'mask': self._mask, 'confidence': self._confidence}
+                name, input_shape = 'image', shape
+            else:
+                height, width = parts.network_size(self._size)
+                self._network_size, self._logits_size = (height, width), (-(-height // 8), -(-width // 8))
+                size = 2 if half else 4
+                addresses = {
+                    PLANES: self._allocate(size * self._count * 3 * height * width),
+                    LOGITS: self._allocate(size * self._count * parts.classes * np.prod(self._logits_size, dtype=int)),
+                }
+                name, input_shape = PLANES, (self._count, 3, height, width)
+            self._addresses = {each: memory.pointer for each, memory in addresses.items()}
+            self._enqueue = engine.execution(self._addresses, name, input_shape)
+            self._run = self._begin
+            if graph:
+                self._capture()
+        except Exception:
+            self.close()
+            raise
+
+    def _allocate(self, size: int) -> Any:
+        self._memory.append(self._device.allocate(int(size)))
+        return self._memory[-1]
+
+    def _pin(self, size: int) -> np.ndarray:
+        self._memory.append(self._device.pin(size))
+        return self._memory[-1]
+
+    def _capture(self) -> None:
+        # Once before: TensorRT does things in the first run that cannot be captured.
+        self._image_host[:] = 0
+        self._begin()
+        self._device.synchronize()
+        try:
+            self._run = self._device.capture(self._begin)
+        except RuntimeError as error:  # CudaError and EngineError
+            if getattr(error, 'lasting', False):
+                raise
+            _log.info('without a CUDA graph: %s', error)
+
+    def _begin(self) -> None:
+        """Begin every step."""
+        self._device.upload(self._image, self._image_host)
+        self.compute()
+        self._device.download(self._mask_host, self._mask)
+        if self._confidence_host is not None:
+            self._device.download(self._confidence_host, self._confidence)
+
+    def compute(self) -> None:
+        """Begin what lies between upload and download: from the image on the device to the mask there."""
+        if self._kernels is None or self._parts is None:
+            self._enqueue(self._device.stream)
+            return
+        images, planes = self._image.pointer, self._addresses[PLANES]
+        self._kernels.prepare(images, planes, self._count, self._size, self._network_size, self._parts.normalization)
+        self._enqueue(self._device.stream)
+        confidence = self._confidence.pointer if self._confidence is not None else 0
+        logits = self._addresses[LOGITS]
+        self._kernels.classify(
+            logits, self._mask.pointer, confidence, self._count, self._parts.classes, self._logits_size, self._size
+        )
+
+    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """uint8 ``[N, H, W, 3]`` to mask and confidence, both uint8 ``[N, H, W]``. Raises CudaError, EngineError."""
+        np.copyto(self._image_host, images.reshape(-1))
+        self._run()
+        self._device.synchronize()
+        shape = images.shape[:3]
+        # Copies: the next images are written over these.
+        mask = self._mask_host.reshape(shape).copy()
+        return mask, None if self._confidence_host is None else self._confidence_host.reshape(shape).copy()
+
+    def close(self) -> None:
+        """Give back the memory."""
+        self._device.free(*self._memory)
+        self._memory.clear()

@@ -1,0 +1,200 @@
+"""Where engines are kept: complete or not at all, and built once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from stdc_core.inference.engine_builder import EngineError, EngineOptions
+from stdc_core.inference.engine_cache import DamagedError, EngineCache, cache_folder, key_of
+from stdc_core.inference.engine_store import EngineStore
+
+OPTIONS = EngineOptions(half=True, int8=False, in_one=False, shape=(1, 3, 8, 8))
+
+
+@pytest.fixture
+def cache(tmp_path) -> EngineCache:
+    return EngineCache(tmp_path / 'engines')
+
+
+class Builder:
+    """Builds an engine that is its text, and notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.timings: list[bytes] = []
+        self.version = b'1'
+
+    def build(self, network, options, timings, progress):
+        progress(50)
+        self.timings.append(timings)
+        return self.version + b' engine of ' + network, b'timings'
+
+    def load(self, data: bytes) -> str:
+        if not data.startswith(self.version):
+            raise EngineError('of another version')
+        return data.decode()
+
+    def store(self, cache: EngineCache, **conditions) -> EngineStore:
+        return EngineStore(cache, self.build, self.load, conditions or {'gpu': 'a'})
+
+
+def get(store: EngineStore) -> str:
+    return store.get(b'net', OPTIONS, lambda percent: None)
+
+
+def test_keys_differ_with_all_that_an_engine_depends_on():
+    keys = {
+        key_of(network, gpu=gpu, version=version, **options.conditions())
+        for network in (b'a', b'b')
+        for gpu in ('H200', 'Orin')
+        for version in ('8.6.0', '10.3.0')
+        for options in (
+            OPTIONS,
+            EngineOptions(False, False, False, (1, 3, 8, 8)),
+            EngineOptions(True, True, False, (1, 3, 8, 8)),
+            EngineOptions(True, False, True, (1, 3, 8, 8)),
+            EngineOptions(True, False, False, (2, 3, 8, 8)),
+            EngineOptions(True, False, False, (1, 3, 8, 8), level=3),
+            EngineOptions(True, False, False, (1, 3, 8, 8), workspace=1),
+            EngineOptions(True, False, False, (1, 3, 8, 8), tactics=('CUDNN',)),
+        )
+    }
+    assert len(keys) == 64
+    assert key_of(b'a', x=1, y=2) == key_of(b'a', y=2, x=1)
+
+
+def test_an_engine_is_built_once_and_then_read(cache):
+    builder = Builder()
+    assert get(builder.store(cache)) == '1 engine of net'
+    assert get(builder.store(cache)) == '1 engine of net'
+    assert builder.timings == [b'']
+    assert get(builder.store(cache, gpu='b')) == '1 engine of net'
+    assert len(builder.timings) == 2
+
+
+def test_the_next_engine_begins_with_the_timings_of_the_first(cache):
+    builder = Builder()
+    store = builder.store(cache)
+    get(store)
+    store.get(b'another', OPTIONS, lambda percent: None)
+    assert builder.timings == [b'', b'timings']
+
+
+@pytest.mark.parametrize('damage', ['cut', 'flipped', 'empty', 'foreign'])
+def test_a_damaged_engine_is_built_again_once_and_the_log_says_why(cache, caplog, damage):
+    builder = Builder()
+    store = builder.store(cache)
+    get(store)
+    path = cache.path(store.file(b'net', OPTIONS))
+    data = path.read_bytes()
+    flipped = data[:-1] + bytes([data[-1] ^ 1])
+    path.write_bytes({'cut': data[:-5], 'flipped': flipped, 'empty': b'', 'foreign': b'1 engine'}[damage])
+    assert get(store) == '1 engine of net'
+    assert len(builder.timings) == 2
+    assert path.name in caplog.text
+    caplog.clear()
+    assert get(store) == '1 engine of net'
+    assert len(builder.timings) == 2
+    assert not caplog.text
+
+
+def test_an_engine_that_does_not_load_is_built_again(cache, caplog):
+    builder = Builder()
+    get(builder.store(cache))
+    builder.version = b'2'
+    assert get(builder.store(cache)) == '2 engine of net'
+    assert 'of another version' in caplog.text
+
+
+def test_an_engine_that_never_loads_is_an_error_after_one_build(cache):
+    builder = Builder()
+    store = EngineStore(cache, builder.build, lambda data: (_ for _ in ()).throw(EngineError('no')), {})
+    with pytest.raises(EngineError, match='^no$'):
+        get(store)
+    assert len(builder.timings) == 1
+
+
+def test_where_the_folder_is_a_file_engines_are_built_but_not_kept(tmp_path, caplog):
+    (tmp_path / 'engines').write_text('in the way')
+    builder = Builder()
+    assert get(builder.store(EngineCache(tmp_path / 'engines'))) == '1 engine of net'
+    assert 'cannot be kept' in caplog.text
+    assert (tmp_path / 'engines').read_text() == 'in the way'
+
+
+def test_the_folder_is_the_users_own(monkeypatch, tmp_path):
+    monkeypatch.delenv('STDC_CACHE_DIR', raising=False)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    assert cache_folder() == tmp_path / 'cache' / 'stdc_ros'
+    monkeypatch.setenv('STDC_CACHE_DIR', str(tmp_path / 'own'))
+    assert cache_folder() == tmp_path / 'own'
+    EngineCache().write('a.engine', b'x')
+    assert (tmp_path / 'own').stat().st_mode & 0o077 == 0
+
+
+def test_what_is_written_over_is_there_all_the_time(cache):
+    cache.write('a', b'first')
+    cache.write('a', b'second')
+    assert cache.read('a') == b'second'
+    assert [path.name for path in cache.folder.iterdir()] == ['a']
+    assert cache.read('b') is None
+    cache.path('a').write_bytes(b'STDCENG1' + b'0' * 40)
+    with pytest.raises(DamagedError, match='a: of 48 bytes'):
+        cache.read('a')
+
+
+#: A process that takes half a second to build, and says so in a file.
+SCRIPT = """
+import sys, time
+from pathlib import Path
+from stdc_core.inference.engine_builder import EngineOptions
+from stdc_core.inference.engine_cache import EngineCache
+from stdc_core.inference.engine_store import EngineStore
+
+folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
+
+def build(network, options, timings, progress):
+    with open(folder / 'built', 'a') as file:
+        print('build', file=file, flush=True)
+    time.sleep(seconds)
+    return b'engine', b''
+
+store = EngineStore(EngineCache(folder / 'engines'), build, bytes, {})
+assert store.get(b'net', EngineOptions(True, False, False, (1, 3, 8, 8)), print) == b'engine'
+"""
+
+
+def start(folder: Path, seconds: float) -> subprocess.Popen:
+    environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
+    return subprocess.Popen([sys.executable, '-c', SCRIPT, str(folder), str(seconds)], env=environment)
+
+
+def test_two_processes_that_start_together_build_once(tmp_path):
+    processes = [start(tmp_path, 0.5) for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert (tmp_path / 'built').read_text() == 'build\n'
+
+
+def test_the_engine_of_a_process_that_is_killed_is_built_by_the_next(tmp_path):
+    process = start(tmp_path, 600)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / 'built').exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert start(tmp_path, 0).wait(60) == 0
+    assert (tmp_path / 'built').read_text() == 'build\nbuild\n'
+
+
+@pytest.fixture(autouse=True)
+def at_warning(caplog):
+    caplog.set_level(logging.WARNING)

@@ -1,0 +1,312 @@
+"""The backend for NVIDIA GPUs, on a device that is the CPU; what needs a GPU is in benchmarks/gpu.py."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from host_device import HostDevice, HostEngine, cuda_error, needs_compiler
+
+from stdc_core.data.synthetic import SyntheticDrive
+from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter
+from stdc_core.inference.cuda import missing_driver
+from stdc_core.inference.engine_builder import EngineError, EngineOptions, PhaseShare, make_logger
+from stdc_core.inference.engine_cache import EngineCache
+from stdc_core.inference.engine_store import EngineStore
+from stdc_core.inference.input_scale import set_input_scale
+from stdc_core.inference.model_file import read_model
+from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
+from stdc_core.inference.tensorrt_backend import KEPT, TensorRtBackend, choose_precision
+
+pytestmark = needs_compiler
+
+no_driver = pytest.mark.skipif(not missing_driver(), reason='there is an NVIDIA driver')
+
+
+@pytest.fixture(scope='module')
+def model():
+    model, _ = read_model(DEFAULT_MODEL)
+    set_input_scale(model, 0.5)
+    return model
+
+
+@pytest.fixture(scope='module')
+def images() -> np.ndarray:
+    drive = SyntheticDrive(seed=3, height=96, width=130, frames=60)
+    return np.stack([drive[0].image, drive[30].image, drive[50].image])
+
+
+@pytest.fixture(scope='module')
+def expected(model, images) -> tuple[np.ndarray, np.ndarray]:
+    return OnnxRuntimeBackend(model, 1)(images, True)
+
+
+class Bench:
+    """A backend, its device, and what it is made of."""
+
+    def __init__(self, model, folder, precision='fp32', **settings):
+        self.device = HostDevice()
+        self.building = threading.Event()  # set: builds go on
+        self.building.set()
+        self.built: list[EngineOptions] = []
+        self.failing: list[Exception] = []
+        cache = EngineCache(folder)
+        engines = EngineStore(cache, self.build, lambda data: HostEngine(self.device, data), {})
+        self.backend = TensorRtBackend(model, self.device, engines, precision, **settings)
+
+    def build(self, network, options, timings, progress):
+        self.built.append(options)
+        if self.failing:
+            raise self.failing.pop()
+        progress(10)
+        assert self.building.wait(60)
+        progress(90)
+        return network, b''
+
+    def fail_next(self, call: str, *codes: int) -> None:
+        """The next calls of a name end with these errors."""
+        left = list(codes)
+
+        def fail(name: str) -> None:
+            if name == call and left:
+                raise cuda_error(left.pop(0), call)
+
+        self.device.fail = fail
+
+
+@pytest.fixture
+def bench(model, tmp_path):
+    return lambda **settings: Bench(model, tmp_path / 'cache', **settings)
+
+
+def other_of(model):
+    return lambda: OnnxRuntimeBackend(model, 1)
+
+
+def assert_equal(found, expected, share: float = 0.9999) -> None:
+    """Masks are, but for rounding; and so are confidences."""
+    assert found[0].shape == expected[0].shape
+    assert (found[0] == expected[0]).mean() >= share
+    if found[1] is not None:
+        assert (np.abs(found[1].astype(int) - expected[1]) <= 1).mean() >= share
+
+
+def test_images_become_the_masks_that_onnx_runtime_gives(bench, images, expected):
+    made = bench()
+    for _ in range(2):  # the second time from the graph
+        assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
+    mask, confidence = made.backend(images[1:2], False)
+    assert confidence is None
+    assert_equal((mask, None), [each[1:2] for each in expected])
+    assert made.backend.name == 'tensorrt fp32'
+    assert [options.shape for options in made.built] == [(1, 3, 48, 65)]
+    assert made.device.calls.count('capture') == 2  # with and without confidence
+    assert made.device.calls.count('replay') == 3
+
+
+def test_in_half_precision(bench, images, expected):
+    mask, confidence = bench(precision='fp16', typed=True).backend(images[:1], True)
+    assert (mask == expected[0][:1]).mean() > 0.999
+    assert np.abs(confidence.astype(int) - expected[1][:1]).max() < 16
+
+
+def test_several_images_are_one_batch(bench, images, expected):
+    made = bench(max_batch=2)
+    assert_equal(made.backend(images, True), expected)
+    assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
+    assert [options.shape for options in made.built] == [(2, 3, 48, 65)]
+
+
+def test_without_a_compiler_for_kernels_the_engine_does_all(bench, images, expected, monkeypatch, caplog):
+    monkeypatch.setattr(HostDevice, 'compile', lambda *_: (_ for _ in ()).throw(RuntimeError('no NVRTC')))
+    made = bench()
+    assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
+    assert_equal(made.backend(images[:1], False), [each[:1] for each in expected])
+    assert made.built[0].in_one
+    assert made.built[0].shape == (1, 96, 130, 3)
+    assert 'no NVRTC' in caplog.text
+
+
+def test_where_no_graph_can_be_captured_every_step_is_begun_alone(bench, images, expected):
+    made = bench()
+    made.fail_next('capture', 2)
+    assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
+    assert 'replay' not in made.device.calls
+
+
+def test_memory_of_shapes_that_are_gone_is_given_back(bench):
+    made = bench()
+    for side in range(40, 40 + 8 * (KEPT + 3), 8):
+        made.backend(np.zeros((1, side, side, 3), np.uint8), False)
+    pieces = len(made.device.allocated) / KEPT
+    assert pieces == 6  # image and mask, each here and there, planes, logits
+    made.backend(np.zeros((1, 40, 40, 3), np.uint8), False)
+    assert len(made.device.allocated) == 6 * KEPT
+
+
+def test_while_the_engine_is_built_the_other_backend_answers(bench, model, images, expected):
+    made = bench(other=other_of(model), wait=False)
+    made.building.clear()
+    np.testing.assert_array_equal(made.backend(images[:1], True)[0], expected[0][:1])
+    until(lambda: '10 %' in made.backend.activity)
+    assert made.backend.activity == 'building the engine for 130x96 images: 10 %'
+    np.testing.assert_array_equal(made.backend(images[:1], False)[0], expected[0][:1])
+    assert 'enqueue' not in made.device.calls
+    made.building.set()
+    until(lambda: not made.backend.activity)
+    assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
+    assert 'enqueue' in made.device.calls
+    assert len(made.built) == 1
+
+
+def test_an_engine_that_cannot_be_built_beside_is_the_end_where_the_backend_was_named(bench, model, images):
+    made = bench(other=other_of(model), wait=False)
+    made.failing = [EngineError('no kernel for Resize')]
+    made.backend(images[:1], False)
+    until(lambda: made.backend.failure)
+    with pytest.raises(BackendError, match='^backend tensorrt: no kernel for Resize$'):
+        made.backend(images[:1], False)
+
+
+def test_an_engine_that_cannot_be_built_leaves_it_to_the_other_one_where_that_may(bench, model, images, expected):
+    made = bench(other=other_of(model), give_up=True)
+    made.failing = [EngineError('no kernel for Resize')] * 2
+    for _ in range(2):
+        np.testing.assert_array_equal(made.backend(images[:1], True)[0], expected[0][:1])
+    assert made.backend.name == 'onnxruntime'
+    assert made.backend.reason == 'TensorRT failed: no kernel for Resize'
+    assert made.backend.failure is None
+
+
+@pytest.mark.parametrize(('call', 'code'), [('replay', 700), ('synchronize', 700), ('allocate', 2), ('launch', 2)])
+def test_after_an_error_everything_is_made_anew_and_the_image_segmented(bench, images, expected, call, code):
+    made = bench()
+    made.backend(images[:1], True)
+    made.fail_next(call, code)
+    # Memory is allocated, and kernels are begun one by one, for what was not asked for before.
+    confidence = call in ('replay', 'synchronize')
+    mask, _ = made.backend(images[1:2], confidence)
+    assert_equal((mask, None), [each[1:2] for each in expected])
+    assert_equal(made.backend(images[2:], True), [each[2:] for each in expected])
+    assert ('reset' in made.device.calls) == (code == 700)
+    assert len(made.built) == 1  # the engine comes from the cache
+
+
+def test_errors_that_do_not_end_are_the_end(bench, images):
+    made = bench()
+    made.backend(images[:1], False)
+    made.fail_next('replay', *[700] * 9)
+    with pytest.raises(BackendError, match=r'^backend tensorrt: replay: cudaErrorIllegalAddress \(700\)$'):
+        made.backend(images[:1], False)
+    assert made.backend.failure is not None
+
+
+def test_errors_that_do_not_end_leave_it_to_the_other_one_where_that_may(bench, model, images, expected):
+    made = bench(other=other_of(model), give_up=True)
+    made.backend(images[:1], False)
+    made.fail_next('replay', *[700] * 9)
+    np.testing.assert_array_equal(made.backend(images[:1], True)[0], expected[0][:1])
+    assert made.backend.name == 'onnxruntime'
+
+
+def test_errors_now_and_then_are_recovered_from_each_time(bench, images, expected):
+    made = bench()
+    for _ in range(3):
+        made.fail_next('synchronize', 700)
+        assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
+
+
+def test_what_was_prepared_is_not_built_when_the_image_comes(bench, images):
+    made = bench()
+    told: list[str] = []
+    made.backend.prepare((96, 130), told.append)
+    assert told == [f'building the engine for 130x96 images: {percent} %' for percent in (10, 90)]
+    made.backend(images[:1], False)
+    assert len(made.built) == 1
+    made.failing = [EngineError('no memory')]
+    with pytest.raises(BackendError, match='^backend tensorrt: no memory$'):
+        made.backend.prepare((64, 64), told.append)
+
+
+@pytest.mark.parametrize(
+    ('precision', 'quantized', 'capability', 'chosen'),
+    [
+        ('auto', False, (9, 0), 'fp16'),
+        ('auto', False, (6, 1), 'fp32'),
+        ('auto', False, (5, 0), 'fp32'),
+        ('auto', True, (9, 0), 'int8'),
+        ('fp32', False, (9, 0), 'fp32'),
+        ('fp16', False, (6, 1), 'fp16'),
+        ('int8', True, (7, 5), 'int8'),
+    ],
+)
+def test_precision(precision, quantized, capability, chosen):
+    assert choose_precision(precision, quantized, capability) == chosen
+
+
+@pytest.mark.parametrize(
+    ('precision', 'quantized', 'capability', 'said'),
+    [
+        ('int8', False, (9, 0), 'stdc quantize'),
+        ('fp16', True, (9, 0), 'expected int8 or auto'),
+        ('fp16', False, (5, 0), 'compute capability 5.0 has none'),
+    ],
+)
+def test_a_precision_that_cannot_be_is_an_error(precision, quantized, capability, said):
+    with pytest.raises(BackendError, match=said):
+        choose_precision(precision, quantized, capability)
+
+
+@no_driver
+def test_without_a_gpu_auto_says_why_and_a_name_is_an_error():
+    segmenter = Segmenter.load()
+    assert segmenter.backend == 'onnxruntime'
+    assert segmenter.reason == missing_driver()
+    with pytest.raises(BackendError, match='^backend tensorrt: no NVIDIA driver is installed$|no usable GPU'):
+        Segmenter.load(backend='tensorrt')
+    with pytest.raises(BackendError, match="precision 'int4', expected one of auto, fp32"):
+        Segmenter.load(precision='int4')
+
+
+def test_progress_of_nested_phases_never_falls():
+    share = PhaseShare()
+    share.start('build', None, 4)
+    found = [share.complete('build', 0)]
+    share.start('tactics', 'build', 10)
+    found += [share.complete('tactics', step) for step in range(9)]
+    found += [share.finish('tactics'), share.complete('build', 1), share.complete('build', 2), share.finish('build')]
+    assert found == sorted(found)
+    assert found[0] == 25
+    assert found[5] == 25 + 12
+    assert found[-1] == 100
+
+
+def test_every_name_of_tensorrt_that_is_used_is_there():
+    trt = pytest.importorskip('tensorrt', reason='tensorrt is not installed')
+    weak = hasattr(trt.BuilderFlag, 'FP16')
+    assert weak or hasattr(trt.NetworkDefinitionCreationFlag, 'STRONGLY_TYPED') or int(trt.__version__[:2]) > 10
+    assert not weak or hasattr(trt.BuilderFlag, 'INT8')
+    for of, names in {
+        trt.Builder: 'create_network create_builder_config create_optimization_profile build_serialized_network',
+        trt.IBuilderConfig: 'set_flag clear_flag add_optimization_profile set_memory_pool_limit set_tactic_sources',
+        trt.OnnxParser: 'parse num_errors get_error',
+        trt.ICudaEngine: 'create_execution_context',
+        trt.IExecutionContext: 'set_input_shape set_tensor_address execute_async_v3',
+        trt.Runtime: 'deserialize_cuda_engine',
+        trt.MemoryPoolType: 'WORKSPACE',
+    }.items():
+        assert not [name for name in names.split() if not hasattr(of, name)]
+    assert hasattr(trt.ICudaEngine, 'device_memory_size') or hasattr(trt.ICudaEngine, 'device_memory_size_v2')
+    logger = make_logger(trt)
+    logger.log(trt.ILogger.Severity.ERROR, 'first\n')
+    logger.log(trt.ILogger.Severity.INFO, 'second')
+    assert logger.said() == 'first'
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
