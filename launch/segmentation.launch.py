@@ -39,8 +39,23 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         'backend',
         default_value='',
-        choices=['', 'auto', 'onnxruntime', 'openvino'],
+        choices=['', 'auto', 'onnxruntime', 'openvino', 'tensorrt'],
         description='What computes; empty: as params_file says.',
+    ),
+    DeclareLaunchArgument(
+        'precision',
+        default_value='',
+        choices=['', 'auto', 'fp32', 'fp16', 'int8'],
+        description='Of tensorrt; empty: as params_file says.',
+    ),
+    DeclareLaunchArgument(
+        'build_only',
+        default_value='false',
+        choices=['true', 'false'],
+        description='Build the engine of tensorrt for images of image_size, and end.',
+    ),
+    DeclareLaunchArgument(
+        'image_size', default_value='', description='WIDTHxHEIGHT of the images that build_only builds for.'
     ),
     DeclareLaunchArgument('namespace', default_value='', description='Namespace of the node and its topics.'),
     DeclareLaunchArgument(
@@ -71,8 +86,12 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
 
 def _node(given: dict[str, str]) -> Node:
     parameters: dict = {
-        name: ParameterValue(given[name], value_type=str) for name in ('model', 'backend') if given[name]
+        name: ParameterValue(given[name], value_type=str)
+        for name in ('model', 'backend', 'precision', 'image_size')
+        if given[name]
     }
+    if given['build_only'] == 'true':
+        parameters['build_only'] = True
     parameters['use_sim_time'] = given['use_sim_time'] == 'true' or bool(given['bag'])
     if given['cameras'].split():
         parameters['cameras'] = given['cameras'].split()

@@ -81,7 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument('--limit', type=int, metavar='N', help='only N images, evenly spread')
     evaluate.add_argument('--threads', type=int, default=0, help='CPU threads (default: all)')
     evaluate.add_argument('--device', choices=('auto', 'cpu', 'cuda'), default='auto', help='for torch; default: auto')
-    evaluate.add_argument('--backend', default='auto', help='of a model.onnx: auto, onnxruntime or openvino')
+    evaluate.add_argument('--backend', default='auto', help='of a model.onnx: auto, onnxruntime, openvino or tensorrt')
+    evaluate.add_argument('--precision', default='auto', help='of tensorrt: auto, fp32, fp16 or int8')
     evaluate.epilog = (
         'A model.onnx runs as the node runs it, without torch; weights, other scales and mirrored images run in torch.'
     )
@@ -99,7 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument('--input-scale', type=float, metavar='S', help="scale of the network's input; the model's own")
     predict.add_argument('--overlay-opacity', type=float, default=0.5, metavar='W', help='0 to 1; default: 0.5')
-    predict.add_argument('--backend', default='auto', help='auto (default), onnxruntime or openvino')
+    predict.add_argument('--backend', default='auto', help='auto (default), onnxruntime, openvino or tensorrt')
+    predict.add_argument('--precision', default='auto', help='of tensorrt: auto (default), fp32, fp16 or int8')
     predict.add_argument('--overwrite', action='store_true', help='replace outputs that exist')
     predict.add_argument('--threads', type=int, default=0, help='CPU threads (default: all)')
     predict.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -126,6 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     quantize.add_argument('--threads', type=int, default=0, help='CPU threads (default: all)')
     quantize.add_argument('--overwrite', action='store_true', help='replace OUT if it exists')
+
+    engine = command('engine', _engine, "Build TensorRT's engine of a model ahead, for this machine's GPU.")
+    engine.add_argument('model', type=Path, nargs='?', help='a model.onnx (default: the shipped model)')
+    engine.add_argument('--size', type=_size, required=True, metavar='HxW', help='of the images, such as 1080x1920')
+    engine.add_argument('--precision', default='auto', help='auto (default), fp32, fp16 or int8')
+    engine.add_argument('--input-scale', type=float, metavar='S', help="default: the model's own")
+    engine.add_argument('--batch', type=int, default=1, metavar='N', help='cameras of the node (default: 1)')
 
     imports = command('import', _import, 'Convert a checkpoint of the reference implementation to weights.')
     imports.add_argument('checkpoint', type=Path, help='the .pth of a segmentation network or .tar of a classifier')
@@ -230,6 +239,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.threads,
         options.device,
         options.backend,
+        options.precision,
     )
     dataset = open_dataset(options.data, options.split, predictor.classes)
     chosen = evenly(options.limit or len(dataset), len(dataset))
@@ -253,7 +263,9 @@ def _predict(options: argparse.Namespace) -> None:
     # As Ctrl-C: unfinished files are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     result = predict(
-        Segmenter.load(options.model or DEFAULT_MODEL, options.threads, options.input_scale, options.backend),
+        Segmenter.load(
+            options.model or DEFAULT_MODEL, options.threads, options.input_scale, options.backend, options.precision
+        ),
         options.inputs,
         options.out,
         outputs=options.outputs,
@@ -298,6 +310,17 @@ def _quantize(options: argparse.Namespace) -> None:
         for block, changed in sorted(report.blocks.items(), key=lambda item: item[1]):
             print(f'  {block:<20} {changed:.2f}')
     print(f'{options.out}: {report.size[1] / 1e6:.1f} MB, was {report.size[0] / 1e6:.1f}')
+
+
+def _engine(options: argparse.Namespace) -> None:
+    from stdc_core.inference import DEFAULT_MODEL, Segmenter
+
+    if options.batch < 1:
+        raise ValueError(f'--batch: expected 1 or more, found {options.batch}')
+    model = options.model or DEFAULT_MODEL
+    segmenter = Segmenter.load(model, 0, options.input_scale, 'tensorrt', options.precision, max_batch=options.batch)
+    segmenter.prepare(options.size, print)
+    print(f'{model}: the engine for {segmenter.backend} on {segmenter.reason} is ready')
 
 
 def _import(options: argparse.Namespace) -> None:

@@ -12,7 +12,9 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from stdc_core.inference import BACKENDS
+from stdc_core.inference import BACKENDS, PRECISIONS
+
+_SIZE = r'[1-9]\d{0,4}x[1-9]\d{0,4}'
 
 
 def _parameter(
@@ -40,7 +42,11 @@ def _parameter(
 
 def _check_output_size(value: str) -> str:
     """See ``_parameter``; see also :func:`output_size`."""
-    return '' if re.fullmatch(r'input|network|[1-9]\d{0,4}x[1-9]\d{0,4}', value) else 'input, network, or WIDTHxHEIGHT'
+    return '' if value in ('input', 'network') or re.fullmatch(_SIZE, value) else 'input, network, or WIDTHxHEIGHT'
+
+
+def _check_image_size(value: str) -> str:
+    return '' if not value or re.fullmatch(_SIZE, value) else 'WIDTHxHEIGHT'
 
 
 def _check_cameras(names: tuple[str, ...]) -> str:
@@ -62,9 +68,19 @@ class Parameters:
     )
     backend: str = _parameter(
         'auto',
-        'What computes. auto is onnxruntime; openvino, where installed, is faster on CPUs that have bfloat16.',
+        'What computes. auto is tensorrt where there is an NVIDIA GPU with it, else onnxruntime; openvino, where '
+        'installed, is faster on CPUs that have bfloat16.',
         choices=BACKENDS,
     )
+    precision: str = _parameter(
+        'auto',
+        'Of tensorrt: auto is fp16 where the GPU is fast in it, or int8 if the model comes from `stdc quantize`.',
+        choices=PRECISIONS,
+    )
+    build_only: bool = _parameter(
+        False, 'Build the engine of tensorrt for images of image_size, or find it in the cache, and end.'
+    )
+    image_size: str = _parameter('', 'WIDTHxHEIGHT of the images that build_only builds for.', check=_check_image_size)
     threads: int = _parameter(0, 'CPU threads for inference; 0: every core that the node may use.', bounds=(0, 256))
     cameras: tuple[str, ...] = _parameter(
         (), 'Several cameras: their names, which are the namespaces of their topics.', check=_check_cameras
@@ -216,5 +232,10 @@ def output_size(setting: str, image: tuple[int, int], input_scale: float) -> tup
         return image
     if setting == 'network':
         return max(1, int(image[0] * input_scale)), max(1, int(image[1] * input_scale))
-    width, height = setting.split('x')
+    return size_of(setting)
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Height and width of ``WIDTHxHEIGHT``."""
+    width, height = text.split('x')
     return int(height), int(width)

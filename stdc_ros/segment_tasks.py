@@ -16,11 +16,11 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
-from stdc_core.inference.backends import BACKENDS
 from stdc_ros.bags import BagError, check_target
 from stdc_ros.segment_bag import segment_bag
 
@@ -75,7 +75,7 @@ class Recipe(NamedTuple):
         model: a model.onnx; None: the one that is shipped, of whichever machine it is needed on.
         model_sha256: of its file, so that no machine and no later run takes another.
         input_scale: None: the model's own.
-        backend: of :data:`stdc_core.inference.backends.BACKENDS`.
+        backend: of ``stdc_core.inference.BACKENDS``.
         topics, every, outputs: see :func:`stdc_ros.segment_bag.segment_bag`.
     """
 
@@ -102,7 +102,7 @@ class Recipe(NamedTuple):
     @property
     def takes_gpu(self) -> bool:
         """May it compute on a GPU?"""
-        return 'tensorrt' in BACKENDS and self.backend in ('auto', 'tensorrt')
+        return self.backend in ('auto', 'tensorrt') and find_spec('tensorrt') is not None
 
     def account(self) -> dict[str, object]:
         """What the record of a bag says of how it was made."""

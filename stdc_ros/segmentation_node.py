@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
-from stdc_core.inference import DEFAULT_MODEL, Segmentation, Segmenter
+from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmentation, Segmenter
 from stdc_core.memory import keep_freed_memory
 from stdc_ros import labels, parameters
 from stdc_ros.camera import Camera, Frame
@@ -76,10 +78,9 @@ class SegmentationNode(Node):
         parameters.warn_of_unknown(self)
 
         self._model = self._settings.model or DEFAULT_MODEL
-        self._segmenter = Segmenter.load(
-            self._model, self._settings.threads, self._settings.input_scale or None, self._settings.backend
-        )
-        self._worker = LatestFrameWorker(self._process, self._report_failure)
+        logging.getLogger('stdc_core').addHandler(_RosLog(self))
+        self._segmenter = self._load()
+        self._worker = LatestFrameWorker(self._process, self._report_failure, self._segmenter.max_batch)
         classes = self._segmenter.info.classes
         self._grids = make_grids(self, self._settings, classes) if self._settings.drivable_grid else {}
         for camera in self._cameras:
@@ -88,10 +89,38 @@ class SegmentationNode(Node):
         self._create_steady_timer(DIAGNOSTICS_PERIOD, self._diagnose)
         self._introduce()
 
+    def _load(self) -> Segmenter:
+        settings = self._settings
+        if settings.build_only and not settings.image_size:
+            raise ValueError('build_only needs image_size, WIDTHxHEIGHT of the images, found none')
+        return Segmenter.load(
+            self._model,
+            settings.threads,
+            settings.input_scale or None,
+            settings.backend,
+            settings.precision,
+            max_batch=len(self._cameras),
+            wait=settings.build_only,
+        )
+
+    @property
+    def failure(self) -> BackendError | None:
+        """What the node cannot go on with; None: nothing."""
+        return self._segmenter.failure
+
+    def build(self) -> bool:
+        """Build the engine if that is all that is asked for, and tell whether it is. Raises BackendError."""
+        if self._settings.build_only:
+            self._segmenter.prepare(parameters.size_of(self._settings.image_size), self.get_logger().info)
+            self.get_logger().info(f'built what {self._segmenter.backend} needs for {self._settings.image_size} images')
+        return self._settings.build_only
+
     def _introduce(self) -> None:
         segmenter = self._segmenter
+        why = f' ({segmenter.reason})' if segmenter.reason else ''
         self.get_logger().info(
-            f'{segmenter.info.name}, {len(segmenter.info.classes)} classes, on {segmenter.backend} ({self._model}): '
+            f'{segmenter.info.name}, {len(segmenter.info.classes)} classes, on {segmenter.backend}{why}, '
+            f'model {self._model}: '
             + '; '.join(f'{camera.topic} -> {", ".join(camera.output_topics)}' for camera in self._cameras)
         )
         if labels.LabelInfo is None:
@@ -118,11 +147,22 @@ class SegmentationNode(Node):
     def _receive(self, frame: Frame) -> None:
         self._worker.put(frame.camera, frame)
 
-    def _process(self, frame: Frame) -> None:
-        """Convert, segment and publish a frame."""
-        job = self._prepare(frame)
-        if job is not None:
-            self._segment(job)
+    def _process(self, frames: list[Frame]) -> None:
+        """Convert, segment and publish frames. Images of one size are segmented together."""
+        batches: defaultdict[tuple[int, ...], list[Job]] = defaultdict(list)
+        for frame in frames:
+            try:
+                job = self._prepare(frame)
+            except Exception as error:
+                self._report_failure([frame], error)
+                continue
+            if job is not None:
+                batches[job.image.shape].append(job)
+        for jobs in batches.values():
+            try:
+                self._segment(jobs)
+            except Exception as error:
+                self._report_failure([job.frame for job in jobs], error)
 
     def _prepare(self, frame: Frame) -> Job | None:
         """Message to image; None: nobody wants it any more, it is too old, or it is no image."""
@@ -153,12 +193,20 @@ class SegmentationNode(Node):
         camera.sight.look(image, begun)
         return Job(frame, wanted, message.header, stamp, image, begun, time.monotonic())
 
-    def _segment(self, job: Job) -> None:
+    def _segment(self, jobs: list[Job]) -> None:
         threshold = self._settings.confidence_threshold
-        unsure_cells = 'drivable_grid' in job.wanted and self._settings.grid_min_confidence > 0
+        unsure_cells = self._settings.grid_min_confidence > 0
+        confident = any(
+            'confidence' in job.wanted or unsure_cells and 'drivable_grid' in job.wanted or threshold > 0
+            for job in jobs
+        )
         start = time.monotonic()
-        found = self._segmenter(job.image, threshold > 0 or unsure_cells or 'confidence' in job.wanted)
-        self._publish(job, found, threshold, time.monotonic() - start)
+        images = jobs[0].image[None] if len(jobs) == 1 else np.stack([job.image for job in jobs])
+        masks, confidences = self._segmenter(images, confident)
+        inference = time.monotonic() - start
+        for index, job in enumerate(jobs):
+            found = Segmentation(masks[index], None if confidences is None else confidences[index])
+            self._publish(job, found, threshold, inference)
 
     def _publish(self, job: Job, found: Segmentation, threshold: float, inference: float) -> None:
         frame, start = job.frame, time.monotonic()
@@ -196,10 +244,11 @@ class SegmentationNode(Node):
     def _now(self) -> float:
         return self.get_clock().now().nanoseconds / 1e9
 
-    def _report_failure(self, frame: Frame, error: Exception) -> None:
-        frame.camera.statistics.fates['failed'] += 1
+    def _report_failure(self, frames: list[Frame], error: Exception) -> None:
+        for frame in frames:
+            frame.camera.statistics.fates['failed'] += 1
         self.get_logger().error(
-            f'image on {frame.camera.topic} is left out: {type(error).__name__}: {error}',
+            f'image on {frames[0].camera.topic} is left out: {type(error).__name__}: {error}',
             throttle_duration_sec=LOG_PERIOD,
         )
 
@@ -223,13 +272,32 @@ class SegmentationNode(Node):
             statistics.values(time.monotonic()),
             model=segmenter.info.name,
             backend=segmenter.backend,
+            reason=segmenter.reason or 'as the parameter says',
+            activity=segmenter.activity or 'none',
             enabled=str(self._settings.enabled).lower(),
             outputs=', '.join(name for name in camera.outputs if name in wanted) or 'none: nobody listens',
         )
 
 
+class _RosLog(logging.Handler):
+    """Takes what the inference library logs to the node's log."""
+
+    def __init__(self, node: Node):
+        super().__init__(logging.INFO)
+        self._logger = node.get_logger()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # rclpy wants one severity for each line of code.
+        if record.levelno >= logging.ERROR:
+            self._logger.error(record.getMessage())
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(record.getMessage())
+        else:
+            self._logger.info(record.getMessage())
+
+
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 1 if it could not start."""
+    """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 1 if it could not start or go on."""
     # rclpy's own handlers shut the context down under the worker's feet, and a second Ctrl-C interrupts the clean-up.
     # A list, not an Event: that one has a lock, on which a second signal would wait for the first one's handler.
     signals: list[int] = []
@@ -239,6 +307,10 @@ def main(args: list[str] | None = None) -> int:
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = SegmentationNode()
+        if node.build():
+            node.close()
+            rclpy.try_shutdown()
+            return 0
     except (OSError, ValueError, ParameterException, RuntimeError) as error:
         # ValueError: BackendError, ModelError, GridError, CameraInfoError. RuntimeError: rcl, on bad --ros-args.
         get_logger('segmentation').fatal(' '.join(str(error).split()))
@@ -247,14 +319,16 @@ def main(args: list[str] | None = None) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        while not signals:
+        while not signals and node.failure is None:
             executor.spin_once()  # returns every LISTENER_PERIOD at least
     except ExternalShutdownException:
         pass
     finally:
         node.close()
+        if node.failure is not None:
+            get_logger('segmentation').fatal(' '.join(str(node.failure).split()))
         rclpy.try_shutdown()
-    return 0
+    return 0 if node.failure is None else 1
 
 
 if __name__ == '__main__':

@@ -17,17 +17,24 @@ class LatestFrameWorker(Generic[Frame]):
     its length to the latency of every frame. Sources take turns, however much faster one of them is.
 
     Args:
-        process: called in the thread with one frame after another.
-        failed: called in the thread with a frame and the exception that ``process`` raised on it. The thread goes on.
+        process: called in the thread with the frames whose turn it is, each of another source.
+        failed: called in the thread with these frames and the exception that ``process`` raised. The thread goes on.
+        batch: so many frames at once, at most.
 
     Attributes:
         dropped: by source, frames that were replaced before their turn came.
     """
 
-    def __init__(self, process: Callable[[Frame], None], failed: Callable[[Frame, Exception], None]):
+    def __init__(
+        self,
+        process: Callable[[list[Frame]], None],
+        failed: Callable[[list[Frame], Exception], None],
+        batch: int = 1,
+    ):
         self.dropped: Counter[Hashable] = Counter()
         self._process = process
         self._failed = failed
+        self._batch = batch
         # In the order of the turns: a source goes to the end when it has had its own.
         self._waiting: dict[Hashable, Frame] = {}
         self._closed = False
@@ -67,10 +74,10 @@ class LatestFrameWorker(Generic[Frame]):
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if self._closed:
                     return
-                frame = self._waiting.pop(next(iter(self._waiting)))
+                frames = [self._waiting.pop(source) for source in list(self._waiting)[: self._batch]]
             try:
-                self._process(frame)
+                self._process(frames)
             except Exception as error:
-                self._failed(frame, error)
-            # Else an image of some megabytes would stay in memory until the next one comes.
-            del frame
+                self._failed(frames, error)
+            # Else images of some megabytes would stay in memory until the next ones come.
+            del frames

@@ -60,14 +60,16 @@ class NodeProcess:
     Args:
         arguments: after ``--ros-args``, such as ``'-p', 'threads:=1'``.
         namespace: such as ``'/left'``; keeps apart nodes that run at the same time.
+        prelude: Python to run in the process before the node.
     """
 
-    def __init__(self, *arguments: str, namespace: str = ''):
+    def __init__(self, *arguments: str, namespace: str = '', prelude: str = ''):
         self.namespace = namespace
         self._log = tempfile.NamedTemporaryFile('r', suffix='.log')  # noqa: SIM115 (closed in __exit__)
         # The same stdc_ros as in this process, wherever that was found.
         path = os.pathsep.join([str(Path(stdc_ros.__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
-        command = [sys.executable, '-m', 'stdc_ros.segmentation_node']
+        node = 'import sys; from stdc_ros.segmentation_node import main; sys.exit(main())'
+        command = [sys.executable, *(['-c', f'{prelude}\n{node}'] if prelude else ['-m', 'stdc_ros.segmentation_node'])]
         self.process = subprocess.Popen(
             [*command, '--ros-args', '-r', f'__ns:={namespace or "/"}', *arguments],
             stdout=self._log.fileno(),

@@ -164,6 +164,8 @@ def test_diagnostics_tell_counts_latencies_and_the_model(client, segmenter):
     report = client.diagnostics()
     assert report['model'] == segmenter.info.name
     assert report['backend'] == segmenter.backend
+    assert report['reason'] == segmenter.reason
+    assert report['activity'] == 'none'
     assert float(report['inference p50 (ms)']) > 0
     assert float(report['image to mask p95 (ms)']) >= float(report['inference p50 (ms)'])
     # The stamps of these tests are years old: no latency can be told from them, and none is made up.

@@ -33,9 +33,15 @@ def camera_info(message, focal_length: float = 100.0) -> CameraInfo:
     return info
 
 
-def test_four_cameras_share_one_network_and_keep_their_topics_apart(segmenter):
+#: Several images in one call, as on a GPU, which ONNX Runtime can do too.
+BATCHES = 'from stdc_core.inference.backend import Backend; Backend.max_batch = 4'
+
+
+@pytest.mark.parametrize('prelude', ['', BATCHES], ids=['one by one', 'in batches'])
+def test_four_cameras_share_one_network_and_keep_their_topics_apart(segmenter, prelude):
     with ExitStack() as stack:
-        process = stack.enter_context(NodeProcess('-p', f'cameras:=[{", ".join(CAMERAS)}]', namespace='/car'))
+        names = f'cameras:=[{", ".join(CAMERAS)}]'
+        process = stack.enter_context(NodeProcess('-p', names, namespace='/car', prelude=prelude))
         clients = {name: stack.enter_context(Client('/car', camera=name)) for name in CAMERAS}
         process.wait_for_output('/car/front/image -> /car/front/segmentation/mask')
         sent = {}

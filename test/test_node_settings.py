@@ -13,6 +13,7 @@ from sensor_msgs.msg import CameraInfo
 
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import Segmenter
+from stdc_core.inference.cuda import missing_driver
 from stdc_ros.camera_model import CameraModel, pose_of_body
 from stdc_ros.drivable_grid import DrivableGrid, GridSettings
 
@@ -183,3 +184,48 @@ def test_without_tf_a_grid_needs_the_pose():
     with NodeProcess(*parameters(drivable_grid='true'), namespace='/right') as process:
         assert process.wait() == 1
         assert 'drivable_grid needs grid_camera_pose here: tf2_ros is not installed' in process.output
+
+
+def test_build_only_ends_when_everything_is_built():
+    with NodeProcess(*parameters(build_only='true', image_size='64x48'), namespace='/right') as process:
+        assert process.wait() == 0
+        assert 'for 64x48 images' in process.output
+
+
+def test_build_only_without_a_size_is_an_error():
+    with NodeProcess(*parameters(build_only='true'), namespace='/right') as process:
+        assert process.wait() == 1
+        assert 'build_only needs image_size, WIDTHxHEIGHT of the images, found none' in process.output
+
+
+@pytest.mark.skipif(not missing_driver(), reason='there is an NVIDIA driver')
+def test_tensorrt_without_a_gpu_is_an_error_with_the_reason():
+    with NodeProcess(*parameters(backend='tensorrt'), namespace='/right') as process:
+        assert process.wait() == 1
+        assert f'backend tensorrt: {missing_driver()}' in process.output
+
+
+#: A backend that fails for good at its third image.
+FAILING = """
+from stdc_core.inference.backend import BackendError
+from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend as Backend
+run, left = Backend.__call__, [1, 2]
+def fail(self, *arguments):
+    if not left:
+        self.failure = BackendError('backend tensorrt: the GPU fell off the bus')
+        raise self.failure
+    left.pop()
+    return run(self, *arguments)
+Backend.__call__ = fail
+"""
+
+
+def test_a_backend_that_fails_for_good_ends_the_node_with_the_reason():
+    with NodeProcess(namespace='/right', prelude=FAILING) as process, Client('/right') as client:
+        client.listen('mask')
+        for _ in range(2):
+            client.segment(message_of(scene()))
+        client.send(message_of(scene()))
+        assert process.wait() == 1
+        (fatal,) = [line for line in process.output.splitlines() if '[FATAL]' in line]
+        assert fatal.endswith('backend tensorrt: the GPU fell off the bus')

@@ -119,8 +119,13 @@ def test_odd_sizes_and_long_drives() -> None:
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ({'height': 31}, '31 x 480'), ({'width': 10}, '360 x 10'), ({'frames': 0}, '0'), ({'rate': 0.0}, 'rate'),
-        ({'rate': -1.0}, '-1.0'), ({'rate': float('nan')}, 'nan'), ({'seed': -1}, '-1'),
+        ({'height': 31}, '31 x 480'),
+        ({'width': 10}, '360 x 10'),
+        ({'frames': 0}, '0'),
+        ({'rate': 0.0}, 'rate'),
+        ({'rate': -1.0}, '-1.0'),
+        ({'rate': float('nan')}, 'nan'),
+        ({'seed': -1}, '-1'),
     ],
 )
 def test_bad_arguments(arguments: dict, message: str) -> None:

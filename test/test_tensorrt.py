@@ -108,7 +108,7 @@ def test_images_become_the_masks_that_onnx_runtime_gives(bench, images, expected
 
 def test_in_half_precision(bench, images, expected):
     mask, confidence = bench(precision='fp16', typed=True).backend(images[:1], True)
-    assert (mask == expected[0][:1]).mean() > 0.999
+    assert (mask == expected[0][:1]).mean() > 0.995
     assert np.abs(confidence.astype(int) - expected[1][:1]).max() < 16
 
 

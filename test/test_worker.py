@@ -12,18 +12,22 @@ TIMEOUT = 30.0
 class Gate:
     """Work that stops at every frame until it is let through."""
 
-    def __init__(self):
+    def __init__(self, batch: int = 1):
         self.started, self.go = threading.Semaphore(0), threading.Semaphore(0)
         self.done: list[int] = []
-        self.failed: list[tuple[int, str]] = []
-        self.worker = LatestFrameWorker(self._process, lambda frame, error: self.failed.append((frame, str(error))))
+        self.batches: list[int] = []
+        self.failed: list[tuple[list[int], str]] = []
+        self.worker = LatestFrameWorker(
+            self._process, lambda frames, error: self.failed.append((frames, str(error))), batch
+        )
 
-    def _process(self, frame: int) -> None:
+    def _process(self, frames: list[int]) -> None:
         self.started.release()
         assert self.go.acquire(timeout=TIMEOUT)
-        if frame < 0:
+        if min(frames) < 0:
             raise ValueError('a negative frame')
-        self.done.append(frame)
+        self.done += frames
+        self.batches.append(len(frames))
 
     def put_and_start(self, frame: int, source: str = 'front') -> None:
         self.worker.put(source, frame)
@@ -52,8 +56,25 @@ def test_a_frame_that_fails_is_reported_and_the_next_one_is_processed():
         gate.put_and_start(frame)
         gate.go.release()
     assert gate.worker.close(TIMEOUT)
-    assert gate.failed == [(-1, 'a negative frame')]
+    assert gate.failed == [([-1], 'a negative frame')]
     assert gate.done == [2]
+
+
+def test_frames_that_wait_together_are_a_batch_and_cameras_still_take_turns():
+    gate = Gate(batch=2)
+    gate.put_and_start(1)
+    for frame, source in enumerate(('left', 'front', 'right', 'left'), 2):
+        gate.worker.put(source, frame)
+    for _ in range(2):
+        gate.go.release()
+        assert gate.started.acquire(timeout=TIMEOUT)
+    gate.worker.put('front', 6)
+    gate.go.release()
+    gate.go.release()
+    assert gate.started.acquire(timeout=TIMEOUT)
+    assert gate.worker.close(TIMEOUT)
+    assert gate.done == [1, 5, 3, 4, 6]
+    assert gate.batches == [1, 2, 1, 1]
 
 
 def test_close_finishes_the_frame_in_hand_and_forgets_the_one_that_waits():

@@ -18,6 +18,7 @@ def open_predictor(
     threads: int = 0,
     device: str = 'auto',
     backend: str = 'auto',
+    precision: str = 'auto',
 ) -> Predictor:
     """A network to evaluate.
 
@@ -33,7 +34,7 @@ def open_predictor(
         flip: average over the mirrored image too.
         threads: CPU threads; 0 takes every core that this process may use.
         device: ``'cpu'``, ``'cuda'``, or ``'auto'``: what torch finds.
-        backend: of the segmenter.
+        backend, precision: of the segmenter.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -48,7 +49,7 @@ def open_predictor(
         raise FileNotFoundError(f'{path}: no such file; expected a model.onnx or weights (.safetensors)')
     as_shipped = input_scale is None and tuple(scales) == (1.0,) and not flip and device != 'cuda'
     if path.suffix == '.onnx' and as_shipped:
-        return _segmenter(path, threads, backend)
+        return _segmenter(path, threads, backend, precision)
     if backend != 'auto':
         raise ValueError(f'backend {backend}: only for a model.onnx at its own input scale, one scale and no flip')
     from stdc_core.evaluation.torch_predictor import torch_predictor
@@ -56,8 +57,8 @@ def open_predictor(
     return torch_predictor(path, input_scale, scales, flip, threads, device)
 
 
-def _segmenter(path: Path, threads: int, backend: str) -> Predictor:
-    segmenter = Segmenter.load(path, threads, backend=backend)
+def _segmenter(path: Path, threads: int, backend: str, precision: str) -> Predictor:
+    segmenter = Segmenter.load(path, threads, backend=backend, precision=precision)
     protocol = {
         'input_scale': segmenter.info.input_scale,
         'scales': [1.0],
