@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import sys
 import threading
 import time
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from host_device import HostDevice, HostEngine, cuda_error, needs_compiler
 
 from stdc_core.data.synthetic import SyntheticDrive
@@ -281,6 +286,55 @@ def test_progress_of_nested_phases_never_falls():
     assert found[0] == 25
     assert found[5] == 25 + 12
     assert found[-1] == 100
+
+
+@pytest.mark.skipif(find_spec('torch') is None, reason='torch is not installed')
+def test_the_benchmark_checks_and_times_what_it_says(tmp_path, monkeypatch, capsys):
+    gpu = load_benchmark('gpu')
+    for name, value in {
+        'SIZE': (64, 128),
+        'FRAMES': 2,
+        'WARM_UP': 0,
+        'BATCHES': (1, 2),
+        'BACKBONES': ('stdc1',),
+        'SCALES': (0.5,),
+    }.items():
+        monkeypatch.setattr(gpu, name, value)
+    gpu.make_models(tmp_path)
+
+    def make(path, precision, scale=None, tactics=(), **settings):
+        model, _ = read_model(path)
+        if scale is not None:
+            set_input_scale(model, scale)
+        backend = Bench(model, tmp_path / 'cache', precision, typed=True, **settings).backend
+        backend.reason = 'CPU'
+        return backend
+
+    assert gpu.tensorrt_half(tmp_path, 1, (), make) in (0, 1)  # half precision differs more at this size
+    numbers = json.loads((tmp_path / 'tensorrt.json').read_text())
+    assert numbers['equal']['fp32 against ONNX Runtime'] > 99.9
+    assert numbers['equal']['fp32 in one engine against ONNX Runtime'] > 99.9
+    assert len(numbers['rows']) == 3
+    numbers['pytorch'] = [
+        {'model': gpu.name_of(*each), 'way': 'eager', 'device_ms': 2.0}
+        for each in itertools.product(gpu.BACKBONES, gpu.SCALES)
+    ]
+    gpu.report(numbers)
+    assert '| stdc1-seg50 | 3.99 ms | TensorRT fp16 | 1.000 |' in capsys.readouterr().out
+
+
+@no_driver
+def test_the_benchmark_says_that_there_is_no_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['gpu.py'])
+    assert load_benchmark('gpu').main() == 2
+    assert capsys.readouterr().err == f'nothing to measure: {missing_driver()}\n'
+
+
+def load_benchmark(name: str):
+    spec = spec_from_file_location(name, REPOSITORY / 'benchmarks' / f'{name}.py')
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_every_name_of_tensorrt_that_is_used_is_there():

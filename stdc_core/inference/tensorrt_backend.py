@@ -78,6 +78,10 @@ class TensorRtBackend(Backend):
         wait: what an engine has yet to be built for waits for it; else the other backend answers meanwhile.
         give_up: the other backend goes on after a failure.
         tactics: see ``EngineOptions``.
+        kernels: False: the engine does all, which is slower; to compare with.
+
+    Attributes:
+        device: as given.
 
     Raises:
         ValueError: the graph is not as ``stdc export`` makes it.
@@ -95,9 +99,10 @@ class TensorRtBackend(Backend):
         wait: bool = True,
         give_up: bool = False,
         tactics: tuple[str, ...] = (),
+        kernels: bool = True,
     ):
         self.max_batch = max_batch
-        self._device, self._engines, self._tactics = device, engines, tactics
+        self.device, self._engines, self._tactics = device, engines, tactics
         self._precision, self._wait, self._give_up = precision, wait, give_up
         self._make_other = other
         self._other: Backend | None = None
@@ -105,12 +110,12 @@ class TensorRtBackend(Backend):
         self._parts: Parts = split(model)
         self._kernels: Kernels | None = None
         try:
-            self._kernels = Kernels(device, self._half)
+            self._kernels = Kernels(device, self._half) if kernels else None
         except RuntimeError as error:
             _log.warning('without kernels of our own, so slower: %s', error)
-            if typed and self._half:
-                _log.warning('and in float32: from TensorRT 11 on, the graph in one piece is not made half')
-                self._half, self._precision = False, 'fp32'
+        if typed and self._half and self._kernels is None:
+            _log.warning('in float32: from TensorRT 11 on, the graph in one piece is not made half')
+            self._half, self._precision = False, 'fp32'
         network = self._parts.network if self._kernels else whole(model)
         if is_quantized(network):
             network = widen(network)
@@ -157,7 +162,7 @@ class TensorRtBackend(Backend):
                 progress(self.activity)
 
         try:
-            self._device.use()
+            self.device.use()
             options = self._options(size)
             self._ready[options.shape] = self._engines.get(self._network, options, on_progress)
         finally:
@@ -223,24 +228,27 @@ class TensorRtBackend(Backend):
         self._builder.start()
 
     def _run(self, images: np.ndarray, confidence: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        self._device.use()
+        self.device.use()
         key = (images.shape, confidence)
         if key not in self._pipelines:
             self._trim(KEPT - 1)
-            self._pipelines[key] = self._make_pipeline(images.shape, confidence)
+            self._pipelines[key] = self._roomy_pipeline(images.shape, confidence)
         self._pipelines.move_to_end(key)
         return self._pipelines[key](images)
 
-    def _make_pipeline(self, shape: tuple[int, ...], confidence: bool) -> Pipeline:
-        engine = self._ready[self._options(shape[1:3]).shape]
-        arguments = (self._device, engine, self._parts, self._kernels, self._half, shape, confidence)
+    def _roomy_pipeline(self, shape: tuple[int, ...], confidence: bool) -> Pipeline:
         try:
-            return Pipeline(*arguments)
+            return self.pipeline(shape, confidence)
         except CudaError as error:
             if not (error.out_of_memory and self._pipelines):
                 raise
             self._trim(0)  # those of other shapes can be made again
-            return Pipeline(*arguments)
+            return self.pipeline(shape, confidence)
+
+    def pipeline(self, shape: tuple[int, ...], confidence: bool, graph: bool = True) -> Pipeline:
+        """A new pipeline, for images of a size that was prepared; see :class:`Pipeline`."""
+        engine = self._ready[self._options(shape[1:3]).shape]
+        return Pipeline(self.device, engine, self._parts, self._kernels, self._half, shape, confidence, graph)
 
     def _trim(self, count: int) -> None:
         while len(self._pipelines) > count:
@@ -261,9 +269,9 @@ class TensorRtBackend(Backend):
             self._pipelines.clear()
             self._ready.clear()
             if lasting:
-                self._device.reset()
+                self.device.reset()
                 if self._kernels is not None:
-                    self._kernels = Kernels(self._device, self._half)
+                    self._kernels = Kernels(self.device, self._half)
         except CudaError as again:
             self._fail(again)
 
@@ -276,16 +284,14 @@ class TensorRtBackend(Backend):
         self._lost = True
 
 
-def make_tensorrt_backend(
-    model: onnx.ModelProto, precision: str, tactics: tuple[str, ...] = (), **settings: Any
-) -> TensorRtBackend:
+def make_tensorrt_backend(model: onnx.ModelProto, precision: str, **settings: Any) -> TensorRtBackend:
     """The backend on this machine's GPU, with the user's engine cache.
 
     To be called only where ``missing_driver`` has nothing to say.
 
     Args:
         precision: one of ``PRECISIONS``.
-        tactics, settings: see :class:`TensorRtBackend`.
+        settings: see :class:`TensorRtBackend`.
 
     Raises:
         BackendError: there is no GPU, no TensorRT, or no such precision.
@@ -312,6 +318,6 @@ def make_tensorrt_backend(
         conditions,
     )
     chosen = choose_precision(precision, is_quantized(model), device.capability)
-    backend = TensorRtBackend(model, device, engines, chosen, typed, tactics=tactics, **settings)
+    backend = TensorRtBackend(model, device, engines, chosen, typed, **settings)
     backend.reason = f'{device.name}, TensorRT {tensorrt.__version__}'
     return backend
