@@ -163,9 +163,8 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _render(options: argparse.Namespace) -> None:
-    import cv2
-
     from stdc_core.data.synthetic import SyntheticDrive
+    from stdc_core.files import write_png
 
     folders = [options.out / options.split / name for name in ('images', 'labels')]
     for folder in folders:
@@ -180,8 +179,7 @@ def _render(options: argparse.Namespace) -> None:
                 path = folder / f'drive{seed:05d}_{index:05d}.png'
                 if path.exists():
                     raise FileExistsError(f'{path} exists; choose another folder, split or --seed')
-                if not cv2.imwrite(str(path), picture):
-                    raise OSError(f'{path}: could not be written')
+                write_png(path, picture)
 
 
 def _train(options: argparse.Namespace) -> None:

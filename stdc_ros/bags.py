@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
+from stdc_core.files import WriteError, put_in_place, unfinished
 from stdc_ros.cut_bags import CutBag, CutBagError, open_cut_bag
 from stdc_ros.images import compressed_to_bgr, image_to_bgr
 from stdc_ros.wire import COMPRESSED_IMAGE, IMAGE, TYPES
@@ -205,28 +204,22 @@ def write_bag(path: str | Path, overwrite: bool = False) -> Iterator[BagWriter]:
         overwrite: a bag that is there already is replaced, at the end.
 
     Raises:
-        BagError: there is something already, or the folder for it is missing or not writable.
+        BagError: there is something already, the folder for it is missing or not writable, or the disk is full.
     """
     path = Path(path)
     check_target(path, overwrite)
-    # Named before it is made: an interrupt in between finds the way to the end.
-    hidden = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.partial')
     try:
-        try:
+        with unfinished(path) as hidden:
             hidden.mkdir(mode=0o700)
-        except OSError as error:
-            raise BagError(f'{path}: cannot be written: {error.strerror}') from error
-        # The writer names the file after the folder, and the file holds its name.
-        writer = Writer(hidden / 'bag', version=8, storage_plugin=StoragePlugin.MCAP)
-        writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
-        with writer:
-            yield BagWriter(writer)
-        if path.is_dir():
-            shutil.rmtree(path)
-        made = hidden / 'bag'
-        (made / 'bag.mcap' if path.suffix == '.mcap' else made).replace(path)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+            # The writer names the file after the folder, and the file holds its name.
+            writer = Writer(hidden / 'bag', version=8, storage_plugin=StoragePlugin.MCAP)
+            writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+            with writer:
+                yield BagWriter(writer)
+            made = hidden / 'bag'
+            put_in_place(made / 'bag.mcap' if path.suffix == '.mcap' else made, path)
+    except WriteError as error:
+        raise BagError(f'{path}: cannot be written: {error.strerror}') from error
 
 
 def check_target(path: Path, overwrite: bool) -> None:

@@ -7,12 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from stdc_core.classes import ClassTable
 from stdc_core.evaluation.metrics import ConfusionMatrix
+from stdc_core.files import write_png
 from stdc_core.visualization import colorize
 from stdc_ros.bags import IMAGE, TYPES, write_bag
 from stdc_ros.images import image_to_bgr
@@ -111,7 +111,7 @@ class Drive:
         self._lines = self._numbers()
         made = [folder / name for name in ('contact_sheet.png', 'drive.webm', 'drive.mcap')]
         if self._complete:
-            cv2.imwrite(str(made[0]), self._sheet(title))
+            write_png(made[0], self._sheet(title))
             write_video(made[1], self._pictures(), self._rate())
         self._write_bag(made[2])
         return [path for path in made if path.exists()]

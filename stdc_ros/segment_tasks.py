@@ -230,15 +230,23 @@ def label(
             'images': images,
             'warnings': warnings,
         }
-        # In this order there is no bag with a wrong record, whenever the process is killed.
-        task.target.unlink(missing_ok=True)
-        written = made.with_suffix('.json')
-        written.write_text(json.dumps(record, indent=2) + '\n')
-        task.target.parent.mkdir(parents=True, exist_ok=True)
-        written.replace(task.record)
-        made.replace(task.target)
+        _deliver(task, made, record)
     except BagError as error:
-        return Failed(task, str(error))
+        return Failed(task, str(error).replace(str(made), str(task.target)))
     except Exception as error:  # whatever one bag does to a library, the others go on
         return Failed(task, f'{task.source}: {type(error).__name__}: {error}')
     return Done(task, images, warnings)
+
+
+def _deliver(task: Task, made: Path, record: dict[str, object]) -> None:
+    """Put a finished bag and its record where they belong. Raises BagError if that cannot be done."""
+    try:
+        written = made.with_suffix('.json')
+        written.write_text(json.dumps(record, indent=2) + '\n')
+        task.target.parent.mkdir(parents=True, exist_ok=True)
+        # In this order there is no bag with a wrong record, whenever the process is killed.
+        task.target.unlink(missing_ok=True)
+        written.replace(task.record)
+        made.replace(task.target)
+    except OSError as error:
+        raise BagError(f'{task.target}: cannot be written: {error.strerror}') from error

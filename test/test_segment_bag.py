@@ -161,7 +161,7 @@ def test_nothing_is_left_of_an_interrupted_run(tmp_path, number):
         env={**os.environ, 'PYTHONPATH': path},
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob('.out.mcap.*')) and time.monotonic() < deadline:
+    while not list(tmp_path.glob('.out.*.part.mcap')) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(number)

@@ -134,7 +134,7 @@ def started(inputs: Path, out: Path, *options: str):
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': path})
     try:
         deadline = time.monotonic() + 60
-        while not list(out.glob('.segment_bag/.*.partial')):
+        while not list(out.glob('.segment_bag/.*.part.mcap')):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         yield process
@@ -293,7 +293,7 @@ def test_an_interrupted_run_on_ray(tmp_path, long):
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert 'the same command goes on' in error and 'Traceback' not in error
-    assert not any('long' in name or 'partial' in name for name in contents(out))
+    assert not any('long' in name or '.part.' in name for name in contents(out))
 
 
 def test_without_ray(tmp_path, drives, capsys, monkeypatch):
