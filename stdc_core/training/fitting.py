@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 import warnings
 from collections.abc import Callable
@@ -15,9 +16,11 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from stdc_core.files import appearing
 from stdc_core.training.config import ConfigError, make_config
 
 # Lightning's advertisements, and warnings of what is meant to be: a run's folder holds its record, and its batches
@@ -51,9 +54,9 @@ def begin(out: Path, config: Any, sources: dict[str, Any]) -> None:
     """
     need_empty(out)
     if not rank_zero_only.rank:
-        out.mkdir(parents=True, exist_ok=True)
         record = {'config': dataclasses.asdict(config), **sources}
-        (out / RECORD).write_text(yaml.safe_dump(record, sort_keys=False))
+        with appearing(out / RECORD) as partial:
+            partial.write_text(yaml.safe_dump(record, sort_keys=False))
 
 
 def recall(out: Path, cls: type, overrides: list[str], changeable: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
@@ -107,6 +110,18 @@ def growing_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         return averaged.lerp(current, 1 - growing)
 
     return average
+
+
+class _Checkpoints(TorchCheckpointIO):
+    """Writes checkpoints beside their place. Lightning's own come from a temporary folder: if that is on another disk,
+    they are copied over the last one, which a kill or a full disk then leaves cut off.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        data = io.BytesIO()  # PyTorch's own errors on a full disk do not name the file
+        torch.save(checkpoint, data)
+        with appearing(Path(path)) as partial:
+            partial.write_bytes(data.getbuffer())
 
 
 class _Last(ModelCheckpoint):
@@ -167,6 +182,7 @@ def make_trainer(config: Any, out: Path, start: int, monitor: str, progress: boo
         use_distributed_sampler=False,
         sync_batchnorm=gpu and devices * config.num_nodes > 1,
         callbacks=callbacks,
+        plugins=[_Checkpoints()],
         logger=loggers,
         log_every_n_steps=min(50, config.steps),
         num_sanity_val_steps=0,

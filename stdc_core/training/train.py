@@ -166,11 +166,14 @@ def _run(
         **({'class_offset': json.dumps(task.offset.flatten().tolist())} if config.prior_correction else {}),
     }
     if trainer.is_global_zero:
-        results = {WEIGHTS: (task.state_dict(), trainer.callback_metrics.get('miou'))}
+        last = {name: value.clone() for name, value in task.state_dict().items()}
+        results = {}
         if val is not None:
             best = torch.load(out / BEST, map_location='cpu', weights_only=True)
             score = max(state['best_model_score'] for state in best['callbacks'].values() if state.get('monitor'))
             results[BEST_WEIGHTS] = best['state_dict'], score
+        # The last one, by which a run is known to be complete.
+        results[WEIGHTS] = last, trainer.callback_metrics.get('miou')
         for name, (state, miou) in results.items():
             task.load_state_dict(state)
             measured = {'miou': f'{float(miou):.4f} on {data.name}/{val.split}'} if val is not None else {}
