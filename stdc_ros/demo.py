@@ -271,6 +271,7 @@ def replay(node: Node, player: Player, drive: Drive, process: NodeProcess) -> No
 
         def on_publish(_: Any, stamp: int, data: bytes) -> None:
             drive.recorder.keep(drive.camera, stamp, data)
+            drive.recorder.check()
             bar.update()
             process.check()
 
@@ -285,6 +286,7 @@ def wait_for_last(drive: Drive, process: NodeProcess) -> None:
     heard, since = 0, time.monotonic()
     while time.monotonic() - since < LAST:
         process.check()
+        drive.recorder.check()
         expected = 3 * len(drive.recorder.of(drive.camera))
         if len(drive.recorder.entries) >= expected:
             return

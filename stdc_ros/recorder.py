@@ -12,6 +12,8 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
+from stdc_core.files import WriteError
+
 
 class Entry(NamedTuple):
     """A recorded message: its stamp and when it came, both in nanoseconds, and where its data lies in the file."""
@@ -26,6 +28,8 @@ class Entry(NamedTuple):
 class Recorder:
     """Keeps serialised images; a drive of any length, for they lie in a nameless file.
 
+    If there is no room for them, nothing more is recorded, and :meth:`check` tells.
+
     Args:
         node: that subscribes, reliably.
         topics: to subscribe to; those of other sources may be added with :meth:`keep`.
@@ -34,6 +38,8 @@ class Recorder:
 
     def __init__(self, node: Node, topics: list[str], folder: Path):
         self._node = node
+        self._folder = folder
+        self._problem: OSError | None = None
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._lock = threading.Lock()
         self.entries: list[Entry] = []
@@ -47,8 +53,20 @@ class Recorder:
         """Record a message that came, or went out, just now. From any thread."""
         arrival = self._node.get_clock().now().nanoseconds
         with self._lock:
-            self.entries.append(Entry(topic, stamp, arrival, self._file.seek(0, 2), len(data)))
-            self._file.write(data)
+            if self._problem is not None:
+                return
+            try:
+                offset = self._file.seek(0, 2)
+                self._file.write(data)
+            except OSError as error:  # in the executor's thread, which would end of it
+                self._problem = error
+                return
+            self.entries.append(Entry(topic, stamp, arrival, offset, len(data)))
+
+    def check(self) -> None:
+        """Raises WriteError if something could not be recorded."""
+        if self._problem is not None:
+            raise WriteError(self._problem.errno, self._problem.strerror, str(self._folder))
 
     def of(self, topic: str) -> list[Entry]:
         """What was recorded of a topic, in the order in which it came."""
