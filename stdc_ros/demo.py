@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -202,6 +202,7 @@ class NodeProcess:
     """The running segmentation node."""
 
     def __init__(self, process: subprocess.Popen, log: Path):
+        self.pid = process.pid
         self._process = process
         self._log = log
 
@@ -221,15 +222,18 @@ class NodeProcess:
 
 
 @contextmanager
-def node_process(model: Path, camera: str, log: Path, input_scale: float = 0.0) -> Iterator[NodeProcess]:
+def node_process(
+    model: Path, camera: str, log: Path, input_scale: float = 0.0, arguments: Sequence[str] = ()
+) -> Iterator[NodeProcess]:
     """The segmentation node as a process of its own; ended with the block, whatever happens in it.
 
     Args:
         camera: the image topic.
         log: file for what it prints.
         input_scale: its parameter; 0: the model's own.
+        arguments: more of them, such as ``'-p', 'threads:=1'``.
     """
-    command = [sys.executable, '-m', 'stdc_ros.segmentation_node', '--ros-args', '-r', f'image:={camera}']
+    command = [sys.executable, '-m', 'stdc_ros.segmentation_node', '--ros-args', '-r', f'image:={camera}', *arguments]
     if model != DEFAULT_MODEL:
         command += ['-p', f'model:={model.resolve()}']
     if input_scale:

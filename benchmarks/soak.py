@@ -1,0 +1,264 @@
+"""The node for a long time, with several cameras at full rate: python benchmarks/soak.py --minutes 30.
+
+Each camera is a process of its own; masks arrive in this one. Of the node's process: memory, open descriptors, threads
+and segments of shared memory, from /proc (Linux). Latency is from an image's stamp to the arrival of its mask. All that
+comes after the warm-up is fitted with a line. The exit status is 1 if something grows, and 2 if the node ended or masks
+stopped coming.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import rclpy
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from stdc_core.inference import DEFAULT_MODEL
+from stdc_ros.demo import DemoError, NodeProcess, node_process, ros_node
+from stdc_ros.recorder import stamp_of
+
+SAMPLE_S = 1.0
+START_S = 60.0
+SILENCE_S = 20.0
+
+#: Points of a fitted line: means of so many equal parts of the time, for samples that follow each other are alike.
+PARTS = 24
+
+#: What is no growth. MB an hour, and of the 99th percentile of the latency the share by which it rises in the run.
+MEMORY_LIMIT = 1.0
+LATENCY_LIMIT = 0.25
+
+
+class Sample(NamedTuple):
+    """The node's process at one time: seconds since the begin, MB of its own memory, and counts."""
+
+    time: float
+    memory: float
+    descriptors: int
+    threads: int
+    segments: int
+
+
+class Line(NamedTuple):
+    """A fitted slope per second, and half the width of its 95 % confidence interval."""
+
+    slope: float
+    error: float
+
+
+def fit(times: Sequence[float], values: Sequence[float]) -> Line:
+    """Least squares. The error allows for residuals that are correlated with their neighbours."""
+    x, y = np.asarray(times, float), np.asarray(values, float)
+    count = len(x)
+    if count < 4:
+        return Line(0.0, math.inf)
+    x = x - x.mean()
+    slope = float(x @ (y - y.mean()) / (x @ x))
+    residuals = y - y.mean() - slope * x
+    spread = float(residuals @ residuals)
+    alike = max(0.0, float(residuals[1:] @ residuals[:-1]) / spread) if spread else 0.0
+    free = max(1.0, count * (1 - alike) / (1 + alike) - 2)
+    # Student's t at 97.5 %, to a percent from 3 degrees of freedom on; below, far too wide rather than too narrow.
+    quantile = 1.96 + 2.37 / free + 2.82 / free**2 + (2.55 / free**3) + (3.0 / free**4)
+    return Line(slope, quantile * math.sqrt(spread / free / float(x @ x)))
+
+
+def parts(times: Sequence[float], values: Sequence[float], reduce=np.mean) -> tuple[list[float], list[float]]:
+    """Middle and reduced value of each of PARTS equal parts of the time; empty parts are left out."""
+    x, y = np.asarray(times), np.asarray(values)
+    place = np.minimum(((x - x[0]) / max(x[-1] - x[0], 1e-9) * PARTS).astype(int), PARTS - 1)
+    chosen = [place == number for number in range(PARTS) if (place == number).any()]
+    return [float(x[part].mean()) for part in chosen], [float(reduce(y[part])) for part in chosen]
+
+
+def verdict(line: Line, limit: float) -> str:
+    """Whether a slope is below a limit in the same unit, with 95 % confidence."""
+    if line.slope - line.error > limit:
+        return 'grows'
+    return 'flat' if line.slope + line.error < limit else 'undecided: run longer'
+
+
+def publish(topic: str, size: tuple[int, int], rate: float) -> None:
+    """A camera: moving noise of (height, width), bgr8, at a rate in Hz, until it is ended."""
+    rclpy.init()
+    node = Node('camera_' + re.sub(r'\W', '_', topic))
+    publisher = node.create_publisher(Image, topic, QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE))
+    height, width = size
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    frames = []
+    for shift in range(8):
+        message = Image(header=Header(frame_id='camera'), height=height, width=width, encoding='bgr8', step=3 * width)
+        message.data.frombytes(np.roll(pixels, 16 * shift, 1).tobytes())
+        frames.append(bytearray(serialize_message(message)))
+    due = time.monotonic()
+    for number in range(sys.maxsize):
+        data, now = frames[number % len(frames)], time.time_ns()
+        # The stamp stands right behind the four bytes of the CDR header.
+        data[4:12] = np.array([now // 10**9, now % 10**9], '<u4').tobytes()
+        publisher.publish(bytes(data))
+        due = max(due + 1 / rate, time.monotonic() - 1)
+        time.sleep(max(0.0, due - time.monotonic()))
+
+
+@contextmanager
+def camera_process(topic: str, size: tuple[int, int], rate: float) -> Iterator[subprocess.Popen]:
+    """:func:`publish` as a process of its own, ended with the block."""
+    height, width = size
+    command = [sys.executable, __file__, '--publish', topic, '--size', f'{height}x{width}', '--rate', str(rate)]
+    root = str(Path(__file__).resolve().parent.parent)
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([root, os.environ.get('PYTHONPATH', '')])}
+    process = subprocess.Popen(command, env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def segments_of(pid: int) -> set[str]:
+    """Files of shared memory that a process has mapped."""
+    return set(re.findall(r'/dev/shm/\S+', Path(f'/proc/{pid}/maps').read_text()))
+
+
+def look(pid: int, begin: float) -> Sample:
+    """A sample of a process now; ``begin`` in seconds of ``time.monotonic()``."""
+    process = Path(f'/proc/{pid}')
+    status = dict(line.split(':', 1) for line in (process / 'status').read_text().splitlines())
+    return Sample(
+        time.monotonic() - begin,
+        int(status['RssAnon'].split()[0]) / 1024,
+        len(list((process / 'fd').iterdir())),
+        int(status['Threads']),
+        len(segments_of(pid)),
+    )
+
+
+class Masks:
+    """What arrives of the masks: seconds since ``begin`` and latency in ms of each, of all cameras."""
+
+    def __init__(self, node: Node, cameras: Sequence[str], begin: float):
+        self.times: list[float] = []
+        self.latencies: list[float] = []
+        self.last = dict.fromkeys(cameras, begin)
+        self._begin = begin
+        quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        for name in cameras:
+            arrived = partial(self._arrived, name)
+            node.create_subscription(Image, f'/{name}/segmentation/mask', arrived, quality, raw=True)
+
+    def _arrived(self, name: str, data: bytes) -> None:
+        self.last[name] = time.monotonic()
+        self.latencies.append((time.time_ns() - stamp_of(data)) / 1e6)
+        self.times.append(self.last[name] - self._begin)
+
+    def check(self, patience: float) -> None:
+        """Raises DemoError if a camera's masks have stopped coming."""
+        silent = [name for name, last in self.last.items() if time.monotonic() - last > patience]
+        if silent:
+            raise DemoError(f'no mask of {", ".join(silent)} for {patience:g} s')
+
+
+def watch(process: NodeProcess, masks: Masks, seconds: float, begin: float) -> list[Sample]:
+    """Samples of the node until so many seconds after ``begin``; a line a minute is printed."""
+    samples: list[Sample] = []
+    print('minute | memory, MB | descriptors | threads | segments | masks/s | p99, ms', flush=True)
+    told = counted = 0
+    while time.monotonic() - begin < seconds:
+        time.sleep(SAMPLE_S)
+        process.check()
+        masks.check(START_S if not samples or samples[-1].time < START_S else SILENCE_S)
+        samples.append(look(process.pid, begin))
+        now = samples[-1]
+        if now.time // 60 > told or now.time >= seconds:
+            recent = masks.latencies[counted:]
+            elapsed = now.time - 60 * told
+            told, counted = int(now.time // 60), counted + len(recent)
+            percentile = np.percentile(recent, 99) if recent else math.nan
+            counts = f'{now.descriptors} | {now.threads} | {now.segments}'
+            rate = len(recent) / elapsed
+            print(f'{now.time / 60:.1f} | {now.memory:.2f} | {counts} | {rate:.1f} | {percentile:.0f}', flush=True)
+    return samples
+
+
+def judge(samples: Sequence[Sample], masks: Masks, warm_up: float) -> int:
+    """Print what has become of everything after the warm-up. Returns the exit status."""
+    samples = [sample for sample in samples if sample.time >= warm_up]
+    times = [sample.time for sample in samples]
+    verdicts = []
+    memory = fit(*parts(times, [sample.memory for sample in samples]))
+    hourly = Line(3600 * memory.slope, 3600 * memory.error)
+    verdicts.append(verdict(hourly, MEMORY_LIMIT))
+    print(f'\nmemory: {hourly.slope:+.2f} +- {hourly.error:.2f} MB an hour: {verdicts[-1]}')
+    kept = [(when, latency) for when, latency in zip(masks.times, masks.latencies, strict=False) if when >= warm_up]
+    middles, percentiles = parts(*zip(*kept, strict=True), reduce=lambda part: np.percentile(part, 99))
+    latency = fit(middles, percentiles)
+    share = (times[-1] - times[0]) / float(np.mean(percentiles))
+    rise = Line(share * latency.slope, share * latency.error)
+    verdicts.append(verdict(rise, LATENCY_LIMIT))
+    print(
+        f'latency p99: mean {np.mean(percentiles):.0f} ms, {100 * rise.slope:+.0f} +- {100 * rise.error:.0f} % '
+        f'in the run: {verdicts[-1]}'
+    )
+    for name in ('descriptors', 'threads', 'segments'):
+        values = [getattr(sample, name) for sample in samples]
+        early, late = max(values[: len(values) // 4 + 1]), min(values[-(len(values) // 4 + 1) :])
+        verdicts.append('grows' if late > early else 'flat')
+        print(f'{name}: at most {early} in the first quarter, at least {late} in the last: {verdicts[-1]}')
+    print(f'{len(kept)} masks in {times[-1] - times[0]:.0f} s')
+    return int('grows' in verdicts)
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, width = map(int, text.split('x'))
+    return height, width
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--minutes', type=float, default=30.0, help='with the warm-up (default: 30)')
+    parser.add_argument('--warm-up', type=float, default=3.0, metavar='MINUTES', help='not judged (default: 3)')
+    parser.add_argument('--cameras', type=int, default=4, help='default: 4')
+    parser.add_argument('--size', type=_size, default=(360, 480), metavar='HxW', help='default: 360x480')
+    parser.add_argument('--rate', type=float, default=30.0, help='images of each camera, in Hz (default: 30)')
+    parser.add_argument('--input-scale', type=float, default=0.5, help='of the network (default: 0.5)')
+    parser.add_argument('--publish', metavar='TOPIC', help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.publish:
+        publish(options.publish, options.size, options.rate)
+    cameras = [f'camera{number}' for number in range(options.cameras)]
+    arguments = ['-p', f'cameras:=[{", ".join(cameras)}]']
+    print(f'{options.cameras} cameras, {options.size[1]} x {options.size[0]}, {options.rate:g} Hz each', flush=True)
+    try:
+        with tempfile.TemporaryDirectory() as folder, ros_node('soak') as node, ExitStack() as stack:
+            log, scale = Path(folder) / 'log', options.input_scale
+            process = stack.enter_context(node_process(DEFAULT_MODEL, 'image', log, scale, arguments))
+            for name in cameras:
+                stack.enter_context(camera_process(f'/{name}/image', options.size, options.rate))
+            begin = time.monotonic()
+            masks = Masks(node, cameras, begin)
+            samples = watch(process, masks, 60 * options.minutes, begin)
+            return judge(samples, masks, 60 * options.warm_up)
+    except DemoError as error:
+        print(f'soak: {error}', file=sys.stderr)
+        return 2
+
+
+if __name__ == '__main__':
+    sys.exit(main())
