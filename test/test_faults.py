@@ -1,0 +1,285 @@
+"""What happens around the node: cameras and listeners die, clocks jump, memory runs out. It recovers within 5 s."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builtin_interfaces.msg import Time
+from conftest import REPOSITORY
+from ros_helpers import CONFIG, Client, NodeProcess
+from rosgraph_msgs.msg import Clock
+from scenes import message_of, pixels, scene
+from sensor_msgs.msg import Image
+
+from stdc_core.inference import Segmenter
+
+# Seconds: what is promised, for a machine that has nothing else to do.
+RECOVERY = 5.0
+
+IMAGE, MASK = '/left/image', '/left/segmentation/mask'
+
+_spec = spec_from_file_location('soak', REPOSITORY / 'benchmarks' / 'soak.py')
+soak = module_from_spec(_spec)
+_spec.loader.exec_module(soak)
+
+
+def stamps(client: Client) -> list[int]:
+    """Of the masks that have come, in nanoseconds."""
+    return [message.header.stamp.sec * 10**9 + message.header.stamp.nanosec for message in client.received['mask']]
+
+
+def wait_for_masks(client: Client, count: int = 5) -> None:
+    wanted = len(client.received['mask']) + count
+    client.spin_until(lambda: len(client.received['mask']) >= wanted, f'{count} more masks')
+
+
+def own_memory(pid: int) -> float:
+    """Of a process, in MB."""
+    return soak.look(pid, 0.0).memory
+
+
+@pytest.fixture
+def short_lease(tmp_path, monkeypatch):
+    """Processes started from here on are taken for dead after 2 s of silence, not after 20."""
+    profile = (CONFIG / 'fastdds.xml').read_text()
+    at = '<leaseAnnouncement>'
+    assert profile.count(at) == 1
+    path = tmp_path / 'fastdds.xml'
+    path.write_text(profile.replace(at, f'<leaseDuration><sec>2</sec></leaseDuration>{at}'))
+    for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+        monkeypatch.setenv(variable, str(path))
+
+
+def test_a_camera_dies_and_comes_back():
+    with NodeProcess('-p', 'stale_after:=0.5', namespace='/left') as process, Client('/left') as client:
+        client.listen('mask')
+        with soak.camera_process(IMAGE, (96, 128), 10) as camera:
+            wait_for_masks(client)
+            camera.send_signal(signal.SIGKILL)
+            camera.wait()
+        client.spin(1.0)
+        died, count = time.time_ns(), len(client.received['mask'])
+        client.spin_until(lambda: 'no image on /left/image for' in process.output, 'a warning that no image comes')
+        assert len(client.received['mask']) == count, 'masks without images'
+        seen: list[Image] = []
+        client.node.create_subscription(Image, IMAGE, seen.append, 1)
+        with soak.camera_process(IMAGE, (96, 128), 10):
+            client.spin_until(lambda: bool(seen), 'an image of the new camera')
+            first = time.monotonic()
+            wait_for_masks(client, 1)
+            assert time.monotonic() - first < RECOVERY
+            wait_for_masks(client)
+        found = stamps(client)
+        assert found == sorted(set(found)), 'an old mask was published again'
+        assert all(stamp > died for stamp in found[count:])
+
+
+LISTENER = f"""
+import rclpy
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node('listener')
+node.create_subscription(Image, '{MASK}', lambda _: None, 5)
+rclpy.spin(node)
+"""
+
+
+@contextmanager
+def listener():
+    """A process that listens to the masks."""
+    process = subprocess.Popen([sys.executable, '-c', LISTENER])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGSTOP], ids=['killed', 'stopped'])
+def test_a_listener_vanishes(number, short_lease):
+    with NodeProcess(namespace='/left') as process, Client('/left') as client:
+        with listener() as other:
+            client.spin_until(lambda: client.camera_subscriptions == 1, 'the node subscribes to the camera')
+            for _ in range(20):  # until the memory is what it needs
+                client.send(message_of(scene()))
+                client.spin(0.05)
+            before = own_memory(process.process.pid)
+            other.send_signal(number)
+            for _ in range(600):
+                if client.camera_subscriptions == 0:
+                    break
+                client.send(message_of(scene()))
+                client.spin(0.05)
+            assert client.camera_subscriptions == 0, 'the node works for a listener that is gone'
+        assert own_memory(process.process.pid) < before + 20
+        client.listen('mask')
+        client.segment(message_of(scene()))
+
+
+def test_a_suspended_node_goes_on(short_lease):
+    with (
+        NodeProcess(namespace='/left') as process,
+        Client('/left') as client,
+        soak.camera_process(IMAGE, (96, 128), 10),
+    ):
+        client.listen('mask')
+        wait_for_masks(client)
+        process.process.send_signal(signal.SIGSTOP)
+        client.spin_until(lambda: client.camera_subscriptions == 0, 'the node is taken for dead')
+        client.received['mask'].clear()
+        woken = time.time_ns()
+        process.process.send_signal(signal.SIGCONT)
+        client.spin_until(lambda: any(stamp > woken for stamp in stamps(client)), 'a mask of a new image')
+        assert (time.time_ns() - woken) / 1e9 < RECOVERY
+        wait_for_masks(client)
+        assert stamps(client) == sorted(set(stamps(client)))
+
+
+def test_the_clock_jumps():
+    settings = ('-p', 'use_sim_time:=true', '-p', 'max_frame_age:=5.0')
+    with NodeProcess(*settings, namespace='/left') as process, Client('/left') as client:
+        client.listen('mask')
+        clock = client.node.create_publisher(Clock, '/clock', 1)
+        client.spin_until(lambda: clock.get_subscription_count() == 1, 'the node listens to /clock')
+
+        def send(now: int, second: int) -> None:
+            clock.publish(Clock(clock=Time(sec=now)))
+            client.spin(0.05)
+            message = message_of(scene())
+            message.header.stamp = Time(sec=second)
+            client.send(message)
+
+        # Forwards; then a bag that begins anew, twice.
+        for second in (100, 101, 5000, 5001, 100, 101, 100):
+            client.received['mask'].clear()
+            begin = time.monotonic()
+
+            def mask_came(second: int = second) -> bool:
+                if any(message.header.stamp.sec == second for message in client.received['mask']):
+                    return True
+                send(second, second)
+                client.spin(0.1)
+                return False
+
+            client.spin_until(mask_came, f'a mask of second {second}')
+            assert time.monotonic() - begin < RECOVERY
+        client.spin(0.5)
+        client.received['mask'].clear()
+        before = int(client.diagnostics()['frames too old'])
+        send(5000, 100)  # the clock has jumped, the camera has not yet
+        client.wait_for_diagnostics('frames too old', str(before + 1))
+        assert not client.received['mask']
+        assert 'Traceback' not in process.output
+
+
+def test_a_camera_changes_its_size_and_format_in_mid_stream():
+    segmenter = Segmenter.load()
+    with NodeProcess(namespace='/left'), Client('/left') as client:
+        client.listen('mask')
+        for index, (height, width) in enumerate([(96, 128), (240, 320), (33, 57), (96, 128)] * 2):
+            image = scene(height, width, seed=index) if height != 33 else scene()[:33, :57].copy()
+            encoding = ('bgr8', 'rgb8')[index // 4]
+            sent = image if encoding == 'bgr8' else np.ascontiguousarray(image[..., ::-1])
+            mask = client.segment(message_of(sent, encoding))
+            np.testing.assert_array_equal(pixels(mask), segmenter(image).mask, f'{height} x {width} {encoding}')
+
+
+@pytest.mark.skipif(not hasattr(resource, 'prlimit'), reason='limits of other processes can be set on Linux alone')
+def test_no_memory_for_an_image_costs_that_image():
+    with NodeProcess('-p', 'threads:=1', namespace='/left') as process, Client('/left') as client:
+        client.listen('mask')
+        client.segment(message_of(scene()))
+        pid = process.process.pid
+        status = Path(f'/proc/{pid}/status').read_text()
+        size = int(status.split('VmSize:')[1].split()[0]) << 10
+        resource.prlimit(pid, resource.RLIMIT_AS, (size + (20 << 20), resource.RLIM_INFINITY))
+        large = scene(720, 1280)
+        client.send(message_of(large))
+        client.wait_for_diagnostics('frames failed', '1')
+        assert 'image on /left/image is left out' in process.output and 'allocate' in process.output
+        client.segment(message_of(scene()))  # there is enough for a small one
+        resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        client.segment(message_of(large))
+        assert 'Traceback' not in process.output
+
+
+def test_killed_nodes_do_not_hinder_the_next_one():
+    with Client('/left') as client:
+        for _ in range(3):
+            with NodeProcess(namespace='/left') as process:
+                client.listen('mask', camera=False)
+                process.wait_for_output('/left/image -> /left/segmentation/mask')
+                # Not by `segment`: for up to 20 s, the one before counts as a subscriber.
+                client.spin_until(
+                    lambda: bool(client.received['mask']) or client.send(message_of(scene())) or client.spin(0.1),
+                    'a mask',
+                )
+                process.end(signal.SIGKILL)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can mount a small /dev/shm')
+def test_without_room_in_shared_memory_images_come_all_the_same():
+    ready = subprocess.run(['unshare', '-m', 'mount', '-t', 'tmpfs', '-o', 'size=100k', 'none', '/dev/shm'])
+    if ready.returncode:
+        pytest.skip('this container may not mount')
+    inside = 'mount -t tmpfs -o size=100k none /dev/shm && exec "$@"'
+    node = [sys.executable, '-m', 'stdc_ros.segmentation_node', '--ros-args', '-r', '__ns:=/left']
+    environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
+    with Client('/left') as client:
+        process = subprocess.Popen(['unshare', '-m', 'sh', '-c', inside, 'sh', *node], env=environment)
+        try:
+            client.listen('mask')
+            client.segment(message_of(scene()))
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+
+
+def test_a_log_that_cannot_be_written(tmp_path, monkeypatch):
+    with open('/dev/full', 'w') as full:
+        command = [sys.executable, '-m', 'stdc_ros.segmentation_node', '--ros-args', '-r', '__ns:=/left']
+        environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
+        process = subprocess.Popen(command, stdout=full, stderr=full, env=environment)
+        try:
+            with Client('/left') as client:
+                client.listen('mask')
+                client.segment(message_of(scene()))
+        finally:
+            process.terminate()
+            assert process.wait(30) == 0
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'file' / 'log'))
+    with NodeProcess(namespace='/left') as process:
+        assert process.wait() == 1
+        assert f"Failed to create log directory '{tmp_path / 'file' / 'log'}'" in process.output
+        assert len(process.output.strip().splitlines()) == 1
+
+
+def test_what_is_known_to_leak_and_what_is_not_are_told_apart():
+    times = np.arange(0.0, 1800.0)
+    noise = np.random.default_rng(0).normal(0, 0.02, len(times))
+    for growth, expected in ((0.0, 'flat'), (4.0, 'grows')):  # MB an hour
+        line = soak.fit(*soak.parts(times, 300 + growth * times / 3600 + noise))
+        assert soak.verdict(soak.Line(3600 * line.slope, 3600 * line.error), soak.MEMORY_LIMIT) == expected
+        assert abs(3600 * line.slope - growth) < 3600 * line.error
+    line = soak.fit(*soak.parts(times[:30], 300 + noise[:30]))
+    assert soak.verdict(soak.Line(3600 * line.slope, 3600 * line.error), soak.MEMORY_LIMIT).startswith('undecided')
+
+
+def test_nothing_grows_with_four_cameras():
+    minutes = float(os.environ.get('SOAK_MINUTES', '0.4'))
+    command = [sys.executable, str(REPOSITORY / 'benchmarks' / 'soak.py'), '--minutes', str(minutes)]
+    command += ['--warm-up', str(minutes / 3), '--size', '96x128']
+    environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
