@@ -15,6 +15,14 @@ from typing import Any
 import cv2
 import numpy as np
 
+from stdc_ros.compressed import PictureError, read_picture
+from stdc_ros.quoting import one_line, quoted
+
+#: Pixels of an image and of its longer side, raw or compressed: 8192 x 8192, and what OpenCV's remap can address. More
+#: is refused before anything is allocated for it.
+MAX_PIXELS = 1 << 26
+MAX_SIDE = 32767
+
 #: Encodings that are a plain 8-bit layout: channels, and the OpenCV conversion to BGR (None: it is BGR already).
 #: ``8UC1`` and ``8UC3`` are what cv_bridge calls a grey or a BGR image whose sender named no colour space.
 _PLAIN = {
@@ -62,8 +70,9 @@ def image_to_bgr(message: Any) -> np.ndarray:
     A bgr8 image without padding is a view of the message's data: nothing is copied. 16-bit images are scaled to 8 bits.
 
     Raises:
-        ImageError: unknown encoding, zero size, or width, height, step and data length that contradict each other.
-            Nothing is allocated by the size that the message claims before its data is known to have it.
+        ImageError: unknown encoding, zero size or more than ``MAX_PIXELS``, or width, height, step and data length that
+            contradict each other. Nothing is allocated by the size that the message claims before its data is known
+            to have it.
     """
     encoding = message.encoding
     if encoding in _PLAIN:
@@ -78,27 +87,33 @@ def image_to_bgr(message: Any) -> np.ndarray:
         return cv2.cvtColor(np.ascontiguousarray(rows), _PLANAR[encoding])
     if encoding in _CONVERTED:
         return _convert(message)
-    raise ImageError(f'unknown encoding {encoding!r}, expected one of {", ".join(ENCODINGS)}')
+    raise ImageError(f'unknown encoding {quoted(encoding)}, expected one of {", ".join(ENCODINGS)}')
 
 
 def compressed_to_bgr(message: Any) -> np.ndarray:
-    """Image of a ``sensor_msgs/CompressedImage`` (JPEG, PNG, ...): uint8 ``[height, width, 3]`` BGR, C-contiguous.
+    """Image of a ``sensor_msgs/CompressedImage``: uint8 ``[height, width, 3]`` BGR, C-contiguous.
+
+    It must be a JPEG or a PNG, by its bytes: ``format`` is free text. Its orientation in EXIF is not followed: height
+    and width are those that ``CameraInfo`` describes. 16 bits become 8, and alpha is left out.
 
     Raises:
-        ImageError: no data, or data that OpenCV cannot decode; depth images (``compressedDepth``) are among them.
+        ImageError: no data, no JPEG or PNG, one that is cut off or damaged, or of more than ``MAX_PIXELS``, which is
+            known before it is decoded. Depth images (``compressedDepth``) are no pictures.
     """
-    data = np.frombuffer(message.data, np.uint8)
-    image = None
-    if data.size and 'compressedDepth' not in message.format:
-        try:
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        except cv2.error:  # a header that claims more pixels than OpenCV accepts
-            image = None
+    what = f'compressed image of format {quoted(message.format)} with {len(message.data)} bytes'
+    if 'compressedDepth' in message.format:
+        raise ImageError(f'{what}: compressedDepth holds depths, expected a JPEG or PNG picture')
+    try:
+        width, height, data = read_picture(bytes(message.data))
+    except PictureError as error:
+        raise ImageError(f'{what}: {error}, expected a whole JPEG or PNG') from error
+    _check_size(what, width, height)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        image = None
     if image is None:
-        raise ImageError(
-            f'compressed image of format {message.format!r} with {data.size} bytes cannot be decoded, '
-            'expected JPEG or PNG'
-        )
+        raise ImageError(f'{what} cannot be decoded, expected a whole JPEG or PNG')
     return image
 
 
@@ -141,11 +156,19 @@ def _size(message: Any) -> str:
     return f'{message.width} x {message.height} pixels'
 
 
+def _check_size(what: str, width: int, height: int) -> None:
+    if min(width, height) < 1:
+        raise ImageError(f'{what} of {width} x {height} pixels, expected at least 1 x 1')
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ImageError(
+            f'{what} of {width} x {height} pixels, expected at most {MAX_PIXELS} in all and {MAX_SIDE} a side'
+        )
+
+
 def _rows(message: Any, row_bytes: int, rows: int) -> np.ndarray:
     """View of the data as uint8 ``[rows, row_bytes]``, padding cut off. Raises ImageError if it cannot be that."""
     size, encoding = _size(message), message.encoding
-    if message.width < 1 or message.height < 1:
-        raise ImageError(f'image of {size}, expected at least 1 x 1')
+    _check_size(f'{encoding} image', message.width, message.height)
     if message.step < row_bytes:
         raise ImageError(f'step {message.step} of a {encoding} image of {size}, expected at least {row_bytes}')
     data = np.frombuffer(message.data, np.uint8) if len(message.data) else np.empty(0, np.uint8)
@@ -181,7 +204,8 @@ def _convert(message: Any) -> np.ndarray:
     try:
         return np.ascontiguousarray(_converter()(unpadded, 'bgr8'))
     except Exception as error:  # the two have no common base class, and cv2.error comes through
-        raise ImageError(f'{message.encoding} image of {_size(message)} cannot be converted: {error}') from error
+        what = f'{message.encoding} image of {_size(message)}'
+        raise ImageError(f'{what} cannot be converted: {one_line(error)}') from error
 
 
 @lru_cache(maxsize=1)
