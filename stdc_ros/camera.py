@@ -15,12 +15,14 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from stdc_core.memory import give_back_freed_memory
+from stdc_ros.camera_model import CameraInfoError
 from stdc_ros.diagnostics import Statistics, explain_silence
-from stdc_ros.images import compressed_to_bgr, image_to_bgr
+from stdc_ros.images import ImageError, compressed_to_bgr, image_to_bgr
 from stdc_ros.labels import create_label_info, make_label_info
 from stdc_ros.parameters import Parameters
+from stdc_ros.results import check_fit
 from stdc_ros.sight import Sight
-from stdc_ros.wire import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, decode, encode
+from stdc_ros.wire import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, WireError, decode, encode
 
 #: Topics below the node's name, labels before pictures: in this order they are published.
 OUTPUTS: dict[str, type] = {
@@ -95,6 +97,7 @@ class Camera:
         self._info: bytes | None = None
         self._last_sign = 0.0  # of life: when the last image came, or else when the node began to listen
         self._told_bad = 0
+        self._bad_info = ''
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -151,13 +154,31 @@ class Camera:
         self._info = data
 
     def decode(self, frame: Frame) -> tuple[Any, Any]:
-        """Message of a frame, and a function that makes uint8 BGR ``[H, W, 3]`` of it or raises ImageError."""
-        message = decode(frame.data, self._type)
+        """Message of a frame, and a function that makes uint8 BGR ``[H, W, 3]`` of it or raises ImageError.
+
+        Raises:
+            ImageError: the bytes are no message.
+        """
+        try:
+            message = decode(frame.data, self._type)
+        except WireError as error:
+            raise ImageError(str(error)) from error
         return message, lambda: self._to_bgr(message)
 
-    def info(self) -> Any | None:
-        """The newest ``sensor_msgs/CameraInfo``; None: none has come."""
-        return None if self._info is None else decode(self._info, CAMERA_INFO)
+    def info(self, height: int, width: int) -> Any | None:
+        """The newest ``sensor_msgs/CameraInfo``; None: none has come, or none that fits images of this size."""
+        data = self._info
+        if data is None:
+            return None
+        try:
+            info = decode(data, CAMERA_INFO)
+            check_fit(info, height, width)
+        except (WireError, CameraInfoError) as error:
+            self._bad_info = str(error)
+            self.statistics.bad_infos += 1
+            return None
+        self._bad_info = ''
+        return info
 
     def publish(self, output: str, message: Any) -> None:
         """Publish a message of ``stdc_ros.wire.TYPES``."""
@@ -180,6 +201,8 @@ class Camera:
             return f'no image on {self.topic} for {now - self._last_sign:.0f} s: {reason}'
         if bad:
             return f'{bad} bad images on {self.topic} since the last report'
+        if self._infos is not None and self._bad_info:
+            return f'{self._info_topic}: {self._bad_info}; nothing for camera_info and drivable_grid'
         if self._infos is not None and self._info is None and now - self._infos_since > patience:
             return f'no CameraInfo on {self._info_topic}: nothing for camera_info and drivable_grid'
         seen = self.sight.complaint(now, patience) if self._images is not None else ''

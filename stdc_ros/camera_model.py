@@ -16,10 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.polynomial import Polynomial
 
+from stdc_ros.quoting import NUMBERS, quoted
+
 #: By ``distortion_model``: how many coefficients there are at least, where there are any, and how many are used.
 #: OpenCV's models have more, for thin prisms and tilted sensors, which no calibration of ROS makes.
 _PINHOLE = {'': (4, 5), 'none': (4, 5), 'plumb_bob': (4, 5), 'rational_polynomial': (8, 8)}
 _FISHEYE = {'equidistant': (4, 4), 'fisheye': (4, 4)}
+
+#: Coefficients of lenses are far from both: products of those beyond overflow, and those below move no pixel.
+_MAX_COEFFICIENT, _NO_COEFFICIENT = 1e6, 1e-12
 
 #: The axes of an optical frame, as columns, in that of the camera's body (REP 103).
 _OPTICAL_AXES = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -254,24 +259,28 @@ def _checked_matrix(name: str, matrix: np.ndarray) -> np.ndarray:
 
 
 def _shown(matrix: np.ndarray) -> str:
-    return str(np.asarray(matrix, np.float64).round(4).reshape(-1).tolist())
+    # One more than is shown: of a sequence of millions, no more are looked at.
+    return quoted([float(f'{value:.6g}') for value in np.ravel(matrix)[: NUMBERS + 1]])
 
 
 def _read_distortion(info: Any) -> tuple[tuple[float, ...], bool]:
     """Coefficients without the zeros at their end, and whether they are those of a fisheye."""
-    name, found = info.distortion_model, _floats(info.d)
+    name = info.distortion_model
     models = _PINHOLE | _FISHEYE
     if name not in models:
         known = ', '.join(repr(model) for model in models)
-        raise CameraInfoError(f'CameraInfo with the distortion model {name!r}, expected one of {known}')
+        raise CameraInfoError(f'CameraInfo with the distortion model {quoted(name)}, expected one of {known}')
     least, used = models[name]
-    if not all(map(math.isfinite, found)) or 0 < len(found) < least or any(found[used:]):
+    given = np.asarray(info.d, np.float64)
+    usable = np.isfinite(given).all() and np.all(np.abs(given) <= _MAX_COEFFICIENT)
+    if not usable or 0 < len(given) < least or given[used:].any():
         raise CameraInfoError(
-            f'CameraInfo: D is {list(found)} with the distortion model {name!r}, expected none or {used} finite numbers'
+            f'CameraInfo: D is {_shown(given)} with the distortion model {name!r}, expected none or {used} finite '
+            f'numbers of at most {_MAX_COEFFICIENT:g}'
         )
-    if name in ('', 'none') and any(found):
-        raise CameraInfoError(f'CameraInfo: D is {list(found)}, but the distortion model is {name!r}')
-    found = found[:used]
+    if name in ('', 'none') and given.any():
+        raise CameraInfoError(f'CameraInfo: D is {_shown(given)}, but the distortion model is {name!r}')
+    found = tuple(value if abs(value) >= _NO_COEFFICIENT else 0.0 for value in _floats(given[:used]))
     while found and found[-1] == 0:
         found = found[:-1]
     return found, name in _FISHEYE

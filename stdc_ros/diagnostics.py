@@ -29,11 +29,13 @@ class Statistics:
     """Frames of one camera since the start, and the latencies of the last ones.
 
     ``received`` counts what the middleware hands over: a frame that it replaces itself, when two come at once, is seen
-    by nobody.
+    by nobody. ``bad_infos`` counts segmented frames that needed a CameraInfo and whose newest one was none, or of
+    images of another size.
     """
 
     def __init__(self) -> None:
         self.received = 0
+        self.bad_infos = 0
         self.fates: Counter[str] = Counter()
         self._latencies = {stage: deque[float](maxlen=WINDOW) for stage in STAGES}
         self._published = deque[float](maxlen=WINDOW)
@@ -61,6 +63,7 @@ class Statistics:
         """The table of a ``DiagnosticStatus``."""
         rows = {'masks per second': f'{self.rate(now):.1f}', 'frames received': self.received}
         rows.update({_counted(fate): self.fates[fate] for fate in FATES})
+        rows['frames with a bad CameraInfo'] = self.bad_infos
         for stage, latencies in self._latencies.items():
             milliseconds = np.array(latencies.copy()) * 1000
             for percent in percents:

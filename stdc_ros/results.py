@@ -12,6 +12,7 @@ import numpy as np
 from stdc_core.classes import IGNORE, ClassTable
 from stdc_core.inference import Segmentation
 from stdc_core.visualization import colorize, overlay
+from stdc_ros.camera_model import CameraInfoError
 from stdc_ros.images import make_image
 from stdc_ros.wire import COMPRESSED_IMAGE, IMAGE, TYPES
 
@@ -20,6 +21,9 @@ PICTURES = ('color_mask', 'overlay')
 
 #: What image_transport calls a compressed mono8 image.
 PNG_FORMAT = 'mono8; png compressed '
+
+#: Pixels. No sensor has more; a larger size in a CameraInfo is a damaged one, and scaled up it would not fit its field.
+MAX_SIDE = 65535
 
 
 class Result:
@@ -110,3 +114,25 @@ def scaled_camera_info(info: Any, header: Any, image: tuple[int, int], size: tup
         p=(np.reshape(info.p, (3, 4)) * rows).reshape(-1),
         roi=roi,
     )
+
+
+def check_fit(info: Any, height: int, width: int) -> None:
+    """See whether a ``CameraInfo`` describes images of ``height`` x ``width``, after its region and its binning.
+
+    Raises:
+        CameraInfoError: it describes others.
+    """
+    roi = info.roi
+    inside = roi.x_offset + roi.width <= info.width and roi.y_offset + roi.height <= info.height
+    if max(info.width, info.height) > MAX_SIDE or not inside:
+        raise CameraInfoError(
+            f'CameraInfo of {info.width} x {info.height} pixels with a region of interest of {roi.width} x '
+            f'{roi.height} at ({roi.x_offset}, {roi.y_offset}), expected at most {MAX_SIDE} a side, the region inside'
+        )
+    columns = (roi.width or info.width) / max(info.binning_x, 1)
+    rows = (roi.height or info.height) / max(info.binning_y, 1)
+    # A side that the binning does not divide is rounded one way or the other.
+    if abs(columns - width) >= 1 or abs(rows - height) >= 1:
+        raise CameraInfoError(
+            f'CameraInfo of images of {columns:g} x {rows:g} pixels, expected {width} x {height}, as the images are'
+        )

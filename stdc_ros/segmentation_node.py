@@ -32,6 +32,7 @@ from stdc_ros.diagnostics import make_status
 from stdc_ros.drivable_grid import GridError
 from stdc_ros.grid_output import make_grids
 from stdc_ros.images import ImageError
+from stdc_ros.quoting import one_line
 from stdc_ros.results import Result
 from stdc_ros.worker import LatestFrameWorker
 
@@ -171,17 +172,11 @@ class SegmentationNode(Node):
         if not wanted:
             camera.statistics.fates['unwanted'] += 1
             return None
-        message, to_bgr = camera.decode(frame)
-        stamp = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
-        limit = self._settings.max_frame_age
-        if limit and self._now() - stamp > limit:
-            camera.statistics.fates['too old'] += 1
-            self.get_logger().warning(
-                f'images on {camera.topic} are left out: {self._now() - stamp:.3f} s old, max_frame_age is {limit} s',
-                throttle_duration_sec=LOG_PERIOD,
-            )
-            return None
         try:
+            message, to_bgr = camera.decode(frame)
+            stamp = message.header.stamp.sec + message.header.stamp.nanosec / 1e9
+            if self._too_old(camera, stamp):
+                return None
             image = to_bgr()
         except ImageError as error:
             camera.statistics.fates['bad'] += 1
@@ -192,6 +187,17 @@ class SegmentationNode(Node):
             return None
         camera.sight.look(image, begun)
         return Job(frame, wanted, message.header, stamp, image, begun, time.monotonic())
+
+    def _too_old(self, camera: Camera, stamp: float) -> bool:
+        limit, age = self._settings.max_frame_age, self._now() - stamp
+        if not limit or age <= limit:
+            return False
+        camera.statistics.fates['too old'] += 1
+        self.get_logger().warning(
+            f'images on {camera.topic} are left out: {age:.3f} s old, max_frame_age is {limit} s',
+            throttle_duration_sec=LOG_PERIOD,
+        )
+        return True
 
     def _segment(self, jobs: list[Job]) -> None:
         threshold = self._settings.confidence_threshold
@@ -213,10 +219,12 @@ class SegmentationNode(Node):
         camera, info = frame.camera, self._segmenter.info
         size = parameters.output_size(self._settings.output_size, job.image.shape[:2], info.input_scale)
         result = Result(job.header, job.image, found, size, threshold)
-        for name, message in result.labels(job.wanted, camera.info()):
+        informed = job.wanted & {'camera_info', 'drivable_grid'}
+        camera_info = camera.info(*job.image.shape[:2]) if informed else None  # if bad, the camera complains of it
+        for name, message in result.labels(job.wanted, camera_info):
             camera.publish(name, message)
-        if 'drivable_grid' in job.wanted:
-            self._publish_grid(job, found)
+        if 'drivable_grid' in job.wanted and camera_info is not None:
+            self._publish_grid(job, found, camera_info)
         end = time.monotonic()
         camera.statistics.add(
             end,
@@ -231,11 +239,8 @@ class SegmentationNode(Node):
         for name, message in result.pictures(job.wanted, info.classes, self._settings.overlay_opacity):
             camera.publish(name, message)
 
-    def _publish_grid(self, job: Job, found: Segmentation) -> None:
+    def _publish_grid(self, job: Job, found: Segmentation, info: Any) -> None:
         camera = job.frame.camera
-        info = camera.info()
-        if info is None:
-            return  # of which the camera complains
         try:
             camera.publish('drivable_grid', self._grids[camera.name].message(job.header, found, info))
         except (CameraInfoError, GridError) as error:
@@ -248,7 +253,7 @@ class SegmentationNode(Node):
         for frame in frames:
             frame.camera.statistics.fates['failed'] += 1
         self.get_logger().error(
-            f'image on {frames[0].camera.topic} is left out: {type(error).__name__}: {error}',
+            f'image on {frames[0].camera.topic} is left out: {type(error).__name__}: {one_line(error)}',
             throttle_duration_sec=LOG_PERIOD,
         )
 

@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 
 from stdc_ros.camera_model import CameraInfoError, pose_of_body, pose_of_transform
+from stdc_ros.quoting import one_line, quoted
 
 try:
     import tf2_ros
@@ -60,6 +61,8 @@ class TransformedPose:
             CameraInfoError: TF does not know it.
         """
         stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
+        if stamp < 0:  # of which rclpy makes no time
+            raise CameraInfoError(f'an image stamped {stamp / 1e9:.9f} s, expected 0 or later for its transform')
         if stamp < self._newest - 10**9:  # a bag that began anew: what TF knows is of another time
             self._buffer.clear()
         self._newest = stamp
@@ -68,7 +71,8 @@ class TransformedPose:
                 self._ground, header.frame_id, Time(nanoseconds=stamp), Duration(seconds=PATIENCE)
             )
         except tf2_ros.TransformException as error:
-            raise CameraInfoError(f'no transform from {header.frame_id!r} to {self._ground!r}: {error}') from error
+            frames = f'{quoted(header.frame_id)} to {self._ground!r}'
+            raise CameraInfoError(f'no transform from {frames}: {one_line(error)}') from error
         move, turn = found.transform.translation, found.transform.rotation
         return pose_of_transform((move.x, move.y, move.z), (turn.x, turn.y, turn.z, turn.w))
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from rosbags.typesys import Stores, get_typestore
 
+from stdc_ros.quoting import one_line
+
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
@@ -19,10 +21,21 @@ CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 
 
+class WireError(ValueError):
+    """Bytes that are not the message that they should be."""
+
+
 def decode(data: bytes, message_type: str) -> Any:
-    """A message of its bytes; its arrays are views of them."""
-    # Sliced by rosbags: of bytes that would be a copy.
-    return TYPES.deserialize_cdr(memoryview(data), message_type)
+    """A message of its bytes; its arrays are views of them.
+
+    Raises:
+        WireError: they are cut off or damaged. The middleware hands over whatever a publisher sends.
+    """
+    try:
+        # Sliced by rosbags: of bytes that would be a copy.
+        return TYPES.deserialize_cdr(memoryview(data), message_type)
+    except Exception as error:  # which, on damaged bytes, depends on the release of rosbags
+        raise WireError(f'{len(data)} bytes that are no {message_type}: {one_line(error)}') from error
 
 
 def encode(message: Any) -> bytes:
