@@ -1,7 +1,6 @@
 """JPEG and PNG before they are decoded: how large they say they are, and whether they are whole.
 
-A picture of a few kilobytes may claim gigabytes, and decoders allocate what is claimed. They also write to stderr what
-is wrong with a PNG, once per message; what is found here is not seen by them.
+A picture of a few kilobytes may claim gigabytes, and decoders allocate what is claimed.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from stdc_ros.compressed import PictureError, read_picture
+from stdc_ros.decoder import DecoderError, decode_picture
 from stdc_ros.quoting import one_line, quoted
 
 #: Pixels of an image and of its longer side, raw or compressed: 8192 x 8192, and what OpenCV's remap can address. More
@@ -109,12 +110,9 @@ def compressed_to_bgr(message: Any) -> np.ndarray:
         raise ImageError(f'{what}: {error}, expected a whole JPEG or PNG') from error
     _check_size(what, width, height)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:
-        image = None
-    if image is None:
-        raise ImageError(f'{what} cannot be decoded, expected a whole JPEG or PNG')
-    return image
+        return decode_picture(data)
+    except DecoderError as error:
+        raise ImageError(f'{what} is damaged: {one_line(error)}, expected a whole JPEG or PNG') from error
 
 
 def make_image(message_class: type, header: Any, array: np.ndarray, encoding: str) -> Any:
