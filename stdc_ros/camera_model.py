@@ -23,8 +23,9 @@ from stdc_ros.quoting import NUMBERS, quoted
 _PINHOLE = {'': (4, 5), 'none': (4, 5), 'plumb_bob': (4, 5), 'rational_polynomial': (8, 8)}
 _FISHEYE = {'equidistant': (4, 4), 'fisheye': (4, 4)}
 
-#: Coefficients of lenses are far from both: products of those beyond overflow, and those below move no pixel.
-_MAX_COEFFICIENT, _NO_COEFFICIENT = 1e6, 1e-12
+#: Numbers of lenses, pixels or none, are far from both: products of those beyond overflow, and coefficients below move
+#: no pixel.
+_MAX_NUMBER, _NO_COEFFICIENT = 1e6, 1e-12
 
 #: The axes of an optical frame, as columns, in that of the camera's body (REP 103).
 _OPTICAL_AXES = np.array([[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
@@ -249,11 +250,12 @@ def _checked_matrix(name: str, matrix: np.ndarray) -> np.ndarray:
     shape = np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0]], bool)
     rest = matrix - np.eye(3)
     np.fill_diagonal(rest[:2, :2], 0)
-    if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0 or np.abs(rest[~shape]).max() > 1e-9:
+    usable = np.isfinite(matrix).all() and np.abs(matrix).max() <= _MAX_NUMBER
+    if not usable or matrix[0, 0] <= 0 or matrix[1, 1] <= 0 or np.abs(rest[~shape]).max() > 1e-9:
         unset = ': the camera is not calibrated' if not matrix.any() else ''
         raise CameraInfoError(
             f'CameraInfo: {name} is {_shown(matrix)}{unset}; expected positive focal lengths in {name}[0] and '
-            f'{name}[{columns + 1}], 1 in the last corner, and no skew'
+            f'{name}[{columns + 1}], 1 in the last corner, no skew, and at most {_MAX_NUMBER:g}'
         )
     return matrix
 
@@ -272,11 +274,11 @@ def _read_distortion(info: Any) -> tuple[tuple[float, ...], bool]:
         raise CameraInfoError(f'CameraInfo with the distortion model {quoted(name)}, expected one of {known}')
     least, used = models[name]
     given = np.asarray(info.d, np.float64)
-    usable = np.isfinite(given).all() and np.all(np.abs(given) <= _MAX_COEFFICIENT)
+    usable = np.isfinite(given).all() and np.all(np.abs(given) <= _MAX_NUMBER)
     if not usable or 0 < len(given) < least or given[used:].any():
         raise CameraInfoError(
             f'CameraInfo: D is {_shown(given)} with the distortion model {name!r}, expected none or {used} finite '
-            f'numbers of at most {_MAX_COEFFICIENT:g}'
+            f'numbers of at most {_MAX_NUMBER:g}'
         )
     if name in ('', 'none') and given.any():
         raise CameraInfoError(f'CameraInfo: D is {_shown(given)}, but the distortion model is {name!r}')

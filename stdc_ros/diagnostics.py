@@ -30,12 +30,13 @@ class Statistics:
 
     ``received`` counts what the middleware hands over: a frame that it replaces itself, when two come at once, is seen
     by nobody. ``bad_infos`` counts segmented frames that needed a CameraInfo and whose newest one was none, or of
-    images of another size.
+    images of another size; ``missing_grids`` those of which no grid could be made.
     """
 
     def __init__(self) -> None:
         self.received = 0
         self.bad_infos = 0
+        self.missing_grids = 0
         self.fates: Counter[str] = Counter()
         self._latencies = {stage: deque[float](maxlen=WINDOW) for stage in STAGES}
         self._published = deque[float](maxlen=WINDOW)
@@ -64,6 +65,7 @@ class Statistics:
         rows = {'masks per second': f'{self.rate(now):.1f}', 'frames received': self.received}
         rows.update({_counted(fate): self.fates[fate] for fate in FATES})
         rows['frames with a bad CameraInfo'] = self.bad_infos
+        rows['frames without a grid'] = self.missing_grids
         for stage, latencies in self._latencies.items():
             milliseconds = np.array(latencies.copy()) * 1000
             for percent in percents:

@@ -178,6 +178,10 @@ class SegmentationNode(Node):
             if self._too_old(camera, stamp):
                 return None
             image = to_bgr()
+            scale = self._segmenter.info.input_scale
+            if min(image.shape[:2]) * scale < 1:
+                size = f'{image.shape[1]} x {image.shape[0]}'
+                raise ImageError(f'image of {size} pixels, expected 1 x 1 to be left at input scale {scale:g}')
         except ImageError as error:
             camera.statistics.fates['bad'] += 1
             self.get_logger().warning(
@@ -244,6 +248,7 @@ class SegmentationNode(Node):
         try:
             camera.publish('drivable_grid', self._grids[camera.name].message(job.header, found, info))
         except (CameraInfoError, GridError) as error:
+            camera.statistics.missing_grids += 1
             self.get_logger().warning(f'no drivable_grid of {camera.topic}: {error}', throttle_duration_sec=LOG_PERIOD)
 
     def _now(self) -> float:
