@@ -1,0 +1,324 @@
+"""Hostile messages to the segmentation node, with good frames between them whose masks must come and be right.
+
+    PYTHONPATH=. python benchmarks/fuzz_messages.py --messages 100000 --seed 1 --camera compressed
+    PYTHONPATH=. python benchmarks/fuzz_messages.py --messages 1000000 --seed 1 --direct
+
+The first sends them over Fast DDS to the node's own process; those that the middleware or the worker replaces with
+newer ones are never looked at. With --direct, a node in this process is handed every one. The exit status is 1 if
+anything is amiss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from hostile import GoodFrames, Hostile
+
+from stdc_core.inference import Segmenter
+from stdc_core.memory import keep_freed_memory
+from stdc_ros.isolation import isolated_environment
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Of the network: what is fuzzed is around it.
+SCALE = 0.5
+
+PARAMETERS = {
+    'threads': 1,
+    'input_scale': SCALE,
+    'drivable_grid': True,
+    'grid_camera_pose': [0.0, 0.0, 1.5, 0.0, 0.1, 0.0],
+    'max_frame_age': 0.0,
+}
+
+#: A good frame comes after so many hostile messages, and a hostile CameraInfo with every tenth of them.
+GOOD_EVERY = 500
+INFO_EVERY = 10
+
+#: Live: messages per second, and seconds to wait for the node, for a mask, and before a good frame is sent again.
+RATE = 3000.0
+START_S, MASK_S, AGAIN_S = 60.0, 60.0, 0.5
+
+#: Warnings that one throttle lets through are this far apart at least, seconds.
+LOG_PERIOD = 5.0
+
+
+def ros_arguments(transport: str) -> list[str]:
+    """What follows the name of the node's program."""
+    parameters = {**PARAMETERS, 'image_transport': transport}
+    given = [f'{name}:={str(value).lower()}' for name, value in parameters.items()]
+    return ['--ros-args', *(word for text in given for word in ('-p', text))]
+
+
+def resident(pid: int | str) -> float:
+    """Resident memory of a process in MB (Linux)."""
+    return int(re.search(r'VmRSS:\s+(\d+)', Path(f'/proc/{pid}/status').read_text())[1]) / 1024
+
+
+class Listener:
+    """Publishes to the node, and keeps its newest mask, its diagnostics and what else it publishes."""
+
+    def __init__(self, transport: str):
+        import rclpy
+        from diagnostic_msgs.msg import DiagnosticArray
+        from nav_msgs.msg import OccupancyGrid
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+        from rclpy.qos import QoSProfile, ReliabilityPolicy
+        from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+        self.masks: dict[int, np.ndarray] = {}
+        self.values: dict[str, str] = {}
+        self._context = rclpy.Context()
+        self._context.init()
+        self.node = Node('fuzzer', context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        quality = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
+        of, topic = (Image, 'image') if transport == 'raw' else (CompressedImage, 'image/compressed')
+        self.images = self.node.create_publisher(of, topic, quality)
+        self.infos = self.node.create_publisher(CameraInfo, 'camera_info', quality)
+        self.node.create_subscription(Image, '/segmentation/mask', self._keep_mask, 10)
+        for output, of in (('camera_info', CameraInfo), ('drivable_grid', OccupancyGrid)):
+            self.node.create_subscription(of, f'/segmentation/{output}', lambda _: None, 10)
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._keep_values, 10)
+
+    def close(self) -> None:
+        """End the listener's ROS 2."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.shutdown()
+
+    def spin(self, seconds: float = 0.0) -> None:
+        """Take what comes."""
+        until = time.monotonic() + seconds
+        while True:
+            self._executor.spin_once(timeout_sec=max(0.0, until - time.monotonic()))
+            if time.monotonic() >= until:
+                return
+
+    def spin_until(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Take what comes until the condition holds, or for some seconds. Returns whether it held."""
+        until = time.monotonic() + seconds
+        while not condition() and time.monotonic() < until:
+            self._executor.spin_once(timeout_sec=0.02)
+        return condition()
+
+    def _keep_mask(self, mask) -> None:
+        stamp = mask.header.stamp.sec * 10**9 + mask.header.stamp.nanosec
+        self.masks = {stamp: np.frombuffer(mask.data, np.uint8).reshape(mask.height, mask.width)}
+
+    def _keep_values(self, report) -> None:
+        self.values = {value.key: value.value for value in report.status[0].values}
+
+
+class Judge:
+    """Good frames, and how many of their masks came and were right.
+
+    Args:
+        listener: to the node.
+        send: hands an image to the node.
+    """
+
+    def __init__(self, transport: str, listener: Listener, send: Callable[[bytes], None]):
+        self._frames = GoodFrames(transport)
+        self._segmenter = Segmenter.load(threads=1, input_scale=SCALE)
+        self._listener = listener
+        self._send = send
+        self.right = self.asked = 0
+
+    def __call__(self) -> None:
+        """Send one good frame, again if it was replaced by a hostile message that was still on its way."""
+        stamp, pixels, message = next(self._frames)
+        self.asked += 1
+        until = time.monotonic() + MASK_S
+        while time.monotonic() < until:
+            self._send(message)
+            if self._listener.spin_until(lambda: stamp in self._listener.masks, AGAIN_S):
+                self.right += np.array_equal(self._listener.masks[stamp], self._segmenter(pixels).mask)
+                return
+
+
+def read_log(text: str) -> dict[str, int]:
+    """Lines of the node's log by what they are."""
+    lines = [line for line in text.splitlines() if line]
+    ours = [line for line in lines if re.match(r'\[(INFO|WARN|ERROR|FATAL)\] \[[\d.]+\] \[segmentation\]', line)]
+    return {
+        'warnings of bad images': sum('is left out' in line and line.startswith('[WARN]') for line in ours),
+        'other warnings': sum('is left out' not in line and line.startswith('[WARN]') for line in ours),
+        'errors': sum(line.startswith(('[ERROR]', '[FATAL]')) for line in ours),
+        'lines of others': len(lines) - len(ours),
+        'longest line': max(map(len, lines), default=0),
+    }
+
+
+def run_live(options: argparse.Namespace, log: Path) -> dict[str, float]:
+    """Over Fast DDS, to a process."""
+    hostile = Hostile(options.seed, options.camera)
+    listener = Listener(options.camera)
+    environment = {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'}
+    command = [sys.executable, '-m', 'stdc_ros.segmentation_node', *ros_arguments(options.camera)]
+    with log.open('wb') as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+    try:
+        judge = Judge(options.camera, listener, listener.images.publish)
+        if not listener.spin_until(lambda: listener.images.get_subscription_count() > 0, START_S):
+            raise SystemExit(f'the node does not subscribe within {START_S:g} s; its log:\n{log.read_text()}')
+        judge()
+        before, begin = resident(process.pid), time.monotonic()
+        for number in range(1, options.messages + 1):
+            listener.images.publish(hostile.image())
+            if number % INFO_EVERY == 0:
+                listener.infos.publish(hostile.camera_info())
+                listener.spin()
+            if number % GOOD_EVERY == 0:
+                judge()
+            time.sleep(max(0.0, begin + number / RATE - time.monotonic()))
+        judge()
+        seconds, after = time.monotonic() - begin, resident(process.pid)
+        listener.spin(2.5)  # for diagnostics, of which one comes each second
+        process.send_signal(signal.SIGINT)
+        status = process.wait(30)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        listener.close()
+    counts = {f'node: {key}': int(listener.values[key]) for key in COUNTED}
+    return {
+        **{'sent': options.messages, 'seconds': seconds},
+        **counts,
+        **{'good frames': judge.asked, 'of these right': judge.right},
+        **{'MB before': before, 'MB after': after, 'exit status': status},
+    }
+
+
+#: Rows of the diagnostics that are reported.
+COUNTED = (
+    'frames received',
+    'frames segmented',
+    'frames dropped',
+    'bad images',
+    'frames failed',
+    'frames with a bad CameraInfo',
+    'frames without a grid',
+)
+
+
+def run_direct(options: argparse.Namespace, log: Path) -> dict[str, float]:
+    """To a node in this process, whose executor does not run: each message goes through all that a frame does."""
+    import rclpy
+
+    from stdc_ros.camera import Frame
+    from stdc_ros.segmentation_node import SegmentationNode
+
+    keep_freed_memory()
+    stderr = os.dup(2)
+    with log.open('ab') as file:
+        os.dup2(file.fileno(), 2)
+    hostile = Hostile(options.seed, options.camera)
+    listener = Listener(options.camera)
+    rclpy.init(args=ros_arguments(options.camera))
+    node = SegmentationNode()
+    (camera,) = node._cameras
+    try:
+        if not listener.spin_until(lambda: len(camera.wanted()) == 3, START_S):
+            raise SystemExit(f'the node has no listeners within {START_S:g} s')
+        camera.follow_listeners()
+
+        def send(message: bytes) -> None:
+            # What the worker does with a frame and with what it raises.
+            frame = Frame(camera, message, time.monotonic(), time.time())
+            try:
+                node._process(frame)
+            except Exception as error:
+                node._report_failure(frame, error)
+
+        judge = Judge(options.camera, listener, send)
+        judge()
+        begin, memory = time.monotonic(), []
+        for number in range(1, options.messages + 1):
+            send(hostile.image())
+            if number % INFO_EVERY == 0:
+                camera._take_info(hostile.camera_info())
+                listener.spin()
+            if number % GOOD_EVERY == 0:
+                judge()
+                node._diagnose()
+            if number % max(1, options.messages // 10) == 0:
+                memory.append(resident('self'))
+                print(f'{number} messages, {memory[-1]:.0f} MB', flush=True)
+        judge()
+        seconds = time.monotonic() - begin
+        node._diagnose()
+        listener.spin(1.0)
+    finally:
+        node.close()
+        rclpy.try_shutdown()
+        listener.close()
+        os.dup2(stderr, 2)
+    counts = {f'node: {key}': int(listener.values[key]) for key in COUNTED if key != 'frames received'}
+    return {
+        **{'sent': options.messages, 'seconds': seconds},
+        **counts,
+        **{'good frames': judge.asked, 'of these right': judge.right},
+        # The first tenth has met the largest messages, and what is allocated once.
+        **{'MB before': memory[0], 'MB after': memory[-1], 'exit status': 0},
+    }
+
+
+def amiss(found: dict[str, float], most_growth: float) -> list[str]:
+    """What is not as it should be."""
+    warnings = 1 + found['seconds'] / LOG_PERIOD
+    rules = {
+        'the node ended otherwise than by SIGINT': found['exit status'] == 0,
+        'a good frame had no mask, or a wrong one': found['of these right'] == found['good frames'],
+        'frames failed': found['node: frames failed'] == 0 and found['errors'] == 0,
+        'no bad image was counted': found['node: bad images'] > 0,
+        'bad images were not warned of, or too often': 0 < found['warnings of bad images'] <= warnings,
+        'something else than the node wrote to its log': found['lines of others'] == 0,
+        'a line of the log is too long': found['longest line'] < 1000,
+        f'memory grew by more than {most_growth:g} MB': found['MB after'] - found['MB before'] < most_growth,
+    }
+    return [rule for rule, held in rules.items() if not held]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--messages', type=int, default=100_000, help='hostile images (default: 100000)')
+    parser.add_argument('--seed', type=int, default=1, help='the same seed makes the same messages')
+    parser.add_argument('--camera', choices=('raw', 'compressed'), default='raw', help='what the images are')
+    parser.add_argument('--direct', action='store_true', help='a node in this process, which sees every message')
+    parser.add_argument('--growth', type=float, default=100.0, metavar='MB', help='most growth of memory')
+    parser.add_argument('--log', type=Path, help='keep the log of the node here')
+    options = parser.parse_args()
+    os.environ.update(isolated_environment())
+    with tempfile.TemporaryDirectory() as folder:
+        log = options.log or Path(folder) / 'node.log'
+        with suppress(FileNotFoundError):
+            log.unlink()
+        found = (run_direct if options.direct else run_live)(options, log)
+        found |= read_log(log.read_text(errors='replace'))
+        for key, value in found.items():
+            print(f'{key}: {value:.0f}')
+        wrong = amiss(found, options.growth)
+        for rule in wrong:
+            print(f'AMISS: {rule}')
+        if wrong:
+            print(log.read_text(errors='replace')[-3000:])
+    return 1 if wrong else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

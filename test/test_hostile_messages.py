@@ -1,0 +1,445 @@
+"""Messages that no camera should send become an image, or an error that says why, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import struct
+import subprocess
+import sys
+import threading
+import tracemalloc
+import warnings
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import ros_helpers
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from ros_helpers import Client, NodeProcess
+from scenes import message_of, scene
+from sensor_msgs.msg import CameraInfo
+
+from stdc_ros.bags import make_header
+from stdc_ros.camera_model import CameraInfoError, CameraModel
+from stdc_ros.images import ENCODINGS, MAX_SIDE, ImageError, compressed_to_bgr, image_to_bgr, make_image
+from stdc_ros.results import check_fit, scaled_camera_info
+from stdc_ros.wire import CAMERA_INFO, IMAGE, TYPES, WireError, decode, encode
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+#: The same examples on every run, and no verdict on how long one takes.
+FUZZ = settings(derandomize=True, deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+
+SIZES = st.one_of(st.integers(0, 9), st.sampled_from([100_000, 2**31 - 1, 2**31, 2**32 - 1]))
+REALS = st.one_of(st.floats(), st.sampled_from([0.0, 1.0, 1e-320, 1e308, -1e308]))
+
+PIXELS = scene(24, 32)
+PICTURES = {
+    name: cv2.imencode(extension, image, options)[1].tobytes()
+    for name, extension, image, options in (
+        ('jpeg', '.jpg', PIXELS, []),
+        ('progressive jpeg', '.jpg', PIXELS, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
+        ('grey jpeg', '.jpg', PIXELS[..., 0], []),
+        ('png', '.png', PIXELS, []),
+        ('grey png', '.png', PIXELS[..., 0], []),
+        ('16 bit png', '.png', PIXELS.astype(np.uint16) * 257, []),
+        ('alpha png', '.png', np.dstack([PIXELS, PIXELS[..., 0]]), []),
+    )
+}
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+
+def png_claiming(width: int, height: int, pixels: bytes = b'') -> bytes:
+    """A PNG that is whole, but for its pixels."""
+    header = chunk(b'IHDR', struct.pack('>II5B', width, height, 8, 2, 0, 0, 0))
+    return PICTURES['png'][:8] + header + chunk(b'IDAT', zlib.compress(pixels)) + chunk(b'IEND', b'')
+
+
+def jpeg_claiming(width: int, height: int) -> bytes:
+    """A JPEG whose pixels are those of a smaller one."""
+    data = bytearray(PICTURES['jpeg'])
+    at = data.find(b'\xff\xc0')
+    data[at + 5 : at + 9] = struct.pack('>HH', height, width)
+    return bytes(data)
+
+
+def picture_of(data: bytes, text: str = 'jpeg') -> SimpleNamespace:
+    """What has the fields of a ``sensor_msgs/CompressedImage`` that are read."""
+    return SimpleNamespace(format=text, data=data)
+
+
+def calibrated() -> CameraInfo:
+    """``CameraInfo`` of :data:`PIXELS`, of TYPES."""
+    region = TYPES.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
+    k, p = np.array([30.0, 0, 16, 0, 30, 12, 0, 0, 1]), np.array([30.0, 0, 16, 0, 0, 30, 12, 0, 0, 0, 1, 0])
+    header = make_header(10**18, 'camera')
+    eye = np.eye(3).reshape(-1)
+    return TYPES.types[CAMERA_INFO](header, 24, 32, 'plumb_bob', np.zeros(5), k, eye, p, 0, 0, region)
+
+
+def image_or_error(convert, message) -> np.ndarray | None:
+    """What a conversion makes; None: a proper error."""
+    try:
+        image = convert(message)
+    except ImageError as error:
+        assert str(error).isprintable(), 'one line without control characters'
+        assert len(str(error)) < 1000
+        return None
+    assert image.dtype == np.uint8
+    assert image.flags.c_contiguous
+    return image
+
+
+@FUZZ
+@given(
+    height=SIZES,
+    width=SIZES,
+    step=SIZES,
+    encoding=st.one_of(st.sampled_from(ENCODINGS), st.sampled_from(['32FC1', '64FC4']), st.text()),
+    big_endian=st.integers(0, 255),
+    data=st.binary(max_size=700),
+)
+def test_an_image_of_any_fields_is_an_image_or_an_error(height, width, step, encoding, big_endian, data):
+    message = SimpleNamespace(
+        height=height, width=width, step=step, encoding=encoding, is_bigendian=big_endian, data=data
+    )
+    image = image_or_error(image_to_bgr, message)
+    assert image is None or image.shape == (height, width, 3)
+
+
+@FUZZ
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    encoding=st.sampled_from(ENCODINGS),
+    big_endian=st.integers(0, 255),
+    padding=st.integers(0, 3),
+    seed=st.integers(0, 9),
+)
+def test_every_image_that_agrees_with_itself_is_read(height, width, encoding, big_endian, padding, seed):
+    planar, packed = encoding in ('nv12', 'nv21'), encoding in ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv')
+    channels = 4 if 'a' in encoding[:4] and 'bay' not in encoding else 3 if encoding[:3] in ('bgr', 'rgb') else 1
+    channels = {'8UC3': 3, '8UC1': 1}.get(encoding, 2 if packed else channels)
+    step = width * channels * (2 if encoding.endswith('16') else 1) + padding
+    rows = height * 3 // 2 if planar else height
+    data = np.random.default_rng(seed).integers(0, 256, rows * step, np.uint8).tobytes()
+    message = SimpleNamespace(
+        height=height, width=width, step=step, encoding=encoding, is_bigendian=big_endian, data=data
+    )
+    image = image_or_error(image_to_bgr, message)
+    if (planar and height % 2) or ((planar or packed) and width % 2):
+        assert image is None
+    else:
+        assert image is not None
+        assert image.shape == (height, width, 3)
+
+
+@FUZZ
+@given(
+    name=st.sampled_from(sorted(PICTURES)),
+    keep=st.integers(0, 2000),
+    at=st.integers(0, 2000),
+    new=st.binary(max_size=12),
+    insert=st.booleans(),
+)
+def test_a_damaged_picture_is_an_image_or_an_error_and_nothing_is_written_for_it(name, keep, at, new, insert):
+    data = PICTURES[name]
+    data = (data[:at] + new + data[at + (0 if insert else len(new)) :])[: keep if keep < len(data) else None]
+    read, write = os.pipe()
+    stderr = os.dup(2)
+    os.dup2(write, 2)
+    try:
+        image = image_or_error(compressed_to_bgr, picture_of(data))
+    finally:
+        os.dup2(stderr, 2)
+        os.close(write)
+        os.close(stderr)
+        with os.fdopen(read, 'rb') as file:
+            told = file.read()
+    assert told == b''
+    if data == PICTURES[name]:
+        assert image is not None
+        assert image.shape == PIXELS.shape
+
+
+@FUZZ
+@given(data=st.binary(max_size=200), magic=st.sampled_from([b'', b'\xff\xd8\xff', PICTURES['png'][:8]]))
+def test_noise_is_no_picture(data, magic):
+    assert image_or_error(compressed_to_bgr, picture_of(magic + data)) is None
+
+
+@pytest.mark.parametrize('name', sorted(PICTURES))
+def test_a_picture_that_is_cut_off_anywhere_is_an_error(name):
+    data = PICTURES[name]
+    assert image_or_error(compressed_to_bgr, picture_of(data)).shape == PIXELS.shape
+    for length in range(len(data)):
+        assert image_or_error(compressed_to_bgr, picture_of(data[:length])) is None, length
+
+
+def test_a_jpeg_with_a_hole_in_its_pixels_is_an_error_and_bytes_behind_its_end_are_none():
+    data = PICTURES['jpeg']
+    with pytest.raises(ImageError, match='damaged: Corrupt JPEG data: premature end'):
+        compressed_to_bgr(picture_of(data[: len(data) * 2 // 3] + data[-2:]))
+    np.testing.assert_array_equal(
+        compressed_to_bgr(picture_of(data + bytes(300))), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    )
+
+
+def test_what_others_write_to_stderr_while_a_picture_is_decoded_is_kept(capfd):
+    image = cv2.resize(PIXELS, (1600, 1200))
+    message = picture_of(cv2.imencode('.jpg', image)[1].tobytes()[:-2000] + b'\xff\xd9')
+    ended = threading.Event()
+    written = []
+
+    def write() -> None:
+        while not ended.is_set():
+            written.append(f'[WARN] line {len(written)}\n')
+            os.write(2, written[-1].encode())
+            ended.wait(0.001)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    for _ in range(10):
+        assert image_or_error(compressed_to_bgr, message) is None
+    ended.set()
+    thread.join()
+    assert sorted(capfd.readouterr().err.splitlines(keepends=True)) == sorted(written)
+
+
+@pytest.mark.parametrize('extension', ['.tiff', '.webp', '.bmp'])
+def test_only_jpeg_and_png_reach_a_decoder(extension):
+    data = cv2.imencode(extension, PIXELS)[1].tobytes()
+    with pytest.raises(ImageError, match='the data begins with .*, expected a whole JPEG or PNG'):
+        compressed_to_bgr(picture_of(data))
+
+
+def test_depth_images_are_named():
+    with pytest.raises(ImageError, match="'16UC1; compressedDepth png' .* holds depths"):
+        compressed_to_bgr(picture_of(bytes(12) + PICTURES['png'], '16UC1; compressedDepth png'))
+
+
+def test_the_orientation_in_a_jpeg_is_not_followed_as_camera_info_knows_nothing_of_it():
+    tag = struct.pack('<HHII', 0x112, 3, 1, 6)  # turn by 90 degrees
+    exif = b'Exif\0\0II*\0' + struct.pack('<IH', 8, 1) + tag + bytes(4)
+    data = PICTURES['jpeg']
+    turned = data[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + data[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (32, 24, 3)
+    assert compressed_to_bgr(picture_of(turned)).shape == (24, 32, 3)
+
+
+def test_endless_headers_and_scans_are_refused():
+    data = PICTURES['jpeg']
+    for damaged in (
+        data[:2] + b'\xff\xfe\0\2' * 2000 + data[2:],
+        data[:-2] + data[data.find(b'\xff\xda') : -2] * 200 + data[-2:],
+        PICTURES['png'][:33] + chunk(b'tEXt', b'') * 70_000 + PICTURES['png'][33:],
+    ):
+        with pytest.raises(ImageError, match='has more than'):
+            compressed_to_bgr(picture_of(damaged))
+
+
+CLAIMS = """
+import resource
+from types import SimpleNamespace
+from stdc_ros.images import ImageError, compressed_to_bgr, image_to_bgr
+from test_hostile_messages import jpeg_claiming, picture_of, png_claiming
+raw = dict(encoding='bgr8', is_bigendian=0, data=bytes(100))
+most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = most()
+for convert, message in (
+    (image_to_bgr, SimpleNamespace(width=100_000, height=100_000, step=300_000, **raw)),
+    (image_to_bgr, SimpleNamespace(width=32_000, height=2_000, step=96_000, **raw)),
+    (compressed_to_bgr, picture_of(png_claiming(100_000, 100_000))),
+    (compressed_to_bgr, picture_of(png_claiming(2**31 - 1, 2**31 - 1))),
+    (compressed_to_bgr, picture_of(png_claiming(60_000, 60_000, bytes(10_000_000)))),
+    (compressed_to_bgr, picture_of(jpeg_claiming(65_535, 65_535))),
+    (compressed_to_bgr, picture_of(jpeg_claiming(30_000, 30_000))),
+):
+    try:
+        convert(message)
+    except ImageError:
+        continue
+    raise SystemExit(f'{message.__dict__.keys()} was read')
+print(most() - before)
+"""
+
+
+def test_a_claim_of_100_000_by_100_000_pixels_allocates_nothing():
+    message = SimpleNamespace(
+        width=100_000, height=100_000, step=300_000, encoding='bgr8', is_bigendian=0, data=bytes(100)
+    )
+    tracemalloc.start()
+    with pytest.raises(ImageError, match='100000 x 100000 pixels, expected at most'):
+        image_to_bgr(message)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    run = subprocess.run([sys.executable, '-c', CLAIMS], env=environment, capture_output=True, text=True, check=True)
+    # In MB. The largest of the messages is 10 MB while it is made.
+    assert int(run.stdout) < 50
+
+
+def test_a_picture_of_8192_by_8192_is_read_and_a_larger_one_is_not():
+    data = png_claiming(8192, 8192, bytes(8192 * (1 + 3 * 8192)))
+    assert compressed_to_bgr(picture_of(data)).shape == (8192, 8192, 3)
+    for width, height in ((8193, 8192), (MAX_SIDE + 1, 1)):
+        with pytest.raises(ImageError, match=f'{width} x {height} pixels, expected at most'):
+            compressed_to_bgr(picture_of(png_claiming(width, height)))
+
+
+@pytest.mark.parametrize('text', ['x' * 10_000_000, 'bgr8\n[ERROR] all is lost', '\x1b[2J\x1b[31m', '\u202etxet'])
+def test_a_text_of_a_message_does_no_harm_in_an_error(text):
+    raw = SimpleNamespace(width=1, height=1, step=3, encoding=text, is_bigendian=0, data=bytes(3))
+    assert image_or_error(image_to_bgr, raw) is None
+    assert image_or_error(compressed_to_bgr, picture_of(b'none', text)) is None
+    with pytest.raises(CameraInfoError) as caught:
+        CameraModel.from_info(dataclasses.replace(calibrated(), distortion_model=text))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
+
+
+GOOD_IMAGE = encode(make_image(TYPES.types[IMAGE], make_header(10**18, 'camera'), PIXELS[:4, :4], 'bgr8'))
+
+
+@FUZZ
+@given(
+    at=st.integers(0, 130),
+    cut=st.integers(0, 130),
+    new=st.one_of(
+        st.binary(max_size=12), st.sampled_from([0, 2**31, 2**32 - 1]).map(lambda value: struct.pack('<I', value))
+    ),
+    data=st.sampled_from([GOOD_IMAGE, encode(calibrated()), b'']),
+    of=st.sampled_from([IMAGE, CAMERA_INFO]),
+)
+@example(at=0, cut=0, new=b'', data=b'', of=IMAGE)
+@example(at=20, cut=4, new=b'\xff\xff\xff\xff', data=GOOD_IMAGE, of=IMAGE)
+def test_damaged_bytes_are_a_message_or_an_error(at, cut, new, data, of):
+    try:
+        decode(data[:at] + new + data[at + cut :], of)
+    except WireError as error:
+        assert str(error).isprintable()
+        assert of in str(error)
+
+
+@FUZZ
+@given(
+    size=st.tuples(SIZES, SIZES),
+    binning=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    region=st.tuples(SIZES, SIZES, SIZES, SIZES),
+    image=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    larger=st.integers(1, 99_999),
+)
+@example(size=(24, 32), binning=(0, 0), region=(0, 0, 0, 0), image=(24, 32), larger=99_999)
+@example(size=(9, 9), binning=(2, 2), region=(1, 1, 8, 8), image=(4, 4), larger=99_999)
+@example(size=(2**32 - 1, 2**32 - 1), binning=(1, 1), region=(2**32 - 5, 0, 4, 4), image=(4, 4), larger=99_999)
+def test_a_camera_info_that_fits_an_image_can_be_scaled_and_sent(size, binning, region, image, larger):
+    info = calibrated()
+    roi = TYPES.types['sensor_msgs/msg/RegionOfInterest'](*region, False)
+    info = dataclasses.replace(info, height=size[0], width=size[1], binning_x=binning[0], binning_y=binning[1], roi=roi)
+    try:
+        check_fit(info, *image)
+    except CameraInfoError as error:
+        assert str(error).isprintable()
+        return
+    encode(scaled_camera_info(info, info.header, image, (larger, larger)))
+
+
+@FUZZ
+@given(
+    d=st.lists(REALS, max_size=14),
+    k=st.lists(REALS, min_size=9, max_size=9),
+    places=st.sets(st.integers(0, 8), max_size=2),
+    model=st.one_of(st.sampled_from(['', 'plumb_bob', 'rational_polynomial', 'equidistant']), st.text(max_size=5)),
+    rectified=st.booleans(),
+)
+@example(d=[0.1, 0.1, 0, 0, 1e-320], k=[0.0] * 9, places=set(), model='plumb_bob', rectified=False)
+@example(d=[1e308] * 4, k=[0.0] * 9, places=set(), model='equidistant', rectified=False)
+@example(d=[], k=[1e308] * 9, places={0}, model='', rectified=False)
+def test_any_camera_info_makes_a_model_that_projects_or_an_error(d, k, places, model, rectified):
+    info = calibrated()
+    matrix, projection = info.k.copy(), info.p.copy()
+    for place in places:
+        matrix[place] = projection[place] = k[place]
+    info = dataclasses.replace(info, d=np.array(d, np.float64), k=matrix, p=projection, distortion_model=model)
+    points = [
+        np.linspace(-1, 1, 7, dtype=np.float32),
+        np.zeros(7, np.float32),
+        np.linspace(-0.1, 2, 7, dtype=np.float32),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        try:
+            model = CameraModel.from_info(info, rectified)
+        except CameraInfoError as error:
+            assert str(error).isprintable()
+            assert len(str(error)) < 1000
+            return
+        model.scaled(16, 12).project(*points)
+
+
+def test_a_bad_camera_info_is_told_and_counted_and_the_masks_come_all_the_same():
+    with NodeProcess(namespace='/left') as process, Client('/left') as client:
+        process.wait_for_output('/left/segmentation/mask')
+        client.listen('mask', 'camera_info')
+        camera = client.node.create_publisher(CameraInfo, '/left/camera_info', 1)
+        client.spin_until(lambda: camera.get_subscription_count() == 1, 'the node subscribes to the camera_info')
+        frames = 0
+        other = CameraInfo(height=480, width=640, k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0])
+        for bad, words in ((b'\0\1\0\0nothing', 'that are no sensor_msgs/msg/CameraInfo'), (other, '640 x 480 pixels')):
+            client.received['camera_info'].clear()
+            camera.publish(bad)
+            while words not in process.output:
+                client.segment(message_of(scene()))
+                client.spin(0.2)
+                frames += 1
+                assert frames < 200, process.output
+        assert not client.received['camera_info']
+        warning = next(line for line in process.output.splitlines() if '640 x 480 pixels' in line)
+        assert '/left/camera_info: CameraInfo of images of 640 x 480 pixels, expected 128 x 96' in warning
+        assert int(client.diagnostics()['frames with a bad CameraInfo']) >= 2
+        camera.publish(CameraInfo(height=96, width=128))
+        while not client.received['camera_info']:
+            client.segment(message_of(scene()))
+        assert client.diagnostics()['frames failed'] == '0'
+
+
+def test_any_stamp_comes_back_as_it_was_sent():
+    with NodeProcess('-p', 'max_frame_age:=3600.0', namespace='/left') as process, Client('/left') as client:
+        process.wait_for_output('/left/segmentation/mask')
+        client.listen('mask', 'overlay')
+        for seconds, nanoseconds in ((2**31 - 1, 999_999_999), (2**31 - 2, 2**32 - 1)):
+            message = message_of(scene())
+            message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
+            for output in ('mask', 'overlay'):
+                assert client.segment(message, output).header == message.header
+        assert client.set_parameter('max_frame_age', 0.0).successful
+        for seconds, nanoseconds in ((1000, 5), (0, 0), (-1, 0), (-(2**31), 2**32 - 1)):
+            message = message_of(scene())
+            message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
+            assert client.segment(message).header == message.header
+        assert client.diagnostics()['frames failed'] == '0'
+        assert 'ERROR' not in process.output
+
+
+@pytest.mark.parametrize('direct', [False, True])
+@pytest.mark.parametrize('transport', ['raw', 'compressed'])
+def test_fuzzing_finds_nothing(transport, direct):
+    command = [sys.executable, str(REPOSITORY / 'benchmarks' / 'fuzz_messages.py'), '--messages', '1500', '--seed', '5']
+    command += ['--camera', transport, *(['--direct'] if direct else [])]
+    environment = {**ros_helpers.ros_environment(), 'PYTHONPATH': os.pathsep.join([str(REPOSITORY), *sys.path])}
+    run = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = dict(re.findall('^(.+): ([0-9]+)$', run.stdout, re.MULTILINE))
+    assert found['good frames'] == found['of these right'] == '5'
+    assert int(found['node: bad images']) > (1000 if direct else 0)
