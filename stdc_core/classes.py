@@ -9,8 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from stdc_core.one_line import one_line
+
 #: The id of pixels without a class, in labels and masks alike. Never counted, never trained on.
 IGNORE = 255
+
+#: Longest name of a class, characters.
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -18,11 +23,11 @@ class ClassTable:
     """Names and colours of the classes 0 ... C-1.
 
     Args:
-        names: one per class, by id; no two alike.
+        names: one per class, by id; no two alike, on one line each, at most ``LONGEST_NAME`` characters.
         colors: RGB per class, each 0 ... 255.
 
     Raises:
-        ValueError: no or too many classes, a name twice, or a colour that is none.
+        ValueError: no or too many classes, a name twice or that cannot be shown, or a colour that is none.
     """
 
     names: tuple[str, ...]
@@ -33,13 +38,19 @@ class ClassTable:
             raise ValueError(f'a class table has 1 to {IGNORE} classes, not {len(self.names)}')
         if len(self.names) != len(self.colors):
             raise ValueError(f'{len(self.names)} class names, but {len(self.colors)} colours')
+        for name in self.names:
+            # Names go to terminals, logs, pictures and messages.
+            if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
+                found = one_line(repr(name), 60)
+                raise ValueError(f'expected class names of 1 to {LONGEST_NAME} printable characters, found {found}')
         repeated = sorted({name for name in self.names if self.names.count(name) > 1})
         if repeated:
             raise ValueError(f'class names must differ; more than once: {", ".join(map(repr, repeated))}')
         for index, color in enumerate(self.colors):
-            if len(color) != 3 or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
+            if len(color) != 3 or not all(type(c) is int and 0 <= c <= 255 for c in color):
                 raise ValueError(
-                    f'class {self.names[index]!r}: expected a colour of three integers 0 to 255, found {color!r}'
+                    f'class {self.names[index]!r}: expected a colour of three integers 0 to 255, '
+                    f'found {one_line(repr(color), 60)}'
                 )
 
     def __len__(self) -> int:
@@ -58,9 +69,13 @@ class ClassTable:
         """
         try:
             table = json.loads(text)
-            return cls(tuple(map(str, table['names'])), tuple(tuple(color) for color in table['colors']))
-        except (TypeError, KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f'not a class table in JSON: {text[:80]!r}') from error
+            names, colors = table['names'], table['colors']
+            if not isinstance(names, list) or not isinstance(colors, list):
+                raise TypeError('expected two lists')
+            colors = tuple(tuple(color) for color in colors)
+        except (TypeError, KeyError, RecursionError, json.JSONDecodeError) as error:
+            raise ValueError(f'not a class table in JSON: {one_line(text, 80)!r}') from error
+        return cls(tuple(names), colors)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> ClassTable:
@@ -76,14 +91,12 @@ class ClassTable:
             FileNotFoundError: there is no such file.
             ValueError: it is not such a table; the message names the file and the entry.
         """
-        import yaml  # Here, so that a robot's node, which reads tables from model files, does without.
+        # Here, so that a robot's node, which reads tables from model files, does without.
+        from stdc_core.plain_yaml import read_yaml
 
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f'{path}: not YAML ({" ".join(str(error).split())})') from error
+        content = read_yaml(path)
         if not isinstance(content, dict) or list(content) != ['classes'] or not isinstance(content['classes'], list):
-            found = f'the keys {list(content)}' if isinstance(content, dict) else type(content).__name__
+            found = f'the keys {one_line(list(content))}' if isinstance(content, dict) else type(content).__name__
             raise ValueError(
                 f'{path}: expected one list, "classes: [{{name: ..., color: [R, G, B]}}, ...]", found {found}'
             )
@@ -103,13 +116,17 @@ class ClassTable:
 def _entry(entry: Any, where: str) -> tuple[str, tuple[int, int, int]]:
     """Name and colour of one entry of a YAML file."""
     if not isinstance(entry, dict) or set(entry) != {'name', 'color'}:
-        raise ValueError(f'{where}: expected {{name: ..., color: [R, G, B]}}, found {entry!r}')
+        raise ValueError(f'{where}: expected {{name: ..., color: [R, G, B]}}, found {one_line(repr(entry))}')
     name, color = entry['name'], entry['color']
     if not isinstance(name, str) or not name.strip():
         # YAML takes an unquoted yes, no, on, off or 1 for something else.
-        raise ValueError(f'{where}: expected a name in text (in quotes, if it looks like a value), found {name!r}')
+        raise ValueError(
+            f'{where}: expected a name in text (in quotes, if it looks like a value), found {one_line(repr(name))}'
+        )
     if not isinstance(color, list) or len(color) != 3 or not all(type(c) is int and 0 <= c <= 255 for c in color):
-        raise ValueError(f'{where} ({name}): expected a colour of three integers 0 to 255, found {color!r}')
+        raise ValueError(
+            f'{where} ({one_line(name)}): expected a colour of three integers 0 to 255, found {one_line(repr(color))}'
+        )
     return name.strip(), (color[0], color[1], color[2])
 
 

@@ -8,11 +8,21 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import TensorProto
 
 from stdc_core.classes import ClassTable
+from stdc_core.inference.input_scale import check_input_scale
+from stdc_core.one_line import one_line
 
 # Raised when a reader of an older version could misread the file.
 FORMAT = '1'
+
+_BACKBONES = ('stdc1', 'stdc2')
+# Element type and number of dimensions of what goes in and comes out.
+_INPUTS = {'image': (TensorProto.UINT8, 4)}
+_OUTPUTS = {'mask': (TensorProto.UINT8, 3), 'confidence': (TensorProto.UINT8, 3)}
+# The weights of the last layer: one row per class. `stdc quantize` adds to the name.
+_LAST_LAYER = 'model.head.1.weight'
 
 
 class ModelError(ValueError):
@@ -52,7 +62,7 @@ class ModelInfo:
 
 
 def read_model(path: str | Path) -> tuple[onnx.ModelProto, ModelInfo]:
-    """Read a model file and its description.
+    """Read a model file and its description. No other file is read, whatever the model says.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -61,21 +71,75 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, ModelInfo]:
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path}: no such model file')
     try:
-        model = onnx.load(path)
+        model = onnx.load(path, load_external_data=False)
     except DecodeError as error:
-        raise ModelError(f'{path}: not an ONNX model, or cut off ({error})') from error
+        raise ModelError(f'{path}: not an ONNX model, or cut off ({one_line(error)})') from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if 'stdc.format' not in metadata:
         raise ModelError(f'{path}: an ONNX file without a description of its classes; expected one from `stdc export`')
     if metadata['stdc.format'] != FORMAT:
-        raise ModelError(f'{path}: of format {metadata["stdc.format"]!r}; this version reads format {FORMAT!r}')
+        found = one_line(metadata['stdc.format'], 20)
+        raise ModelError(f'{path}: of format {found!r}; this version reads format {FORMAT!r}')
     try:
         info = ModelInfo(
             backbone=metadata['stdc.backbone'],
             input_scale=float(metadata['stdc.input_scale']),
             classes=ClassTable.from_json(metadata['stdc.classes']),
-            provenance=json.loads(metadata['stdc.provenance']),
+            provenance=read_provenance(metadata['stdc.provenance']),
         )
+        check_input_scale(info.input_scale)
+        if info.backbone not in _BACKBONES:
+            raise ValueError(f'backbone: expected {" or ".join(_BACKBONES)}, found {one_line(info.backbone, 20)!r}')
     except (KeyError, ValueError) as error:
-        raise ModelError(f'{path}: its description is damaged ({error})') from error
+        raise ModelError(f'{path}: its description is damaged ({one_line(error)})') from error
+    try:
+        _check_graph(model, len(info.classes))
+    except ValueError as error:
+        raise ModelError(f'{path}: not a graph of `stdc export` ({one_line(error)})') from error
     return model, info
+
+
+def read_provenance(text: str) -> dict[str, str]:
+    """The provenance out of a file's metadata.
+
+    Raises:
+        ValueError: it is no dictionary of texts in JSON.
+    """
+    try:
+        provenance = json.loads(text)
+    except RecursionError as error:
+        raise ValueError('provenance: nested too deep') from error
+    if not isinstance(provenance, dict) or not all(isinstance(value, str) for value in provenance.values()):
+        raise ValueError('provenance: expected texts by key')
+    return provenance
+
+
+def _check_graph(model: onnx.ModelProto, classes: int) -> None:
+    """Is it one plain graph, complete in this file, from an image to a mask and a confidence?
+
+    This is what can be told without running it; ONNX Runtime finds out the rest.
+
+    Raises:
+        ValueError: it is not, and why.
+    """
+    graph = model.graph
+    for found, expected in ((graph.input, _INPUTS), (graph.output, _OUTPUTS)):
+        types = {value.name: value.type.tensor_type for value in found}
+        shown = {name: (kind.elem_type, len(kind.shape.dim)) for name, kind in types.items()}
+        if shown != expected:
+            raise ValueError(f'expected {", ".join(expected)} of uint8, found {", ".join(types) or "nothing"}')
+    # Control flow and functions could run for ever, operators of other domains are anybody's.
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
+    if model.functions or any(attribute.HasField('g') or attribute.graphs for attribute in attributes):
+        raise ValueError('it has control flow or functions')
+    if domains := sorted({node.domain for node in graph.node} - {'', 'ai.onnx'}):
+        raise ValueError(f'it has operators of {", ".join(domains)}')
+    constants = [tensor for attribute in attributes for tensor in (attribute.t, *attribute.tensors)]
+    for tensor in (*graph.initializer, *constants):
+        # Which would be read from wherever its location says.
+        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+            raise ValueError(f'the tensor {tensor.name} is in another file; expected one file')
+        if tensor.name.startswith(_LAST_LAYER) and tensor.dims[:1] not in ([classes], []):
+            raise ValueError(f'{classes} classes, but {tensor.name} is for {tensor.dims[0]}')
+    if graph.sparse_initializer:
+        raise ValueError('it has sparse tensors')

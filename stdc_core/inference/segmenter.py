@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +14,14 @@ from stdc_core.inference.backend import Backend, BackendError
 from stdc_core.inference.backends import make_backend
 from stdc_core.inference.input_scale import set_input_scale
 from stdc_core.inference.model_file import ModelError, ModelInfo, read_model
+from stdc_core.one_line import one_line
 
 #: The model that is shipped: STDC1 for the eleven classes of CamVid.
 DEFAULT_MODEL = Path(__file__).parent.parent / 'weights' / 'stdc1_camvid.onnx'
+
+# A model is tried on a black image of this height and width, or of the first at which the network sees a pixel.
+_TRIAL = 32
+_LARGEST_TRIAL = 1024
 
 
 class Segmentation(NamedTuple):
@@ -100,11 +106,16 @@ class Segmenter:
                 raise ModelError(f'{path}: {error}') from error
             info = dataclasses.replace(info, input_scale=input_scale)
         try:
-            return cls(info, make_backend(backend, model, threads, precision, max_batch, wait))
+            segmenter = cls(info, make_backend(backend, model, threads, precision, max_batch, wait))
+            side = max(_TRIAL, math.ceil(1 / info.input_scale))
+            # OpenVINO compiles for a shape, which takes a second.
+            if segmenter.backend == 'onnxruntime' and side <= _LARGEST_TRIAL:
+                segmenter(np.zeros((side, side, 3), np.uint8))
         except BackendError:
             raise
         except Exception as error:  # ONNX Runtime has no common base class for what it raises on a bad graph.
-            raise ModelError(f'{path}: the backend {backend} cannot run it ({error})') from error
+            raise ModelError(f'{path}: the backend {backend} cannot run it ({one_line(error)})') from error
+        return segmenter
 
     def prepare(self, size: tuple[int, int], progress: Callable[[str], None]) -> None:
         """Build what images of (height, width) need, if that takes long, now; ``progress`` is told how far it is.
@@ -124,6 +135,7 @@ class Segmenter:
         Raises:
             TypeError: not an array of uint8.
             ValueError: another shape.
+            ModelError: the model cannot be run on it: its graph is damaged, or there is too little memory.
         """
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
             found = f'an array of {image.dtype}' if isinstance(image, np.ndarray) else type(image).__name__
@@ -136,7 +148,18 @@ class Segmenter:
             )
         single = image.ndim == 3
         images = np.ascontiguousarray(image[None] if single else image)
-        mask, probability = self._backend(images, confidence)
+        try:
+            mask, probability = self._backend(images, confidence)
+        except Exception as error:  # see load
+            raise ModelError(
+                f'the model cannot be run on images of {list(images.shape)} ({one_line(error)})'
+            ) from error
+        shapes = [array.shape for array in (mask, probability) if array is not None]
+        if any(shape != images.shape[:3] for shape in shapes) or mask.max() >= len(self.info.classes):
+            raise ModelError(
+                f'the model makes of images of {list(images.shape)} a mask of {list(mask.shape)} '
+                f'with ids up to {mask.max(initial=0)}, expected their size and {len(self.info.classes)} classes'
+            )
         if single:
             return Segmentation(mask[0], None if probability is None else probability[0])
         return Segmentation(mask, probability)

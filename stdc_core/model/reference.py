@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from stdc_core.classes import ClassTable
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.stdc import STAGE_BLOCKS, STDCClassifier
 from stdc_core.model.weights import WeightsError, load_state
+from stdc_core.one_line import one_line
 
 _BACKBONE = 'cp.backbone.'
 # Reference module, and ours, outside the backbone.
@@ -74,15 +77,35 @@ def _read(path: str | Path) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path}: no such file')
     try:
+        _need_stored(path)
         loaded = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # The unpickler raises whatever the bytes lead it to: KeyError, IndexError, ...
-        reason = (str(error).splitlines() or [''])[0]
+        reason = one_line((str(error).splitlines() or [''])[0])
         raise WeightsError(f'{path}: not a PyTorch file of plain tensors ({type(error).__name__}: {reason})') from error
     if isinstance(loaded, dict) and isinstance(loaded.get('state_dict'), dict):
         loaded = loaded['state_dict']
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if not isinstance(loaded, dict) or not all(_is_plain(value) for value in loaded.values()):
         raise WeightsError(f'{path}: expected a dictionary of tensors')
     return {str(key).removeprefix('module.'): value for key, value in loaded.items()}
+
+
+def _need_stored(path: str | Path) -> None:
+    """Raise ValueError if the file is an archive with compressed entries, which torch does not write.
+
+    Of those, a small file could hold more than the memory does.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError('its entries are compressed')
+
+
+def _is_plain(value: Any) -> bool:
+    """Is it a dense tensor, each number of which is in the file?"""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _classifier(state: dict[str, Tensor], path: str | Path) -> STDCClassifier:
@@ -114,7 +137,9 @@ def _segmentation(state: dict[str, Tensor], classes: ClassTable, path: str | Pat
             ours = _our_key(key, name, _BACKBONE, _MODULES)
             converted[ours], reference_key[ours] = value, key
     outputs = {
-        key: value.shape[0] for key, value in state.items() if re.fullmatch(r'conv_out(16|32)?\.conv_out\.weight', key)
+        key: value.shape[0]
+        for key, value in state.items()
+        if value.dim() and re.fullmatch(r'conv_out(16|32)?\.conv_out\.weight', key)
     }
     wrong = [f'{key} has {count}' for key, count in outputs.items() if count != len(classes)]
     if wrong:
@@ -122,7 +147,7 @@ def _segmentation(state: dict[str, Tensor], classes: ClassTable, path: str | Pat
     _expect_complete(model, converted, name, _BACKBONE, _MODULES, path)
     for ours, key in reference_key.items():
         is_batch_norm = ours.endswith('.weight') and ours.removesuffix('weight') + 'running_mean' in converted
-        if is_batch_norm and not key.startswith(_BACKBONE):
+        if is_batch_norm and not key.startswith(_BACKBONE) and converted[ours].is_floating_point():
             converted[ours] = converted[ours].abs() + _ABN_EPSILON
     load_state(model, converted, path)
     return model.eval()
@@ -144,7 +169,7 @@ def _expect_complete(
 def _backbone_name(state: dict[str, Tensor], backbone: str, path: str | Path) -> str:
     """By the number of entries in the reference's flat list of backbone modules."""
     features = f'{backbone}features.'
-    indices = {int(match[1]) for key in state if (match := re.match(rf'{re.escape(features)}(\d+)\.', key))}
+    indices = {int(match[1]) for key in state if (match := re.match(rf'{re.escape(features)}(\d{{1,3}})\.', key))}
     if not indices:
         raise WeightsError(
             f'{path}: no key {_BACKBONE}features.* or features.*; '
@@ -174,7 +199,7 @@ def _our_key(key: str, name: str, backbone: str, modules: dict[str, str]) -> str
         backbone: what the keys of the reference's backbone begin with.
         modules: reference modules outside ``features``, and ours.
     """
-    if match := re.fullmatch(rf'{re.escape(backbone)}features\.(\d+)\.(.+)', key):
+    if match := re.fullmatch(rf'{re.escape(backbone)}features\.(\d{{1,3}})\.(.+)', key):
         rest = match[2].replace('conv_list.', 'blocks.').replace('avd_layer.', 'downsample.')
         return f'backbone.{_stages(name)[int(match[1])]}.{rest}'
     for theirs, ours in modules.items():

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from stdc_core.classes import ClassTable
 from stdc_core.files import appearing
-from stdc_core.inference.model_file import ModelError, read_model
+from stdc_core.inference.model_file import ModelError, read_model, read_provenance
 from stdc_core.inference.quantized import is_quantized
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.stdc import STAGE_BLOCKS, STDCBackbone, STDCClassifier
+from stdc_core.one_line import one_line
 
 # Parts of STDCSeg that training alone uses; a model.onnx does not hold them.
 _TRAINING_ONLY = ('aux8_head.', 'aux16_head.', 'detail_heads.')
@@ -113,6 +114,11 @@ def load_classifier(path: str | Path) -> tuple[STDCClassifier, tuple[str, ...], 
     stored = _read(path)
     if not stored.is_classifier:
         raise WeightsError(f'{path}: a segmentation network, expected an image classifier')
+    outputs = stored.state.get('fc2.weight')
+    # Before a network of as many is made.
+    if outputs is None or outputs.shape[:1] != (len(stored.classes),):
+        found = 'no fc2.weight' if outputs is None else f'an fc2.weight of {list(outputs.shape)}'
+        raise WeightsError(f'{path}: {len(stored.classes)} class names, but {found}')
     model = STDCClassifier(stored.backbone, len(stored.classes))
     load_state(model, stored.state, path)
     return model.eval(), stored.classes, stored.provenance
@@ -176,15 +182,23 @@ def load_state(model: nn.Module, state: dict[str, Tensor], source: str | Path) -
     """Copy a complete state into a model.
 
     Raises:
-        WeightsError: keys are missing, left over or of another shape; the message names them and ``source``.
+        WeightsError: keys are missing, left over, of another shape or not of numbers; the message names them and
+            ``source``.
     """
     expected = model.state_dict()
     problems = [f'missing {key}' for key in expected if key not in state]
-    problems += [f'unexpected {key}' for key in state if key not in expected]
+    problems += [f'unexpected {one_line(key, 80)}' for key in state if key not in expected]
     problems += [
         f'{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}'
         for key, value in expected.items()
         if key in state and state[key].shape != value.shape
+    ]
+    problems += [
+        f'{key} is of {str(state[key].dtype).removeprefix("torch.")}, expected {wanted}'
+        for key, value in expected.items()
+        if key in state
+        for wanted in ['floats' if value.is_floating_point() else 'integers']
+        if state[key].is_complex() or state[key].is_floating_point() != value.is_floating_point()
     ]
     if problems:
         rest = f'; and {len(problems) - 8} more' if len(problems) > 8 else ''
@@ -223,7 +237,16 @@ def _read(path: str | Path) -> _Stored:
         raise FileNotFoundError(f'{path}: no such file')
     stored = _read_onnx(path) if Path(path).suffix == '.onnx' else _read_safetensors(path)
     if stored.backbone not in STAGE_BLOCKS:
-        raise WeightsError(f'{path}: of backbone {stored.backbone!r}, expected one of {", ".join(STAGE_BLOCKS)}')
+        found = one_line(stored.backbone, 20)
+        raise WeightsError(f'{path}: of backbone {found!r}, expected one of {", ".join(STAGE_BLOCKS)}')
+    try:
+        offset = json.loads(stored.provenance.get('class_offset', 'null'))
+    except (ValueError, RecursionError):
+        offset = 'damaged'
+    if offset is not None and not (isinstance(offset, list) and all(isinstance(number, float) for number in offset)):
+        raise WeightsError(f'{path}: class_offset in its provenance: expected a list of numbers')
+    if offset is not None and len(offset) != len(stored.classes):
+        raise WeightsError(f'{path}: class_offset in its provenance: {len(offset)} for {len(stored.classes)} classes')
     return stored
 
 
@@ -232,9 +255,9 @@ def _read_safetensors(path: str | Path) -> _Stored:
         with safe_open(path, 'pt') as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         advice = '; `stdc import` reads checkpoints' if Path(path).suffix in ('.pth', '.pt', '.tar') else ''
-        raise WeightsError(f'{path}: not a safetensors file ({error}){advice}') from error
+        raise WeightsError(f'{path}: not a safetensors file ({one_line(error)}){advice}') from error
     classifies = metadata.get('kind') == 'classifier'
     missing = {'backbone', 'provenance', 'names' if classifies else 'classes'} - metadata.keys()
     if missing:
@@ -244,14 +267,17 @@ def _read_safetensors(path: str | Path) -> _Stored:
         )
     try:
         classes = _names(metadata['names']) if classifies else ClassTable.from_json(metadata['classes'])
-        provenance = json.loads(metadata['provenance'])
+        provenance = read_provenance(metadata['provenance'])
     except ValueError as error:
-        raise WeightsError(f'{path}: its metadata is damaged ({error})') from error
+        raise WeightsError(f'{path}: its metadata is damaged ({one_line(error)})') from error
     return _Stored(metadata['backbone'], classes, provenance, state)
 
 
 def _names(text: str) -> tuple[str, ...]:
-    names = json.loads(text)
+    try:
+        names = json.loads(text)
+    except RecursionError as error:
+        raise ValueError('names: nested too deep') from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError('names: expected a list of texts')
     return tuple(names)

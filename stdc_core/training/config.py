@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
+from stdc_core.one_line import one_line
+from stdc_core.plain_yaml import parse_yaml, read_yaml
 
 
 class ConfigError(ValueError):
@@ -41,8 +43,12 @@ def check_values(config: Any) -> None:
     """Hold every field to its limits. Raises ConfigError, naming the key, what was found and what was expected."""
     for field in dataclasses.fields(config):
         value, limits = getattr(config, field.name), field.metadata
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f'{field.name}: expected a number, found {value}')
         if limits['choices'] and value not in limits['choices']:
-            raise ConfigError(f'{field.name}: expected one of {", ".join(limits["choices"])}, found {value!r}')
+            raise ConfigError(
+                f'{field.name}: expected one of {", ".join(limits["choices"])}, found {one_line(value)!r}'
+            )
         if limits['minimum'] is not None and value < limits['minimum']:
             raise ConfigError(f'{field.name}: expected {limits["minimum"]} or more, found {value}')
         if limits['above'] is not None and value <= limits['above']:
@@ -63,7 +69,10 @@ def read_config(cls: type[Config], path: str | Path | None, overrides: Sequence[
     """
     loaded = {}
     if path is not None:
-        loaded = _parse(Path(path).read_text(), path) or {}
+        try:
+            loaded = read_yaml(path) or {}
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         if not isinstance(loaded, dict):
             raise ConfigError(f'{path}: expected "key: value" lines, found {type(loaded).__name__}')
     return make_config(cls, loaded, str(path), overrides)
@@ -80,38 +89,34 @@ def make_config(cls: type[Config], loaded: dict[str, Any], source: str, override
         name, equals, value = override.partition('=')
         if not equals:
             raise ConfigError(f'{override!r}: expected key=value')
-        values[name] = _typed(cls, name, _parse(value, override), '--set')
+        try:
+            values[name] = _typed(cls, name, parse_yaml(value, one_line(override)), '--set')
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
     try:
         return cls(**values)
     except ConfigError as error:
         raise ConfigError(f'{source}: {error}' if loaded else str(error)) from error
 
 
-def _parse(text: str, source: str | Path) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f'{source}: not YAML ({" ".join(str(error).split())})') from error
-
-
 def _typed(cls: type, name: str, value: Any, source: str) -> Any:
     """The value as the field's type, where that loses nothing."""
     types = {field.name: type(field.default) for field in dataclasses.fields(cls)}
     if name not in types:
-        near = difflib.get_close_matches(str(name), types, n=1)
+        near = difflib.get_close_matches(one_line(name), types, n=1)
         hint = f'did you mean {near[0]!r}?' if near else f'expected one of {", ".join(types)}'
-        raise ConfigError(f'{source}: unknown key {name!r}; {hint}')
+        raise ConfigError(f'{source}: unknown key {one_line(name)!r}; {hint}')
     wanted = types[name]
     if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
         # YAML takes 1e-3, without a dot, for text.
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     if wanted is str and value is None:
         return ''
     if type(value) is not wanted:
-        raise ConfigError(f'{source}: {name}: expected {wanted.__name__}, found {value!r}')
+        raise ConfigError(f'{source}: {name}: expected {wanted.__name__}, found {one_line(repr(value))}')
     return value
 
 

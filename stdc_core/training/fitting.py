@@ -21,6 +21,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from stdc_core.files import appearing
+from stdc_core.one_line import one_line
+from stdc_core.plain_yaml import read_yaml
 from stdc_core.training.config import ConfigError, make_config
 
 # Lightning's advertisements, and warnings of what is meant to be: a run's folder holds its record, and its batches
@@ -74,21 +76,36 @@ def recall(out: Path, cls: type, overrides: list[str], changeable: tuple[str, ..
     if not path.is_file():
         raise FileNotFoundError(f'{path}: not there, so {out} holds no run to resume')
     try:
-        record = yaml.safe_load(path.read_text())
+        record = read_yaml(path)
         stored = dict(record.pop('config'))
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f'{path}: damaged ({" ".join(str(error).split())})') from error
+        sources = {'data': record['data'], 'extra': record.get('extra', []), 'init': record.get('init', '')}
+        if not all(isinstance(path, str) for path in (sources['data'], sources['init'], *sources['extra'])):
+            raise TypeError('data, extra and init: expected paths')
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f'{path}: damaged ({one_line(error)})') from error
     for override in overrides:
         name = override.partition('=')[0]
         if name not in changeable:
             raise ConfigError(f'{name}: cannot change when a run is resumed; only {", ".join(changeable)} can')
-    return make_config(cls, stored, str(path), overrides), record
+    return make_config(cls, stored, str(path), overrides), sources
 
 
 def reached(out: Path) -> int:
-    """Optimiser steps of the checkpoint that a run in this folder would take up; 0 without one."""
+    """Optimiser steps of the checkpoint that a run in this folder would take up; 0 without one.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     path = out / LAST
-    return torch.load(path, map_location='cpu', weights_only=True, mmap=True)['global_step'] if path.is_file() else 0
+    if not path.is_file():
+        return 0
+    try:
+        return int(torch.load(path, map_location='cpu', weights_only=True, mmap=True)['global_step'])
+    except Exception as error:  # the unpickler raises whatever the bytes lead it to
+        raise ConfigError(
+            f'{path}: not a checkpoint, or a damaged one ({type(error).__name__}: {one_line(error)}); '
+            'if it is moved away, the run begins anew'
+        ) from error
 
 
 def precision(name: str, gpu: bool) -> str:
