@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from stdc_core.files import WriteError, put_in_place, unfinished
-from stdc_ros.cut_bags import CutBag, CutBagError, open_cut_bag
-from stdc_ros.images import compressed_to_bgr, image_to_bgr
+from stdc_core.one_line import one_line
+from stdc_ros.cut_bags import CutBag, CutBagError, open_cut_bag, storage_files
+from stdc_ros.images import ImageError, compressed_to_bgr, image_to_bgr
+from stdc_ros.unpack import LARGEST_CHUNK, ZSTD_MAGIC, unpack
+from stdc_ros.whole_bag import WholeBag
 from stdc_ros.wire import COMPRESSED_IMAGE, IMAGE, TYPES
+
+# How many topics an error names.
+_NAMED = 20
 
 _CONVERT = {IMAGE: image_to_bgr, COMPRESSED_IMAGE: compressed_to_bgr}
 
@@ -31,16 +37,23 @@ class Topic(NamedTuple):
 
 
 class BagMessage(NamedTuple):
-    """A message of a bag. ``time`` is when it was recorded, in nanoseconds; ``type`` such as :data:`IMAGE`."""
+    """A message of a bag. ``time`` is when it was recorded, in nanoseconds; ``type`` such as :data:`IMAGE`.
+
+    Of one whose bytes are not what its type says, ``message`` is None, ``problem`` says why, and every method raises
+    ImageError.
+    """
 
     topic: str
     time: int
     message: Any
     type: str
+    problem: str = ''
 
     @property
     def stamp(self) -> int:
         """Stamp in the header of an image message, in nanoseconds."""
+        if self.problem:
+            raise ImageError(self.problem)
         stamp = self.message.header.stamp
         return stamp.sec * 10**9 + stamp.nanosec
 
@@ -54,6 +67,8 @@ class BagMessage(NamedTuple):
         Raises:
             ImageError: it cannot be decoded.
         """
+        if self.problem:
+            raise ImageError(self.problem)
         return _CONVERT[self.type](self.message)
 
 
@@ -82,20 +97,20 @@ class Bag:
         self.path = Path(path)
         self.cut = ''
         self._stack = ExitStack()
-        self._reader: AnyReader | CutBag = self._open()
+        self._reader: WholeBag | CutBag = self._open()
         self.topics = {
             name: Topic(info.msgtype or 'of several types', info.msgcount)
             for name, info in sorted(self._reader.topics.items())
         }
 
-    def _open(self) -> AnyReader | CutBag:
+    def _open(self) -> WholeBag | CutBag:
         files = _files(self.path)
         try:
-            return self._stack.enter_context(AnyReader(files, default_typestore=TYPES))
+            return self._stack.enter_context(WholeBag(files))
         except Exception as error:  # rosbags' readers raise all kinds of errors on damaged files
-            problem = ' '.join(str(error).split()) or type(error).__name__
+            problem = _said(error)
         try:
-            reader = open_cut_bag(self.path, files)
+            reader = self._stack.enter_context(open_cut_bag(self.path, files))
         except CutBagError as error:
             raise BagError(f'{self.path}: cannot be read as a bag: {problem} {error}'.strip()) from error
         self.cut = problem
@@ -123,38 +138,58 @@ class Bag:
             BagError: no such topic, not one of images, none at all, or several to choose from.
         """
         held = self.image_topics
-        listed = ', '.join(f'{name} ({topic.type.split("/")[-1]}, {topic.count})' for name, topic in held.items())
+        listed = ', '.join(
+            f'{one_line(name, 80)} ({topic.type.split("/")[-1]}, {topic.count})' for name, topic in held.items()
+        )
         if not held:
-            found = ', '.join(f'{name} ({topic.type})' for name, topic in self.topics.items()) or 'nothing'
-            raise BagError(f'{self.path}: no topic with images; the bag holds {found}')
+            names = [f'{one_line(name, 80)} ({one_line(topic.type, 80)})' for name, topic in self.topics.items()]
+            found = ', '.join(names[:_NAMED]) + (f' and {len(names) - _NAMED} more' if len(names) > _NAMED else '')
+            raise BagError(f'{self.path}: no topic with images; the bag holds {found or "nothing"}')
         for name in wanted:
             if name not in self.topics:
                 raise BagError(f'{self.path}: no topic {name}; its image topics are {listed}')
             if name not in held:
-                found = self.topics[name].type
+                found = one_line(self.topics[name].type, 80)
                 raise BagError(f'{self.path}: {name} holds {found}, expected images; its image topics are {listed}')
-        if wanted:
-            return list(dict.fromkeys(wanted))
-        if every or len(held) == 1:
-            return list(held)
+        chosen = list(dict.fromkeys(wanted)) or (list(held) if every or len(held) == 1 else [])
+        for name in chosen:
+            if not re.fullmatch(r'[\w/~.-]+', name):
+                raise BagError(f'{self.path}: a topic is called {one_line(repr(name), 80)}, expected a name of ROS')
+        if chosen:
+            return chosen
         raise BagError(f'{self.path}: several image topics, say which is meant: {listed}')
 
     def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
         """Messages of these topics in the order of their times, one at a time.
 
-        If the bag turns out to be cut off, it ends there, and ``cut`` says so.
+        If the bag turns out to be cut off or damaged, it ends there, and ``cut`` says so.
         """
         connections = [connection for connection in self._reader.connections if connection.topic in topics]
         try:
             for connection, time, data in self._reader.messages(connections):
-                message = self._reader.deserialize(data, connection.msgtype)
-                yield BagMessage(connection.topic, time, message, connection.msgtype)
-        except (AnyReaderError, CutBagError) as error:
-            self.cut = str(error)
+                message, problem = None, ''
+                try:
+                    message = self._message(time, data, connection.msgtype)
+                except Exception as error:  # see _open
+                    problem = f'not a message of type {connection.msgtype}: {_said(error)}'
+                yield BagMessage(connection.topic, time, message, connection.msgtype, problem)
         except Exception as error:  # see _open
-            if not type(error).__module__.startswith(('rosbags', 'apsw', 'lz4', 'backports', 'compression')):
-                raise
-            self.cut = str(error)
+            self.cut = _said(error)
+
+    def _message(self, time: int, data: bytes, message_type: str) -> Any:
+        if data[:4] == ZSTD_MAGIC:  # a rosbag2 compressed message by message, which metadata.yaml alone says
+            data = unpack('zstd', data, LARGEST_CHUNK)
+        message = self._reader.deserialize(data, message_type)
+        if message_type in _CONVERT:
+            stamp = message.header.stamp
+            if not (0 <= time < 2**63 and -(2**31) <= stamp.sec + stamp.nanosec // 10**9 < 2**31):
+                raise ValueError(f'times out of range: recorded at {time} ns, stamp {stamp.sec}.{stamp.nanosec:09}')
+        return message
+
+
+def _said(error: Exception) -> str:
+    """One line of what a library raised."""
+    return one_line(error) or type(error).__name__
 
 
 def _files(path: Path) -> list[Path]:
@@ -167,7 +202,7 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if (path / 'metadata.yaml').is_file():
         return [path]
-    files = sorted([*path.glob('*.mcap'), *path.glob('*.db3')])
+    files = storage_files(path)
     if not files:
         raise BagError(f'{path}: not the folder of a rosbag2: neither metadata.yaml nor .mcap or .db3 files in it')
     return files

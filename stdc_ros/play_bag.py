@@ -12,12 +12,14 @@ from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from tqdm import tqdm
 
+from stdc_core.one_line import one_line
 from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, TYPES, Bag, BagError, BagMessage, make_header
 from stdc_ros.images import ImageError, make_image
 
@@ -34,6 +36,9 @@ class Player:
         node: that publishes.
         bag: open.
         topics: image topics of the bag.
+
+    Raises:
+        BagError: one of them has a name that ROS 2 does not take.
     """
 
     def __init__(self, node: Node, bag: Bag, topics: Sequence[str]):
@@ -41,9 +46,12 @@ class Player:
         self._bag = bag
         self._topics = list(topics)
         quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-        self._publishers = {
-            topic: node.create_publisher(Image, published_name(bag, topic), quality) for topic in self._topics
-        }
+        try:
+            self._publishers = {
+                topic: node.create_publisher(Image, published_name(bag, topic), quality) for topic in self._topics
+            }
+        except NameValidationException as error:
+            raise BagError(f'{bag.path}: cannot be published: {one_line(error)}') from error
         self.undecodable = 0
 
     @property
@@ -72,7 +80,8 @@ class Player:
                 continue
             if begin is None:
                 begin = time.monotonic() - image.time / 1e9 / rate
-            if stop.wait(max(0.0, begin + image.time / 1e9 / rate - time.monotonic())):
+            pause = begin + image.time / 1e9 / rate - time.monotonic()
+            if stop.wait(min(max(0.0, pause), threading.TIMEOUT_MAX)):
                 return
             stamp = image.stamp
             if stamp_now:

@@ -54,10 +54,13 @@ def segment(segmenter: Segmenter, image: BagMessage, outputs: Sequence[str]) -> 
     """Segment one image of a bag: name and ``sensor_msgs/Image`` of each output, with the header of the image.
 
     Raises:
-        ImageError: the image cannot be decoded.
+        ImageError: the image cannot be decoded, or is too small or too large for the network.
     """
     picture = image.bgr()
-    result = segmenter(picture, confidence='confidence' in outputs)
+    try:
+        result = segmenter(picture, confidence='confidence' in outputs)
+    except ValueError as error:
+        raise ImageError(str(error)) from error
     header = image.header()
     for name in outputs:
         encoding, make = OUTPUTS[name]

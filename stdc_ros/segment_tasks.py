@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
+from stdc_core.one_line import one_line
 from stdc_ros.bags import BagError, check_target
 from stdc_ros.segment_bag import segment_bag
 
@@ -142,13 +143,13 @@ def _difference(task: Task, recipe: Recipe) -> str:
     """Why the output that is there is not the one that is wanted; '' if it is."""
     try:
         record = json.loads(task.record.read_text())
-        made, source, target = record['recipe'], record['input'], record['output']
-    except (OSError, ValueError, KeyError, TypeError):
+        made, source, target = dict(record['recipe']), record['input'], record['output']
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f'exists already, without a record {task.record.name} of how it was made'
     # The hash says which model it is; its name may change.
     for key, value in recipe.account().items():
         if key != 'model' and made.get(key) != value:
-            return f'was made with {key} {made.get(key)}, expected {value}'
+            return f'was made with {key} {one_line(made.get(key))}, expected {value}'
     if source != _state(task.source):
         return f'{task.source} has changed since it was made'
     return '' if target == {'bytes': task.target.stat().st_size} else 'has another size than when it was made'
@@ -234,7 +235,7 @@ def label(
     except BagError as error:
         return Failed(task, str(error).replace(str(made), str(task.target)))
     except Exception as error:  # whatever one bag does to a library, the others go on
-        return Failed(task, f'{task.source}: {type(error).__name__}: {error}')
+        return Failed(task, f'{task.source}: {type(error).__name__}: {one_line(error)}')
     return Done(task, images, warnings)
 
 

@@ -1,0 +1,86 @@
+"""Bags as their recorder left them when it ended: with an index."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from heapq import merge
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from rosbags import rosbag1, rosbag2
+from rosbags.typesys import Stores, get_typestore
+
+from stdc_core.one_line import one_line
+from stdc_ros.wire import TYPES
+
+#: Largest metadata.yaml of a rosbag2, bytes.
+LARGEST_METADATA = 10_000_000
+
+
+class TopicInfo(NamedTuple):
+    """A topic: type of its messages, '' if there are several, and their number."""
+
+    msgtype: str
+    msgcount: int
+
+
+class WholeBag:
+    """The readers of a bag's files; a context manager.
+
+    Messages are taken for what ROS defines under the name of their type. The definitions inside a bag are not looked
+    at: ``rosbags`` would make Python code of them.
+
+    Args:
+        files: one ``.bag``, ``.mcap`` or ``.db3`` file, several of a rosbag2, or its folder.
+
+    Raises:
+        all kinds of exceptions of ``rosbags``: damaged, or without an index.
+    """
+
+    def __init__(self, files: list[Path]):
+        ros1 = files[0].suffix == '.bag'
+        with ExitStack() as stack:
+            for file in files:
+                _check_metadata(file)
+            readers = [stack.enter_context((rosbag1.Reader if ros1 else rosbag2.Reader)(file)) for file in files]
+            self._pairs = [(reader, list(reader.connections)) for reader in readers]
+            self._stack = stack.pop_all()
+        types = get_typestore(Stores.ROS1_NOETIC) if ros1 else TYPES
+        self.deserialize = types.deserialize_ros1 if ros1 else types.deserialize_cdr
+        self.connections: list[Any] = [connection for _, connections in self._pairs for connection in connections]
+        self.topics: dict[str, TopicInfo] = {}
+        for connection in self.connections:
+            before = self.topics.get(connection.topic, TopicInfo(connection.msgtype, 0))
+            kind = connection.msgtype if connection.msgtype == before.msgtype else ''
+            self.topics[connection.topic] = TopicInfo(kind, before.msgcount + connection.msgcount)
+
+    def __enter__(self) -> WholeBag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def messages(self, connections: Collection[Any]) -> Iterator[tuple[Any, int, bytes]]:
+        """Messages of these connections in the order of their times: connection, time in nanoseconds, data."""
+        wanted = {id(connection) for connection in connections}
+        chosen = [(reader, [c for c in held if id(c) in wanted]) for reader, held in self._pairs]
+        # Of no connections, a reader gives the messages of all.
+        streams = [reader.messages(connections=held) for reader, held in chosen if held]
+        yield from merge(*streams, key=lambda message: message[1])
+
+
+def _check_metadata(bag: Path) -> None:
+    """Raise ValueError if the metadata.yaml of a folder has aliases, by which a small file stands for a huge one."""
+    path = bag / 'metadata.yaml'
+    if not path.is_file():
+        return
+    if path.stat().st_size > LARGEST_METADATA:
+        raise ValueError(f'{path.name} has {path.stat().st_size} bytes, expected at most {LARGEST_METADATA}')
+    try:
+        tokens = yaml.scan(path.read_text(), getattr(yaml, 'CSafeLoader', yaml.SafeLoader))
+        if any(isinstance(token, yaml.AliasToken) for token in tokens):
+            raise ValueError(f'{path.name} has aliases')
+    except yaml.YAMLError as error:
+        raise ValueError(f'{path.name}: {one_line(error)}') from error
