@@ -249,9 +249,9 @@ def run_direct(options: argparse.Namespace, log: Path) -> dict[str, float]:
             # What the worker does with a frame and with what it raises.
             frame = Frame(camera, message, time.monotonic(), time.time())
             try:
-                node._process(frame)
+                node._process([frame])
             except Exception as error:
-                node._report_failure(frame, error)
+                node._report_failure([frame], error)
 
         judge = Judge(options.camera, listener, send)
         judge()

@@ -15,9 +15,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from stdc_core.one_line import one_line
 from stdc_ros.compressed import PictureError, read_picture
 from stdc_ros.decoder import DecoderError, decode_picture
-from stdc_ros.quoting import one_line, quoted
+from stdc_ros.quoting import quoted
 
 #: Pixels of an image and of its longer side, raw or compressed: 8192 x 8192, and what OpenCV's remap can address. More
 #: is refused before anything is allocated for it.

@@ -25,6 +25,7 @@ from std_srvs.srv import SetBool
 
 from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmentation, Segmenter
 from stdc_core.memory import keep_freed_memory
+from stdc_core.one_line import one_line
 from stdc_ros import labels, parameters
 from stdc_ros.camera import Camera, Frame
 from stdc_ros.camera_model import CameraInfoError
@@ -32,7 +33,6 @@ from stdc_ros.diagnostics import make_status
 from stdc_ros.drivable_grid import GridError
 from stdc_ros.grid_output import make_grids
 from stdc_ros.images import ImageError
-from stdc_ros.quoting import one_line
 from stdc_ros.results import Result
 from stdc_ros.worker import LatestFrameWorker
 

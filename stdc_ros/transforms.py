@@ -10,8 +10,9 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
 
+from stdc_core.one_line import one_line
 from stdc_ros.camera_model import CameraInfoError, pose_of_body, pose_of_transform
-from stdc_ros.quoting import one_line, quoted
+from stdc_ros.quoting import quoted
 
 try:
     import tf2_ros

@@ -10,7 +10,7 @@ from typing import Any
 
 from rosbags.typesys import Stores, get_typestore
 
-from stdc_ros.quoting import one_line
+from stdc_core.one_line import one_line
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
