@@ -1,5 +1,9 @@
 """The segmenter: what it takes, what it gives, and what it says of what it cannot take."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -145,3 +149,12 @@ def test_the_input_scale_can_be_another(own, wanted, image, tmp_path):
 def test_an_impossible_input_scale_is_named(scale):
     with pytest.raises(ModelError, match=rf'stdc1_camvid\.onnx: input scale: expected above 0 .* found {scale}'):
         Segmenter.load(input_scale=scale)
+
+
+def test_nothing_is_kept_or_sent_of_what_it_is_used_for(tmp_path):
+    kept = ('ORT_DISABLE_TELEMETRY', 'XDG_CACHE_HOME')
+    environment = {name: value for name, value in os.environ.items() if name not in kept}
+    environment.update(HOME=str(tmp_path), PYTHONPATH=os.pathsep.join(sys.path))
+    code = 'from stdc_core.inference import Segmenter; Segmenter.load()'
+    subprocess.run([sys.executable, '-c', code], env=environment, check=True)
+    assert not list(tmp_path.rglob('*'))
