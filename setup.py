@@ -60,7 +60,7 @@ setup(
     },
     entry_points={
         'console_scripts': [
-            'segmentation_node = stdc_ros.segmentation_node:main',
+            'segmentation_node = stdc_ros.start:main',
             'segment_bag = stdc_ros.segment_bag:main',
             'play_bag = stdc_ros.play_bag:main',
             'stdc_demo = stdc_ros.demo:main',

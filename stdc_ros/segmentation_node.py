@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import time
 from collections import defaultdict
@@ -34,6 +33,7 @@ from stdc_ros.drivable_grid import GridError
 from stdc_ros.grid_output import make_grids
 from stdc_ros.images import ImageError
 from stdc_ros.results import Result
+from stdc_ros.start import keep_signals
 from stdc_ros.worker import LatestFrameWorker
 
 #: Seconds.
@@ -307,12 +307,14 @@ class _RosLog(logging.Handler):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM. Returns the exit status: 0, or 1 if it could not start or go on."""
-    # rclpy's own handlers shut the context down under the worker's feet, and a second Ctrl-C interrupts the clean-up.
-    # A list, not an Event: that one has a lock, on which a second signal would wait for the first one's handler.
-    signals: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, _: signals.append(number))
+    """See :func:`stdc_ros.start.main`, which minds signals before this module is imported, too."""
+    return run(keep_signals(), args)
+
+
+def run(signals: list[int], args: list[str] | None = None) -> int:
+    """Run the node until a signal is in the list. Returns the exit status: 0, or 1 if it could not start or go on."""
+    if signals:
+        return 0
     keep_freed_memory()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)

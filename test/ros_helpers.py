@@ -68,8 +68,8 @@ class NodeProcess:
         self._log = tempfile.NamedTemporaryFile('r', suffix='.log')  # noqa: SIM115 (closed in __exit__)
         # The same stdc_ros as in this process, wherever that was found.
         path = os.pathsep.join([str(Path(stdc_ros.__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
-        node = 'import sys; from stdc_ros.segmentation_node import main; sys.exit(main())'
-        command = [sys.executable, *(['-c', f'{prelude}\n{node}'] if prelude else ['-m', 'stdc_ros.segmentation_node'])]
+        node = 'import sys; from stdc_ros.start import main; sys.exit(main())'
+        command = [sys.executable, *(['-c', f'{prelude}\n{node}'] if prelude else ['-m', 'stdc_ros.start'])]
         self.process = subprocess.Popen(
             [*command, '--ros-args', '-r', f'__ns:={namespace or "/"}', *arguments],
             stdout=self._log.fileno(),

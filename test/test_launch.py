@@ -100,7 +100,7 @@ def installed(tmp_path) -> dict[str, str]:
     (tmp_path / 'share/ament_index/resource_index/packages/stdc_ros').touch()
     executable = tmp_path / 'lib/stdc_ros/segmentation_node'
     executable.parent.mkdir(parents=True)
-    executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m stdc_ros.segmentation_node "$@"\n')
+    executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m stdc_ros.start "$@"\n')
     executable.chmod(executable.stat().st_mode | stat.S_IXUSR)
     environment = dict(os.environ)
     for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import cv2
@@ -207,28 +206,6 @@ def test_1080p_best_effort_images_come_through_with_the_profile(process):
         for _ in range(3):
             mask = client.segment(message_of(image))
             assert (mask.height, mask.width, mask.step) == (1080, 1920, 1920)
-
-
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_node_cleanly_in_the_middle_of_work(number):
-    with NodeProcess('-p', 'threads:=1', namespace='/left') as process, Client('/left') as client:
-        client.listen('overlay')
-        client.segment(message_of(scene()), 'overlay')
-        for _ in range(3):
-            client.send(message_of(scene(480, 640)))
-            client.spin(0.02)
-        assert process.end(number) == 0
-        assert 'Traceback' not in process.output
-        assert 'terminate called' not in process.output
-
-
-def test_a_second_signal_does_not_disturb_the_first():
-    with NodeProcess(namespace='/left') as process:
-        process.wait_for_output('/left/image -> /left/segmentation/mask')
-        process.process.send_signal(signal.SIGINT)
-        process.process.send_signal(signal.SIGINT)
-        assert process.end(signal.SIGINT) == 0
-        assert 'Traceback' not in process.output
 
 
 def corrupt_model(folder: Path) -> Path:

@@ -1,0 +1,76 @@
+"""SIGINT and SIGTERM in every phase of the node's life: exit status 0, no traceback, nothing left in shared memory."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from ros_helpers import Client, NodeProcess
+from scenes import message_of, scene
+
+SHARED_MEMORY = Path('/dev/shm')
+
+# Sends the process SIGINT at the moment at which it imports a module.
+AT_IMPORT = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == '{module}':
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+def shared_files(process: NodeProcess) -> set[str]:
+    """Names of the middleware's segments of shared memory that a process has open (Linux)."""
+    maps = Path(f'/proc/{process.process.pid}/maps')
+    if not maps.exists():
+        pytest.skip('/proc tells which files a process has open; this system has none')
+    return set(re.findall(r'/dev/shm/(fast\w+_[0-9a-f]{16})', maps.read_text()))
+
+
+def check_clean_end(process: NodeProcess, status: int, shared: set[str] = frozenset()) -> None:
+    """Fail unless the process ended well and has removed its segments of shared memory."""
+    assert status == 0, process.output
+    for words in ('Traceback', 'terminate called', 'Exception'):
+        assert words not in process.output
+    assert not [name for name in shared if (SHARED_MEMORY / name).exists()]
+
+
+@pytest.mark.parametrize(
+    'module',
+    ['stdc_ros.segmentation_node', 'rclpy', 'onnxruntime'],
+    ids=['before the imports', 'among the imports', 'while the model is loaded'],
+)
+def test_a_signal_at_the_start_ends_the_node(module):
+    with NodeProcess(namespace='/left', prelude=AT_IMPORT.format(module=module)) as process:
+        check_clean_end(process, process.wait())
+
+
+@pytest.mark.parametrize('times', [1, 3])
+def test_a_signal_ends_an_idle_node_and_more_of_them_do_not_disturb_that(times):
+    with NodeProcess(namespace='/left') as process:
+        process.wait_for_output('/left/image -> /left/segmentation/mask')
+        shared = shared_files(process)
+        assert shared
+        for _ in range(times - 1):
+            process.process.send_signal(signal.SIGINT)
+        check_clean_end(process, process.end(signal.SIGINT), shared)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signals_in_the_middle_of_work_end_the_node(number):
+    with NodeProcess('-p', 'threads:=1', namespace='/left') as process:
+        with Client('/left') as client:
+            client.listen('overlay')
+            client.segment(message_of(scene()), 'overlay')
+            for _ in range(3):
+                client.send(message_of(scene(480, 640)))
+                client.spin(0.02)
+            shared = shared_files(process)
+            process.process.send_signal(number)
+            client.spin(0.05)  # the frame in hand takes longer: the second one comes while the node shuts down
+            status = process.end(number)
+        check_clean_end(process, status, shared)
