@@ -148,7 +148,7 @@ class Parameters:
     )
 
 
-#: Lists have no default in ROS: of an empty one it cannot tell the type.
+#: Types of the lists: of an empty one ROS cannot tell it.
 _LIST_TYPES = {'tuple[str, ...]': Parameter.Type.STRING_ARRAY, 'tuple[float, ...]': Parameter.Type.DOUBLE_ARRAY}
 
 
@@ -166,13 +166,14 @@ def declare(node: Node) -> Parameters:
     table = {entry.name: entry for entry in fields(Parameters)}
 
     def on_set(changes: list[Parameter]) -> SetParametersResult:
-        # Without a value: a list that is declared and not given.
+        # Without a value: a list that is being declared and was not given.
         ours = [change for change in changes if change.name in table and change.value is not None]
         values = {change.name: _value(change) for change in ours}
-        for name, value in values.items():
-            expected = _expected(table[name], value)
+        for change in ours:
+            expected = _expected(table[change.name], values[change.name])
             if expected:
-                return SetParametersResult(successful=False, reason=f'{name} is {value!r}, expected {expected}')
+                reason = f'{change.name} is {change.value!r}, expected {expected}'
+                return SetParametersResult(successful=False, reason=reason)
         for name, value in values.items():
             setattr(parameters, name, value)
         return SetParametersResult(successful=True)
@@ -180,9 +181,24 @@ def declare(node: Node) -> Parameters:
     # Before the declarations, so that it sees the values given at the start. Type and range rclpy has checked by then.
     node.add_on_set_parameters_callback(on_set)
     for entry in table.values():
-        default = _LIST_TYPES[entry.type] if entry.default == () else entry.default
-        node.declare_parameter(entry.name, default, _descriptor(entry))
+        if entry.default == ():
+            _declare_list(node, entry)
+        else:
+            node.declare_parameter(entry.name, entry.default, _descriptor(entry))
     return parameters
+
+
+def _declare_list(node: Node, entry: Field) -> None:
+    """Declare a list that is empty unless it is given.
+
+    One without a value would hide all parameters from those who ask for them at once, as ``ros2 param dump`` does.
+    """
+    of, descriptor = _LIST_TYPES[entry.type], _descriptor(entry)
+    descriptor.type = of.value
+    # rclpy takes an empty default for bytes: so the list is set once it is declared, and made read-only after that.
+    if node.declare_parameter(entry.name, of).type_ == Parameter.Type.NOT_SET:
+        node.set_parameters([Parameter(entry.name, of, [])])
+    node.set_descriptor(entry.name, descriptor)
 
 
 def _value(parameter: Parameter) -> Any:

@@ -39,15 +39,23 @@ def test_every_parameter_is_declared_with_description_and_limits(make_node):
     assert values == Parameters()
     for entry in fields(Parameters):
         descriptor = node.describe_parameter(entry.name)
-        assert node.get_parameter_or(entry.name, Parameter(entry.name)).value == (
-            None if entry.default == () else entry.default
-        )
+        value = node.get_parameter(entry.name).value
+        assert (tuple(value) if isinstance(entry.default, tuple) else value) == entry.default
         assert len(descriptor.description) > 20
         assert descriptor.read_only == (not entry.metadata['at_run_time'])
         if type(entry.default) in (int, float):
             limits = [*descriptor.integer_range, *descriptor.floating_point_range]
             assert [(limit.from_value, limit.to_value) for limit in limits] == [entry.metadata['bounds']]
     assert node.describe_parameter('image_reliability').additional_constraints == 'one of best_effort, reliable'
+
+
+def test_all_parameters_can_be_asked_for_at_once(make_node):
+    node = make_node()
+    parameters.declare(node)
+    # As `ros2 param dump` does: rclpy answers with nothing if one of them has no value.
+    values = node.get_parameters([entry.name for entry in fields(Parameters)])
+    assert all(value.type_ != Parameter.Type.NOT_SET for value in values)
+    assert (values[0].name, values[0].value) == ('model', '')
 
 
 def test_given_values_are_read_as_attributes(make_node):
