@@ -74,8 +74,14 @@ ARGUMENTS = (
 
 
 def start(context: LaunchContext) -> list[ExecuteProcess]:
-    """The processes. A function, because an empty argument must not override what the parameter file says."""
+    """The processes. A function, because an empty argument must not override what the parameter file says.
+
+    Raises:
+        FileNotFoundError: there is no such params_file. ROS would go on without.
+    """
     given = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in ARGUMENTS)}
+    if not Path(given['params_file']).is_file():
+        raise FileNotFoundError(f'params_file {given["params_file"]}: no such file')
     processes: list[ExecuteProcess] = [_node(given)]
     if given['bag']:
         processes.append(ExecuteProcess(cmd=['ros2', 'bag', 'play', '--clock', '100', given['bag']], output='screen'))

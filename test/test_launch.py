@@ -145,6 +145,15 @@ def test_launching_starts_the_node_with_its_arguments(installed, tmp_path):
                 process.wait()
 
 
+@needs_launch
+def test_a_parameter_file_that_is_not_there_is_an_error(installed):
+    command = [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), 'params_file:=/nowhere/mine.yaml']
+    run = subprocess.run(command, env=installed, capture_output=True, text=True, timeout=TIMEOUT)
+    assert run.returncode == 1
+    assert 'params_file /nowhere/mine.yaml: no such file' in run.stderr + run.stdout
+    assert 'process started' not in run.stderr + run.stdout
+
+
 def child_environment(pid: int) -> dict[str, str]:
     """Environment of the one child of a process (Linux)."""
     (child,) = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
@@ -159,7 +168,8 @@ def test_the_arguments_are_described():
     description = get_launch_description_from_python_launch_file(str(LAUNCH_FILE))
     arguments = {argument.name: argument for argument in description.get_launch_arguments()}
     assert set(arguments) == {
-        *('image', 'cameras', 'params_file', 'model', 'backend', 'namespace', 'use_sim_time', 'bag', 'rviz'),
+        *('image', 'cameras', 'params_file', 'model', 'backend', 'precision', 'build_only', 'image_size'),
+        *('namespace', 'use_sim_time', 'bag', 'rviz'),
     }
     assert all(argument.description != 'no description given' for argument in arguments.values())
 
