@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 #: Called with the percentage that is done; None where TensorRT does not tell.
-Progress = Callable[[int | None], None]
+Progress = Callable[['int | None'], None]
 
 
 class EngineError(RuntimeError):
