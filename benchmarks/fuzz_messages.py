@@ -53,6 +53,17 @@ START_S, MASK_S, AGAIN_S = 60.0, 60.0, 0.5
 #: Warnings that one throttle lets through are this far apart at least, seconds.
 LOG_PERIOD = 5.0
 
+#: Rows of the diagnostics that are reported.
+COUNTED = (
+    'frames received',
+    'frames segmented',
+    'frames dropped',
+    'bad images',
+    'frames failed',
+    'frames with a bad CameraInfo',
+    'frames without a grid',
+)
+
 
 def ros_arguments(transport: str) -> list[str]:
     """What follows the name of the node's program."""
@@ -210,18 +221,6 @@ def run_live(options: argparse.Namespace, log: Path) -> dict[str, float]:
         **{'good frames': judge.asked, 'of these right': judge.right},
         **{**growth(memory), 'exit status': status},
     }
-
-
-#: Rows of the diagnostics that are reported.
-COUNTED = (
-    'frames received',
-    'frames segmented',
-    'frames dropped',
-    'bad images',
-    'frames failed',
-    'frames with a bad CameraInfo',
-    'frames without a grid',
-)
 
 
 def run_direct(options: argparse.Namespace, log: Path) -> dict[str, float]:

@@ -1,0 +1,68 @@
+"""What the tests of hostile messages share."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+from hypothesis import HealthCheck, settings
+from scenes import scene
+
+from stdc_ros.images import ImageError
+
+#: The same examples on every run, and no verdict on how long one takes.
+FUZZ = settings(derandomize=True, deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+
+PIXELS = scene(24, 32)
+PICTURES = {
+    name: cv2.imencode(extension, image, options)[1].tobytes()
+    for name, extension, image, options in (
+        ('jpeg', '.jpg', PIXELS, []),
+        ('progressive jpeg', '.jpg', PIXELS, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
+        ('grey jpeg', '.jpg', PIXELS[..., 0], []),
+        ('png', '.png', PIXELS, []),
+        ('grey png', '.png', PIXELS[..., 0], []),
+        ('16 bit png', '.png', PIXELS.astype(np.uint16) * 257, []),
+        ('alpha png', '.png', np.dstack([PIXELS, PIXELS[..., 0]]), []),
+    )
+}
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+
+def png_claiming(width: int, height: int, pixels: bytes = b'') -> bytes:
+    """A PNG that is whole, but for its pixels."""
+    header = chunk(b'IHDR', struct.pack('>II5B', width, height, 8, 2, 0, 0, 0))
+    return PICTURES['png'][:8] + header + chunk(b'IDAT', zlib.compress(pixels)) + chunk(b'IEND', b'')
+
+
+def jpeg_claiming(width: int, height: int) -> bytes:
+    """A JPEG whose pixels are those of a smaller one."""
+    data = bytearray(PICTURES['jpeg'])
+    at = data.find(b'\xff\xc0')
+    data[at + 5 : at + 9] = struct.pack('>HH', height, width)
+    return bytes(data)
+
+
+def picture_of(data: bytes, text: str = 'jpeg') -> SimpleNamespace:
+    """What has the fields of a ``sensor_msgs/CompressedImage`` that are read."""
+    return SimpleNamespace(format=text, data=data)
+
+
+def image_or_error(convert, message) -> np.ndarray | None:
+    """What a conversion makes; None: a proper error."""
+    try:
+        image = convert(message)
+    except ImageError as error:
+        assert str(error).isprintable(), 'one line without control characters'
+        assert len(str(error)) < 1000
+        return None
+    assert image.dtype == np.uint8
+    assert image.flags.c_contiguous
+    return image

@@ -1,0 +1,175 @@
+"""JPEG and PNG that are damaged, or claim more than they are: an image, or an error that says why."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import threading
+import tracemalloc
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from fuzzing import FUZZ, PICTURES, PIXELS, chunk, image_or_error, picture_of, png_claiming
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stdc_ros.images import MAX_SIDE, ImageError, compressed_to_bgr, image_to_bgr
+
+
+@FUZZ
+@given(
+    name=st.sampled_from(sorted(PICTURES)),
+    keep=st.integers(0, 2000),
+    at=st.integers(0, 2000),
+    new=st.binary(max_size=12),
+    insert=st.booleans(),
+)
+def test_a_damaged_picture_is_an_image_or_an_error_and_nothing_is_written_for_it(name, keep, at, new, insert):
+    data = PICTURES[name]
+    data = (data[:at] + new + data[at + (0 if insert else len(new)) :])[: keep if keep < len(data) else None]
+    read, write = os.pipe()
+    stderr = os.dup(2)
+    os.dup2(write, 2)
+    try:
+        image = image_or_error(compressed_to_bgr, picture_of(data))
+    finally:
+        os.dup2(stderr, 2)
+        os.close(write)
+        os.close(stderr)
+        with os.fdopen(read, 'rb') as file:
+            told = file.read()
+    assert told == b''
+    if data == PICTURES[name]:
+        assert image is not None
+        assert image.shape == PIXELS.shape
+
+
+@FUZZ
+@given(data=st.binary(max_size=200), magic=st.sampled_from([b'', b'\xff\xd8\xff', PICTURES['png'][:8]]))
+def test_noise_is_no_picture(data, magic):
+    assert image_or_error(compressed_to_bgr, picture_of(magic + data)) is None
+
+
+@pytest.mark.parametrize('name', sorted(PICTURES))
+def test_a_picture_that_is_cut_off_anywhere_is_an_error(name):
+    data = PICTURES[name]
+    assert image_or_error(compressed_to_bgr, picture_of(data)).shape == PIXELS.shape
+    for length in range(len(data)):
+        assert image_or_error(compressed_to_bgr, picture_of(data[:length])) is None, length
+
+
+def test_a_jpeg_with_a_hole_in_its_pixels_is_an_error_and_bytes_behind_its_end_are_none():
+    data = PICTURES['jpeg']
+    with pytest.raises(ImageError, match='damaged: Corrupt JPEG data: premature end'):
+        compressed_to_bgr(picture_of(data[: len(data) * 2 // 3] + data[-2:]))
+    np.testing.assert_array_equal(
+        compressed_to_bgr(picture_of(data + bytes(300))), cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    )
+
+
+def test_what_others_write_to_stderr_while_a_picture_is_decoded_is_kept(capfd):
+    image = cv2.resize(PIXELS, (1600, 1200))
+    message = picture_of(cv2.imencode('.jpg', image)[1].tobytes()[:-2000] + b'\xff\xd9')
+    ended = threading.Event()
+    written = []
+
+    def write() -> None:
+        while not ended.is_set():
+            written.append(f'[WARN] line {len(written)}\n')
+            os.write(2, written[-1].encode())
+            ended.wait(0.001)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    for _ in range(10):
+        assert image_or_error(compressed_to_bgr, message) is None
+    ended.set()
+    thread.join()
+    assert sorted(capfd.readouterr().err.splitlines(keepends=True)) == sorted(written)
+
+
+@pytest.mark.parametrize('extension', ['.tiff', '.webp', '.bmp'])
+def test_only_jpeg_and_png_reach_a_decoder(extension):
+    data = cv2.imencode(extension, PIXELS)[1].tobytes()
+    with pytest.raises(ImageError, match='the data begins with .*, expected a whole JPEG or PNG'):
+        compressed_to_bgr(picture_of(data))
+
+
+def test_depth_images_are_named():
+    with pytest.raises(ImageError, match="'16UC1; compressedDepth png' .* holds depths"):
+        compressed_to_bgr(picture_of(bytes(12) + PICTURES['png'], '16UC1; compressedDepth png'))
+
+
+def test_the_orientation_in_a_jpeg_is_not_followed_as_camera_info_knows_nothing_of_it():
+    tag = struct.pack('<HHII', 0x112, 3, 1, 6)  # turn by 90 degrees
+    exif = b'Exif\0\0II*\0' + struct.pack('<IH', 8, 1) + tag + bytes(4)
+    data = PICTURES['jpeg']
+    turned = data[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + data[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (32, 24, 3)
+    assert compressed_to_bgr(picture_of(turned)).shape == (24, 32, 3)
+
+
+def test_endless_headers_and_scans_are_refused():
+    data = PICTURES['jpeg']
+    for damaged in (
+        data[:2] + b'\xff\xfe\0\2' * 2000 + data[2:],
+        data[:-2] + data[data.find(b'\xff\xda') : -2] * 200 + data[-2:],
+        PICTURES['png'][:33] + chunk(b'tEXt', b'') * 70_000 + PICTURES['png'][33:],
+    ):
+        with pytest.raises(ImageError, match='has more than'):
+            compressed_to_bgr(picture_of(damaged))
+
+
+CLAIMS = """
+import resource
+from types import SimpleNamespace
+from stdc_ros.images import ImageError, compressed_to_bgr, image_to_bgr
+from fuzzing import jpeg_claiming, picture_of, png_claiming
+raw = dict(encoding='bgr8', is_bigendian=0, data=bytes(100))
+most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = most()
+for convert, message in (
+    (image_to_bgr, SimpleNamespace(width=100_000, height=100_000, step=300_000, **raw)),
+    (image_to_bgr, SimpleNamespace(width=32_000, height=2_000, step=96_000, **raw)),
+    (compressed_to_bgr, picture_of(png_claiming(100_000, 100_000))),
+    (compressed_to_bgr, picture_of(png_claiming(2**31 - 1, 2**31 - 1))),
+    (compressed_to_bgr, picture_of(png_claiming(60_000, 60_000, bytes(10_000_000)))),
+    (compressed_to_bgr, picture_of(jpeg_claiming(65_535, 65_535))),
+    (compressed_to_bgr, picture_of(jpeg_claiming(30_000, 30_000))),
+):
+    try:
+        convert(message)
+    except ImageError:
+        continue
+    raise SystemExit(f'{message.__dict__.keys()} was read')
+print(most() - before)
+"""
+
+
+def test_a_claim_of_100_000_by_100_000_pixels_allocates_nothing():
+    message = SimpleNamespace(
+        width=100_000, height=100_000, step=300_000, encoding='bgr8', is_bigendian=0, data=bytes(100)
+    )
+    tracemalloc.start()
+    with pytest.raises(ImageError, match='100000 x 100000 pixels, expected at most'):
+        image_to_bgr(message)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    run = subprocess.run([sys.executable, '-c', CLAIMS], env=environment, capture_output=True, text=True, check=True)
+    # In MB. The largest of the messages is 10 MB while it is made.
+    assert int(run.stdout) < 50
+
+
+def test_a_picture_of_8192_by_8192_is_read_and_a_larger_one_is_not():
+    data = png_claiming(8192, 8192, bytes(8192 * (1 + 3 * 8192)))
+    assert compressed_to_bgr(picture_of(data)).shape == (8192, 8192, 3)
+    for width, height in ((8193, 8192), (MAX_SIDE + 1, 1)):
+        with pytest.raises(ImageError, match=f'{width} x {height} pixels, expected at most'):
+            compressed_to_bgr(picture_of(png_claiming(width, height)))
