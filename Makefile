@@ -39,4 +39,4 @@ lint:
 	@.venv-test/bin/ruff check .
 
 clean:
-	rm -rf build install log demo .venv-demo .venv-test .pytest_cache .ruff_cache
+	rm -rf build install log demo .venv-demo .venv-test .pytest_cache .ruff_cache .hypothesis

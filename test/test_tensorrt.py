@@ -14,6 +14,7 @@ import pytest
 from conftest import REPOSITORY
 from host_device import HostDevice, HostEngine, cuda_error, needs_compiler
 
+from stdc_core.cli import main
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter
 from stdc_core.inference.cuda import missing_driver
@@ -273,6 +274,14 @@ def test_without_a_gpu_auto_says_why_and_a_name_is_an_error():
         Segmenter.load(backend='tensorrt')
     with pytest.raises(BackendError, match="precision 'int4', expected one of auto, fp32"):
         Segmenter.load(precision='int4')
+
+
+@no_driver
+def test_an_engine_cannot_be_built_without_a_gpu(capsys):
+    assert main(['engine', '--size', '64x96']) == 2
+    assert capsys.readouterr().err == f'stdc engine: backend tensorrt: {missing_driver()}\n'
+    assert main(['engine', '--size', '64x96', '--batch', '0']) == 2
+    assert capsys.readouterr().err == 'stdc engine: --batch: expected 1 or more, found 0\n'
 
 
 def test_progress_of_nested_phases_never_falls():
