@@ -6,6 +6,8 @@ Such a bag has no index. All messages up to the cut are there, though, and are f
 from __future__ import annotations
 
 import re
+import shutil
+import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +17,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from stdc_ros.cut_files import FORMATS, Connection
 from stdc_ros.unpack import unpack_file
-from stdc_ros.whole_bag import TopicInfo
+from stdc_ros.whole_bag import TopicInfo, write_ahead_log
 
 
 class CutBagError(ValueError):
@@ -42,11 +44,24 @@ class CutBag:
             raise
 
     def _plain(self, file: Path) -> Path:
-        if file.suffix != '.zstd':
+        """The file or, in a temporary folder, its content: unpacked, or with its log written into it."""
+        log = write_ahead_log(file)
+        if file.suffix != '.zstd' and not log:
             return file
         self._unpacked = self._unpacked or TemporaryDirectory()
-        plain = Path(self._unpacked.name, file.stem)
-        unpack_file(file, plain)
+        plain = Path(self._unpacked.name, file.name.removesuffix('.zstd'))
+        if file.suffix == '.zstd':
+            unpack_file(file, plain)
+            return plain
+        for part in (file, log):
+            shutil.copyfile(part, plain.with_name(part.name))
+        database = sqlite3.connect(plain)
+        try:
+            database.execute('PRAGMA wal_checkpoint(TRUNCATE)')
+        except sqlite3.Error:
+            pass  # the database is damaged besides: what it holds without the log
+        finally:
+            database.close()
         return plain
 
     def __enter__(self) -> CutBag:

@@ -44,6 +44,7 @@ class WholeBag:
         with ExitStack() as stack:
             for file in files:
                 _check_metadata(file)
+                _check_ended(file)
             readers = [stack.enter_context((rosbag1.Reader if ros1 else rosbag2.Reader)(file)) for file in files]
             self._pairs = [(reader, list(reader.connections)) for reader in readers]
             self._stack = stack.pop_all()
@@ -69,6 +70,19 @@ class WholeBag:
         # Of no connections, a reader gives the messages of all.
         streams = [reader.messages(connections=held) for reader, held in chosen if held]
         yield from merge(*streams, key=lambda message: message[1])
+
+
+def write_ahead_log(database: Path) -> Path | None:
+    """What SQLite keeps beside a database while it is written, if there is something in it; None of other files."""
+    log = database.with_name(f'{database.name}-wal')
+    return log if database.suffix == '.db3' and log.is_file() and log.stat().st_size else None
+
+
+def _check_ended(bag: Path) -> None:
+    """Raise ValueError if messages are in a write-ahead log, where no reader looks for them."""
+    for database in bag.glob('*.db3') if bag.is_dir() else (bag,):
+        if log := write_ahead_log(database):
+            raise ValueError(f'its recorder did not end: messages are in {log.name}')
 
 
 def _check_metadata(bag: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,11 +91,11 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, ModelInfo]:
         check_input_scale(info.input_scale)
         if info.backbone not in _BACKBONES:
             raise ValueError(f'backbone: expected {" or ".join(_BACKBONES)}, found {one_line(info.backbone, 20)!r}')
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise ModelError(f'{path}: its description is damaged ({one_line(error)})') from error
     try:
-        _check_graph(model, len(info.classes))
-    except ValueError as error:
+        _check_graph(model, len(info.classes), Path(path).stat().st_size)
+    except (ValueError, TypeError) as error:  # text that is no UTF-8 is bytes
         raise ModelError(f'{path}: not a graph of `stdc export` ({one_line(error)})') from error
     return model, info
 
@@ -114,10 +115,13 @@ def read_provenance(text: str) -> dict[str, str]:
     return provenance
 
 
-def _check_graph(model: onnx.ModelProto, classes: int) -> None:
+def _check_graph(model: onnx.ModelProto, classes: int, size: int) -> None:
     """Is it one plain graph, complete in this file, from an image to a mask and a confidence?
 
     This is what can be told without running it; ONNX Runtime finds out the rest.
+
+    Args:
+        size: of the file, bytes.
 
     Raises:
         ValueError: it is not, and why.
@@ -139,6 +143,11 @@ def _check_graph(model: onnx.ModelProto, classes: int) -> None:
         # Which would be read from wherever its location says.
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise ValueError(f'the tensor {tensor.name} is in another file; expected one file')
+        # Every number takes a byte or more.
+        if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > size:
+            raise ValueError(
+                f'the tensor {tensor.name} of {list(tensor.dims)} is more than the {size} bytes of the file'
+            )
         if tensor.name.startswith(_LAST_LAYER) and tensor.dims[:1] not in ([classes], []):
             raise ValueError(f'{classes} classes, but {tensor.name} is for {tensor.dims[0]}')
     if graph.sparse_initializer:

@@ -44,11 +44,11 @@ class OnnxRuntimeBackend(Backend):
             # Threads that spin between frames cost a quarter of the CPU time, which a robot has better use for, and
             # save a few per cent of latency.
             options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-            # Warnings of the graph optimiser tell a user nothing that he could act on.
-            options.log_severity_level = 3
+            # Warnings of the graph optimiser tell a user nothing that he could act on; errors are raised besides.
+            options.log_severity_level = 4
             graph = Extractor(self._model).extract_model(['image'], list(outputs))
             self._sessions[outputs] = onnxruntime.InferenceSession(
-                graph.SerializeToString(), options, providers=['CPUExecutionProvider']
+                graph.SerializeToString(), options, providers=['CPUExecutionProvider'], enable_fallback=0
             )
             give_back_freed_memory()  # tens of MB, after loading a model
         return self._sessions[outputs]
