@@ -40,6 +40,8 @@ class WholeBag:
     """
 
     def __init__(self, files: list[Path]):
+        if any(file.suffix == '.zstd' for file in files):
+            raise ValueError('it has no metadata.yaml')
         ros1 = files[0].suffix == '.bag'
         with ExitStack() as stack:
             for file in files:

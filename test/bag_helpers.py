@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from rosbags.rosbag1 import Writer as Writer1
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
@@ -32,11 +32,15 @@ def stamp(index: int) -> int:
     return BEGIN + index * PERIOD
 
 
-def make_bag(folder: Path, kind: str, topics: dict[str, str] | None = None, frames: int = 6) -> Path:
+def make_bag(
+    folder: Path, kind: str, topics: dict[str, str] | None = None, frames: int = 6, compression: str = ''
+) -> Path:
     """A bag with pictures 0, 1, ... on every topic.
 
     Args:
         topics: type by name; default: one camera.
+        compression: of rosbag1 ``lz4`` or ``bz2``; of rosbag2 what is compressed: ``file``, ``message`` or, of MCAP,
+            ``storage``.
     """
     topics = topics or {CAMERA: IMAGE}
     path = folder / KINDS[kind]
@@ -44,9 +48,13 @@ def make_bag(folder: Path, kind: str, topics: dict[str, str] | None = None, fram
     target = folder / 'made' if kind == 'mcap' else path
     if kind == 'rosbag1':
         writer = Writer1(target)
+        if compression:
+            writer.set_compression(Writer1.CompressionFormat[compression.upper()])
     else:
         storage = StoragePlugin.SQLITE3 if kind == 'sqlite3' else StoragePlugin.MCAP
         writer = Writer2(target, version=8, storage_plugin=storage)
+        if compression:
+            writer.set_compression(CompressionMode[compression.upper()], CompressionFormat.ZSTD)
     serialize = types.serialize_ros1 if kind == 'rosbag1' else types.serialize_cdr
     with writer:
         connections = {name: writer.add_connection(name, of, typestore=types) for name, of in topics.items()}
