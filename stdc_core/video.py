@@ -100,7 +100,8 @@ def webm_writer(path: Path, size: tuple[int, int], rate: float) -> Iterator[Call
             yield write
         finally:
             writer.release()
-        # OpenCV does not tell when the disk is full. What the file tells of its length may be off by a frame.
+        # OpenCV does not tell when the disk is full, and a file that is cut off may still tell its whole length.
         with closing(VideoReader(partial)) as written:
-            if written.expected < count - 1:
-                raise OSError(f'{path}: only {written.expected} of {count} frames could be written; is the disk full?')
+            found = sum(1 for _ in written)
+        if found < count:
+            raise OSError(f'{path}: only {found} of {count} frames could be written; is the disk full?')
