@@ -1,0 +1,240 @@
+"""Commands that are killed, and disks that are full or cannot be written to: outputs are complete or not there."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import pytest
+from bag_helpers import make_bag, picture
+from conftest import REPOSITORY
+
+from stdc_core.cli import main as stdc
+from stdc_core.files import appearing, write_png
+from stdc_core.inference import DEFAULT_MODEL
+from stdc_core.video import VideoReader, webm_writer
+from stdc_ros.segment_bag import main as segment_bag
+
+PROGRAMS = {'stdc': stdc, 'segment_bag': segment_bag}
+
+# Forked from a process that has imported everything: a command begins at once.
+processes = get_context('forkserver')
+processes.set_forkserver_preload(['pytest', 'stdc_core.predict', 'stdc_ros.segment_bag', 'stdc_core.training.train'])
+
+needs_torch = pytest.mark.skipif(find_spec('torch') is None, reason='PyTorch is not installed')
+
+
+def _command(program: str, arguments: list[str], said: Path, limit: int) -> None:
+    with said.open('w') as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    sys.exit(PROGRAMS[program](arguments))
+
+
+def started(program: str, arguments: list, said: Path, limit: int = 0) -> BaseProcess:
+    """A command in a process of its own.
+
+    Args:
+        said: file for what it prints.
+        limit: bytes, of each file that it writes; 0: none.
+    """
+    process = processes.Process(target=_command, args=(program, [*map(str, arguments)], said, limit))
+    process.start()
+    return process
+
+
+def finished(process: BaseProcess) -> int:
+    process.join(120)
+    assert process.exitcode is not None, 'the command hangs'
+    return process.exitcode
+
+
+def contents(folder: Path, hidden: bool = False) -> dict[str, bytes]:
+    """All files below a folder. Of a video its frames: every WebM file has a random number of its own."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob('*') if path.is_file()}
+    return {
+        name: b''.join(image.tobytes() for image in VideoReader(path)) if path.suffix == '.webm' else path.read_bytes()
+        for name, path in files.items()
+        if hidden or not name.startswith('.')
+    }
+
+
+@pytest.fixture(scope='module')
+def inputs(tmp_path_factory) -> Path:
+    """A folder with the bag drive.mcap, the folder pictures, and the video drive.webm."""
+    # The first one waits for all imports.
+    process = processes.Process(target=os.getpid)
+    process.start()
+    process.join()
+    folder = tmp_path_factory.mktemp('inputs')
+    make_bag(folder, 'mcap', frames=20)
+    for index in range(5):
+        write_png(folder / 'pictures' / f'{index}.png', picture(index))
+    with webm_writer(folder / 'drive.webm', (40, 64), 15) as write:
+        for index in range(15):
+            write(picture(index))
+    return folder
+
+
+KILLED = {
+    'bag': ('segment_bag', ['{inputs}/drive.mcap', '{out}/drive.mcap', '--overwrite']),
+    'bag folder': ('segment_bag', ['{inputs}/drive.mcap', '{out}/drive', '--overwrite']),
+    'predict': ('stdc', ['predict', '{inputs}/pictures', '{inputs}/drive.webm', '--out', '{out}', '--overwrite']),
+    'export': ('stdc', ['export', str(DEFAULT_MODEL), '{out}/model.onnx', '--overwrite']),
+}
+
+
+@pytest.mark.parametrize('name', [pytest.param(name, marks=needs_torch if name == 'export' else ()) for name in KILLED])
+def test_killed_at_any_moment_outputs_are_complete_or_absent(name, inputs, tmp_path):
+    program, template = KILLED[name]
+
+    def arguments(out: str) -> list[str]:
+        (tmp_path / out).mkdir(exist_ok=True)
+        return [argument.format(inputs=inputs, out=tmp_path / out) for argument in template]
+
+    begin = time.monotonic()
+    assert finished(started(program, arguments('whole'), tmp_path / 'said')) == 0, (tmp_path / 'said').read_text()
+    duration = time.monotonic() - begin
+    expected, out = contents(tmp_path / 'whole'), tmp_path / 'out'
+    moments = random.Random(7)
+    killed = 0
+    for _ in range(4):
+        process = started(program, arguments('out'), tmp_path / 'said')
+        time.sleep(moments.uniform(0, duration))
+        process.kill()
+        killed += finished(process) != 0
+        found = contents(out)
+        assert found.items() <= expected.items()
+        if name == 'bag folder':
+            assert found in ({}, expected)
+    assert killed
+    assert finished(started(program, arguments('out'), tmp_path / 'said')) == 0, (tmp_path / 'said').read_text()
+    assert contents(out, hidden=True) == expected
+
+
+SIZE = 4 << 20
+
+
+def _replace_for_ever(path: Path, folder: bool) -> None:
+    for number in range(sys.maxsize):
+        with appearing(path) as partial:
+            if folder:
+                partial.mkdir()
+            for name in ('a', 'b') if folder else ('',):
+                (partial / name).write_bytes(bytes([number % 256]) * SIZE)
+
+
+@pytest.mark.parametrize('folder', [False, True], ids=['file', 'folder'])
+def test_what_replaces_something_is_killed_at_any_moment(folder, tmp_path):
+    path, moments, seen = tmp_path / 'out.bin', random.Random(7), set()
+    for _ in range(15):
+        process = processes.Process(target=_replace_for_ever, args=(path, folder))
+        process.start()
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(f'*-{process.pid}.*')) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.1))
+        process.kill()
+        finished(process)
+        # A folder that is replaced is away for a moment; the next process puts it back before all else.
+        found = contents(tmp_path)
+        assert {len(data) for data in found.values()} <= {SIZE}
+        assert len({data[:1] + data[-1:] for data in found.values()}) <= 1
+        assert len(found) in ((0, 2) if folder else (0, 1))
+        seen |= {data[:1] for data in found.values()}
+        assert len(list(tmp_path.iterdir())) <= 4, 'leftovers pile up'
+    assert len(seen) > 1
+
+
+FULL = {
+    'bag': ('segment_bag', ['{inputs}/drive.mcap', '{out}/drive.mcap', '--overwrite'], 20_000, 'drive.mcap'),
+    'many bags': ('segment_bag', ['{inputs}/drive.mcap', '--out-dir', '{out}', '--overwrite'], 20_000, 'drive.mcap'),
+    'image': ('stdc', ['predict', '{inputs}/pictures', '--out', '{out}', '--overwrite'], 1000, '0_overlay.png'),
+    'video': (
+        'stdc',
+        ['predict', '{inputs}/drive.webm', '--out', '{out}', '--outputs', 'overlay', '--overwrite'],
+        1000,
+        'drive_overlay.webm',
+    ),
+    'masks of a video': (
+        'stdc',
+        ['predict', '{inputs}/drive.webm', '--out', '{out}', '--outputs', 'confidence', '--overwrite'],
+        1000,
+        'drive_confidence',
+    ),
+    'export': ('stdc', ['export', str(DEFAULT_MODEL), '{out}/model.onnx', '--overwrite'], 1 << 20, 'model.onnx'),
+    'render': ('stdc', ['render', '{out}', '--drives', '1', '--size', '64x96'], 1000, 'drive01000_00000.png'),
+}
+
+
+@pytest.mark.parametrize('name', [pytest.param(name, marks=needs_torch if name == 'export' else ()) for name in FULL])
+def test_a_full_disk_is_one_line_and_costs_nothing_that_was_there(name, inputs, tmp_path):
+    program, template, limit, target = FULL[name]
+    arguments = [argument.format(inputs=inputs, out=tmp_path / 'out') for argument in template]
+    (tmp_path / 'out').mkdir()
+    before: dict[str, bytes] = {}
+    if name in ('bag', 'image', 'export'):
+        assert finished(started(program, arguments, tmp_path / 'said')) == 0
+        before = contents(tmp_path / 'out', hidden=True)
+    assert finished(started(program, arguments, tmp_path / 'said', limit)) in (1, 2)
+    lines = [line for line in (tmp_path / 'said').read_text().splitlines() if line.startswith(program)]
+    assert any(target in line and ('File too large' in line or 'is the disk full?' in line) for line in lines), lines
+    assert 'Traceback' not in (tmp_path / 'said').read_text() and '.part' not in ''.join(lines)
+    assert contents(tmp_path / 'out', hidden=True) == before
+
+
+@needs_torch
+def test_a_full_disk_does_not_cost_the_training(tmp_path):
+    said, run = tmp_path / 'said', tmp_path / 'run'
+    render = ['render', tmp_path, '--size', '96x128', '--drives', '1']
+    assert stdc([*map(str, render), '--frames', '3']) == 0
+    assert stdc([*map(str, render), '--frames', '1', '--seed', '7', '--split', 'val']) == 0
+    settings = {'crop_height': 64, 'crop_width': 64, 'batch_size': 2, 'steps': 2, 'warmup_steps': 1, 'workers': 0}
+    settings |= {'checkpoint_every': 1, 'val_every': 2, 'accelerator': 'cpu', 'precision': '32-true'}
+    options = [part for key, value in settings.items() for part in ('--set', f'{key}={value}')]
+    arguments = ['train', '--data', tmp_path, '--out', run, *options]
+    assert finished(started('stdc', arguments, said, limit=1 << 20)) == 2
+    assert f'stdc train: {run / "last.ckpt"}: could not be written (File too large)' in said.read_text()
+    assert 'Traceback' not in said.read_text()
+    assert not list(run.glob('*.ckpt')) and not list(run.glob('.*'))
+    # There is room again.
+    assert finished(started('stdc', ['train', '--resume', '--out', run], said)) == 0
+    assert (run / 'weights.safetensors').exists() and not list(run.glob('.*'))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can mount')
+@pytest.mark.parametrize(
+    ('mount', 'reason'),
+    [('-o size=16k', 'No space left on device'), ('-o size=16k,ro', 'Read-only file system')],
+    ids=['full', 'read-only'],
+)
+def test_a_disk_of_its_own(mount, reason, inputs, tmp_path):
+    script = f'mount -t tmpfs {mount} none "$1" || exit 77; shift; "$@"; status=$?; ls -A {tmp_path}; exit $status'
+    environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
+    for module, arguments, target in (
+        ('stdc_ros.segment_bag', [inputs / 'drive.mcap', tmp_path / 'drive.mcap'], 'drive.mcap'),
+        ('stdc_core.cli', ['predict', inputs / 'pictures', '--out', tmp_path], '_overlay.png'),
+    ):
+        command = [sys.executable, '-m', module, *arguments]
+        run = subprocess.run(
+            ['unshare', '-m', 'sh', '-c', script, 'sh', tmp_path, *command],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        if run.returncode in (1, 77) and 'ermi' in run.stderr and 'mount' in run.stderr:
+            pytest.skip('this container may not mount')
+        assert run.returncode in (1, 2) and 'Traceback' not in run.stderr
+        error = [line for line in run.stderr.splitlines() if reason in line]
+        assert len(error) == 1 and (target in error[0] or reason.startswith('Read')), run.stderr
+        assert '.part' not in run.stdout and 'drive.mcap' not in run.stdout
