@@ -61,7 +61,8 @@ def test_bgr8_without_padding_is_not_copied():
     ('encoding', 'channels'), [('bgr16', [0, 1, 2]), ('rgb16', [2, 1, 0]), ('bgra16', [0, 1, 2, 0]), ('mono16', 0)]
 )
 def test_16_bit_images_are_scaled_to_8(encoding, channels, big_endian, padding):
-    pixels = (BGR.astype(np.uint16) * 257)[..., channels]
+    # Not times 257: then both bytes were the same, and their order of no matter.
+    pixels = (BGR.astype(np.uint16) * 256 + 7)[..., channels]
     message = message_of(pixels.astype('>u2' if big_endian else '<u2'), encoding, padding)
     message.is_bigendian = int(big_endian)
     expected = BGR if encoding != 'mono16' else np.dstack([BGR[..., 0]] * 3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from rclpy.qos import ReliabilityPolicy
@@ -47,30 +46,6 @@ def test_without_subscribers_the_camera_is_not_even_subscribed_to(client):
         client.send(message_of(scene()))
     report = client.diagnostics()
     assert (report['frames received'], report['frames segmented']) == ('1', '1')
-
-
-def test_every_pixel_format_gives_the_mask_of_the_segmenter(client, segmenter):
-    client.listen('mask')
-    image = scene()
-    alpha = np.full((*image.shape[:2], 1), 9, np.uint8)
-    expected = segmenter(image).mask
-    assert len(np.unique(expected)) > 1
-    for encoding, array, padding in (
-        ('bgr8', image, 0),
-        ('bgr8', image, 13),
-        ('rgb8', image[..., ::-1], 0),
-        ('bgra8', np.dstack([image, alpha]), 0),
-        ('rgba8', np.dstack([image[..., ::-1], alpha]), 8),
-        ('bgr16', (image.astype(np.uint16) * 257).view(np.uint8), 0),
-    ):
-        message = message_of(np.ascontiguousarray(array), encoding, padding)
-        message.width = image.shape[1]
-        mask = client.segment(message)
-        assert mask.encoding == 'mono8'
-        np.testing.assert_array_equal(pixels(mask), expected, f'{encoding}, {padding} bytes of padding')
-    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    mask = client.segment(message_of(grey, 'mono8'))
-    np.testing.assert_array_equal(pixels(mask), segmenter(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)).mask)
 
 
 def test_the_four_outputs_are_what_the_libraries_compute(client, segmenter):

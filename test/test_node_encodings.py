@@ -1,0 +1,101 @@
+"""Every encoding through one live node, with padded rows, odd sizes and big-endian numbers: the offline masks."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from ros_helpers import Client, NodeProcess
+from scenes import message_of, pixels, scene
+from sensor_msgs.msg import Image
+
+from stdc_core.inference import Segmenter
+from stdc_ros.images import ENCODINGS, image_to_bgr
+
+#: Encodings of which two pixels share their chroma.
+PACKED = ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv')
+
+#: Colours of the four pixels of a Bayer tile, row by row: indices of BGR.
+COLOURS = {'r': 2, 'g': 1, 'b': 0}
+
+
+@pytest.fixture(scope='module')
+def segmenter() -> Segmenter:
+    return Segmenter.load()
+
+
+@pytest.fixture(scope='module')
+def client():
+    with NodeProcess(namespace='/codes') as process:
+        process.wait_for_output('/codes/image -> /codes/segmentation/mask')
+        with Client('/codes') as client:
+            client.listen('mask')
+            yield client
+
+
+def size_of(encoding: str) -> tuple[int, int]:
+    """Height and width: odd, where the encoding allows that."""
+    if encoding in ('nv12', 'nv21'):
+        return 70, 94
+    return 71, 94 if encoding in PACKED else 93
+
+
+def rows_of(image: np.ndarray, encoding: str, order: str = '<') -> np.ndarray:
+    """An image in an encoding: uint8 ``[rows, bytes]``; ``order`` of the bytes of 16-bit numbers: ``<`` or ``>``."""
+    if encoding.startswith('bayer'):
+        values = np.empty(image.shape[:2], np.uint8)
+        for index, colour in enumerate(encoding[6:10]):
+            row, column = divmod(index, 2)
+            values[row::2, column::2] = image[row::2, column::2, COLOURS[colour]]
+    elif encoding in ('nv12', 'nv21'):
+        luma, chroma = planes_of(image)
+        pairs = np.stack(chroma if encoding == 'nv12' else chroma[::-1], axis=-1)
+        values = np.vstack([luma, pairs.reshape(-1, image.shape[1])])
+    elif encoding in PACKED:
+        luma, chroma = planes_of(np.repeat(image, 2, axis=0))  # whose chroma has a row for each row of the image
+        pair = [luma[::2], np.stack(chroma, axis=-1).reshape(image.shape[:2])]
+        values = np.stack(pair if encoding in ('yuv422_yuy2', 'yuyv') else pair[::-1], axis=-1)
+    elif encoding in ('mono8', 'mono16', '8UC1'):
+        values = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    else:
+        alpha = np.full((*image.shape[:2], 1), 9, np.uint8)
+        colours = image[..., ::-1] if encoding.startswith('rgb') else image
+        values = np.dstack([colours, alpha]) if 'a' in encoding else colours
+    if encoding.endswith('16'):
+        # Not times 257: then both bytes were the same, and their order of no matter.
+        values = (values.astype(np.uint16) * 256 + 7).astype(f'{order}u2')
+    return np.ascontiguousarray(values).view(np.uint8).reshape(values.shape[0], -1)
+
+
+def planes_of(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Luma ``[H, W]``, and the two chromas ``[2, H / 2, W / 2]``, of an image of even size."""
+    height, width = image.shape[:2]
+    planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
+    return planes[:height], planes[height:].reshape(2, height // 2, width // 2)
+
+
+def encoded(image: np.ndarray, encoding: str, padding: int, order: str = '<') -> Image:
+    """Message of an image in an encoding, each row followed by some bytes of padding."""
+    message = message_of(rows_of(image, encoding, order), encoding, padding)
+    message.height, message.width = image.shape[:2]
+    message.is_bigendian = int(order == '>')
+    return message
+
+
+@pytest.mark.parametrize('encoding', ENCODINGS)
+def test_an_encoding_gives_the_mask_of_the_segmenter(client, segmenter, encoding):
+    image = scene(*size_of(encoding))
+    plain = image_to_bgr(encoded(image, encoding, padding=0))
+    expected = segmenter(plain).mask
+    assert len(np.unique(expected)) > 1
+    # Of a Bayer tile and of shared chroma, colours at edges are others.
+    grey = encoding in ('mono8', 'mono16', '8UC1')
+    original = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) if grey else image
+    assert np.median(np.abs(plain.astype(int) - original)) <= 3
+    for order in '<>' if encoding.endswith('16') else '<':
+        for padding in (0, 6):
+            message = encoded(image, encoding, padding, order)
+            mask = client.segment(message)
+            assert mask.header == message.header
+            assert mask.encoding == 'mono8'
+            np.testing.assert_array_equal(pixels(mask), expected, f'{padding} bytes of padding, byte order {order}')
