@@ -59,6 +59,13 @@ def test_four_cameras_share_one_network_and_keep_their_topics_apart(segmenter, p
             np.testing.assert_array_equal(pixels(mask), segmenter(image_to_bgr(sent[name])).mask, name)
             report = client.diagnostics()
             assert int(report['frames received']) >= int(report['frames segmented']) >= 1
+        # In mid-stream each camera changes its size, two of them to one that another had.
+        for seed, (name, client) in enumerate(clients.items()):
+            sent[name] = message_of(scene(96 - 32 * (seed % 2), 128 if seed < 2 else 101, seed), frame_id=name)
+            client.send(sent[name])
+        for name, client in clients.items():
+            mask = client.wait_for('mask', sent[name].header.stamp)
+            np.testing.assert_array_equal(pixels(mask), segmenter(image_to_bgr(sent[name])).mask, name)
         clients['front'].listen()  # waits until the node has left this camera
         assert [client.camera_subscriptions for client in clients.values()] == [0, 1, 1, 1]
 

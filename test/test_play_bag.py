@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from bag_helpers import CAMERA, make_bag, picture, stamp
 from rclpy.qos import QoSProfile
-from ros_helpers import TIMEOUT, Client
+from ros_helpers import TIMEOUT, Client, NodeProcess
+from scenes import pixels
 from sensor_msgs.msg import Image
 
+from stdc_core.inference import Segmenter
 from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE
 from stdc_ros.images import image_to_bgr
 
@@ -83,6 +85,27 @@ def test_loop_and_new_stamps_until_interrupted(tmp_path):
     assert abs(stamps[0] / 1e9 - time.time()) < 2 * TIMEOUT
     assert all(earlier < later for earlier, later in itertools.pairwise(stamps))
     np.testing.assert_array_equal(image_to_bgr(received[4]), picture(1))
+
+
+def test_a_looping_bag_is_segmented_round_after_round(tmp_path):
+    bag = make_bag(tmp_path, 'mcap', frames=3)
+    with NodeProcess('-r', f'image:={CAMERA}', namespace='/left') as process, Client('/left', image=CAMERA) as client:
+        process.wait_for_output(f'{CAMERA} -> /left/segmentation/mask')
+        client.listen('mask')
+        player = start(str(bag), '--loop')
+        try:
+            # Stamps go back with every round.
+            client.spin_until(lambda: len(client.received['mask']) >= 12, '12 masks of 3 images')
+            player.send_signal(signal.SIGINT)
+            player.communicate(timeout=TIMEOUT)
+        finally:
+            player.kill()
+        assert 'image on' not in process.output
+    stamps = [nanoseconds(mask) for mask in client.received['mask']]
+    assert sum(later <= earlier for earlier, later in itertools.pairwise(stamps)) >= 3
+    masks = {stamp(index): Segmenter.load()(picture(index)).mask for index in range(3)}
+    for mask in client.received['mask']:
+        np.testing.assert_array_equal(pixels(mask), masks[nanoseconds(mask)])
 
 
 @pytest.mark.parametrize(
