@@ -6,7 +6,7 @@ TOPIC ?=
 
 ENVIRONMENT = $(PYTHON) .ci/environment.py
 
-.PHONY: help demo test benchmark benchmark-training lint clean
+.PHONY: help demo test benchmark benchmark-training lint pins sbom clean
 
 help:
 	@echo 'make demo                       a rendered drive through the real node; the result is in demo/'
@@ -15,6 +15,8 @@ help:
 	@echo 'make benchmark                  speed against PyTorch, start-up time and memory, on this machine'
 	@echo 'make benchmark-training         what feeds the training fastest, and where its time goes'
 	@echo 'make lint                       ruff'
+	@echo 'make pins                       hashes of the versions in .ci/requirements-*.txt, from the package index'
+	@echo 'make sbom                       software bill of materials of package and demo: docs/sbom.cdx.json'
 	@echo 'make clean                      remove builds, environments and demo/'
 
 demo:
@@ -38,5 +40,14 @@ lint:
 	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
 	@.venv-test/bin/ruff check .
 
+pins:
+	@$(ENVIRONMENT) .venv-tools requirements-tools.txt
+	@.venv-tools/bin/python .ci/pin.py .ci/requirements-*.txt
+
+sbom:
+	@$(ENVIRONMENT) .venv-demo requirements-demo.txt requirements-ros.txt
+	@$(ENVIRONMENT) .venv-tools requirements-tools.txt
+	@.venv-tools/bin/python .ci/sbom.py .venv-demo docs/sbom.cdx.json
+
 clean:
-	rm -rf build install log demo .venv-demo .venv-test .pytest_cache .ruff_cache .hypothesis
+	rm -rf build install log demo .venv-demo .venv-test .venv-tools .pytest_cache .ruff_cache .hypothesis

@@ -20,6 +20,9 @@ HERE = Path(__file__).resolve().parent
 #: A sourced ROS 2 brings rclpy, messages and cv_bridge, all compiled against its own numpy.
 ROS = os.environ.get('ROS_DISTRO')
 
+#: Exact versions, checked against their hashes; not where those do not exist (Python 3.10) or ROS 2 has its own.
+EXACT = not ROS and sys.version_info >= (3, 11)
+
 #: Held even where versions are not pinned: setuptools and pytest for colcon, OpenCV for cv_bridge.
 LIMITS = ['opencv-python-headless<5', 'setuptools<80', 'pytest<9']
 
@@ -63,16 +66,18 @@ def need_venv() -> None:
 
 
 def requirements(files: list[Path]) -> list[str]:
-    """The lines of the files. Exact versions, except where those do not exist (Python 3.10) or ROS 2 has its own."""
-    lines = [line for file in files for line in file.read_text().splitlines() if line and not line.startswith('#')]
-    if not ROS and sys.version_info >= (3, 11):
+    """The entries of the files, each a version and its hashes; without those where the versions are not exact."""
+    text = ''.join(file.read_text() for file in files).replace('\\\n', ' ')
+    lines = [line for line in text.splitlines() if line and not line.startswith('#')]
+    if EXACT:
         return lines
+    lines = [line.split('--hash=')[0].strip() for line in lines]
     # torch stays exact: a newer one would bring gigabytes of CUDA.
     return [line if line.startswith(('torch==', 'ros-')) else re.sub('==[^;]*', '', line) for line in lines]
 
 
 def limits() -> list[str]:
-    """Constraints for every installation, among them the numpy that the sourced ROS 2 was compiled against."""
+    """Constraints where versions are not exact, among them the numpy that the sourced ROS 2 was compiled against."""
     command = [sys.executable, '-c', 'import numpy; print(numpy.__version__)']
     found = subprocess.run(command, capture_output=True, text=True).stdout.strip() if ROS else ''
     return [*LIMITS, f'numpy=={found}'] if found else LIMITS
@@ -83,23 +88,47 @@ def install(python: Path, lines: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         wanted, held = Path(folder, 'requirements.txt'), Path(folder, 'constraints.txt')
         wanted.write_text('\n'.join(lines))
-        held.write_text('\n'.join(limits()))
-        command = [str(python), '-m', 'pip', 'install', '--progress-bar', 'off', '-r', str(wanted), '-c', str(held)]
-        environment = {**os.environ, 'PIP_DISABLE_PIP_VERSION_CHECK': '1', 'PYTHONUNBUFFERED': '1'}
-        pip = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        )
-        said, count = [], 0
-        for line in pip.stdout:
-            said.append(line)
-            if line.startswith('Collecting '):
-                count += 1
-                show(min(count, len(lines)), len(lines), line.split()[1])
-            elif line.startswith('Installing collected packages'):
-                show(len(lines), len(lines), 'unpacking ...')
-    if pip.wait():
-        sys.exit(f'\n{"".join(said[-30:])}\nerror: pip could not install what {python.parent.parent.name} needs')
+        held.write_text('\n'.join([] if EXACT else limits()))
+        if EXACT:
+            install_exactly(python, wanted, lines)
+        else:
+            pip(python, ['-r', str(wanted), '-c', str(held)], len(lines))
     show(len(lines), len(lines), 'done', end=True)
+
+
+def install_exactly(python: Path, wanted: Path, lines: list[str]) -> None:
+    """Install files of the listed hashes, nothing else, and see that nothing is missing."""
+    hashed = ['--require-hashes', '--no-deps', '-r']
+    torch = [line for line in lines if line.startswith('torch==')]
+    if torch:
+        # A build at hand (PIP_FIND_LINKS) goes first: where hashes are wanted, pip else takes the index's, with CUDA.
+        alone = wanted.with_name('torch.txt')
+        alone.write_text(torch[0])
+        subprocess.run([str(python), '-m', 'pip', 'install', '--no-index', *hashed, str(alone)], capture_output=True)
+    pip(python, [*hashed, str(wanted)], len(lines))
+    if torch:
+        # What PyPI's torch for Linux wants of CUDA is not listed: it alone comes without hashes.
+        pip(python, [torch[0].split()[0]], len(lines))
+    check = subprocess.run([str(python), '-m', 'pip', 'check'], stdout=subprocess.PIPE, text=True)
+    if check.returncode:
+        sys.exit(f'{check.stdout}error: .ci/requirements-*.txt do not fit together')
+
+
+def pip(python: Path, arguments: list[str], total: int) -> None:
+    """``pip install``; exits with the end of what it said if it fails."""
+    command = [str(python), '-m', 'pip', 'install', '--progress-bar', 'off', *arguments]
+    environment = {**os.environ, 'PIP_DISABLE_PIP_VERSION_CHECK': '1', 'PYTHONUNBUFFERED': '1'}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    said, count = [], 0
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith('Collecting '):
+            count += 1
+            show(min(count, total), total, line.split()[1])
+        elif line.startswith('Installing collected packages'):
+            show(total, total, 'unpacking ...')
+    if process.wait():
+        sys.exit(f'\n{"".join(said[-30:])}\nerror: pip could not install what {python.parent.parent.name} needs')
 
 
 def show(done: int, total: int, what: str, end: bool = False) -> None:

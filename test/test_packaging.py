@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -112,8 +114,37 @@ def test_the_installed_package_works_alone(installed):
     assert name and module.startswith(str(installed)) and profile.startswith(str(installed / 'share'))
 
 
+@pytest.mark.parametrize('name', ['demo', 'ros', 'test', 'tools'])
+def test_the_environments_take_exact_versions_with_hashes(name):
+    for pin in pins(name):
+        version, *hashes = pin.split(' --hash=')
+        assert re.match(r'[\w.-]+(\[\w+\])?==[\w.]+( ?;.+)?$', version.strip()), version
+        assert hashes and all(re.match(r'sha256:[0-9a-f]{64}$', found.strip()) for found in hashes), version
+
+
 @pytest.mark.parametrize('name', ['demo', 'ros'])
 def test_the_demo_needs_no_torch(name):
-    lines = (REPOSITORY / '.ci' / f'requirements-{name}.txt').read_text().splitlines()
-    assert all('==' in line for line in lines if not line.startswith('#'))
-    assert not any('torch' in line for line in lines if not line.startswith('#'))
+    assert not any('torch' in pin for pin in pins(name))
+
+
+def pins(name: str) -> list[str]:
+    """Versions of a requirement file with their hashes, one line each."""
+    text = (REPOSITORY / '.ci' / f'requirements-{name}.txt').read_text().replace('\\\n', '')
+    return [line for line in text.splitlines() if line and not line.startswith('#')]
+
+
+def test_the_bill_of_materials_is_of_these_versions_and_this_model():
+    # `make sbom` writes it.
+    text = (REPOSITORY / 'docs' / 'sbom.cdx.json').read_text()
+    bill = json.loads(text)
+    assert bill['specVersion'] == '1.6'
+    manifest = ElementTree.parse(REPOSITORY / 'package.xml').getroot()
+    package = bill['metadata']['component']
+    assert (package['name'], package['version']) == (manifest.findtext('name'), manifest.findtext('version'))
+    model, *parts = bill['components']
+    content = (REPOSITORY / 'stdc_core' / 'weights' / model['name']).read_bytes()
+    assert model['hashes'] == [{'alg': 'SHA-256', 'content': hashlib.sha256(content).hexdigest()}]
+    wanted = {re.split('[ ;]', re.sub(r'\[\w+\]', '', pin))[0] for name in ('demo', 'ros') for pin in pins(name)}
+    assert {f'{part["name"]}=={part["version"]}' for part in parts} == wanted
+    assert all(part['licenses'] for part in bill['components'])
+    assert not re.search(r'file:|"/|\b(home|root|tmp)/', text)

@@ -1,0 +1,57 @@
+"""Give every exact version in requirement files the hashes of all its files: .venv-tools/bin/python .ci/pin.py FILES...
+
+`make pins` does it for all of .ci/. A version is changed by hand; this then asks the package index for its hashes. No
+file is downloaded, and nothing of the index but the hashes is written.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+#: Published beside PyPI: torch 2.13.0+cpu for Python 3.11 on Linux x86-64, a tenth of the size of the one with CUDA.
+EXTRA = {'torch==2.13.0': ['sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b']}
+
+
+def main(files: list[Path]) -> None:
+    """Rewrite the files; those of which a version is not in the index stay as they are, and it is named."""
+    for file in files:
+        lines = [line for line in file.read_text().splitlines() if not line.lstrip().startswith('--hash=')]
+        lines = [line.removesuffix('\\').rstrip() for line in lines]
+        pins = [line for line in lines if line and not line.startswith('#')]
+        found = ask(pins)
+        text = ''
+        for line in lines:
+            hashes = sorted({*found[key(line)], *EXTRA.get(line, [])}) if line in pins else []
+            text += ''.join(f'{part} \\\n' for part in [line, *(f'    --hash={value}' for value in hashes)])
+            text = text[:-3] + '\n'
+        file.write_text(text)
+
+
+def ask(pins: list[str]) -> dict[str, list[str]]:
+    """Hashes by :func:`key`. uv because it takes all files of a version, pip those that fit this machine."""
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = Path(folder, 'requirements.in')
+        wanted.write_text('\n'.join(pins))
+        command = ['-m', 'uv', 'pip', 'compile', '--quiet', '--no-deps', '--universal', '--python-version', '3.11']
+        command += ['--generate-hashes', '--no-annotate', '--no-header', str(wanted)]
+        run = subprocess.run([sys.executable, *command], stdout=subprocess.PIPE, text=True)
+    if run.returncode:
+        sys.exit(f'error: uv found no hashes for {wanted.name}, see above')
+    entries = re.split(r'\n(?=\S)', run.stdout.strip())
+    return {key(entry): re.findall(r'--hash=(\S+)', entry) for entry in entries}
+
+
+def key(line: str) -> str:
+    """``ros-rclpy[fastrtps]==7.1.6; ...`` to ``ros-rclpy==7.1.6``, spelt as package indexes compare names."""
+    name, version = re.match(r'([\w.-]+)(?:\[.*?\])?==([^\s;\\]+)', line).groups()
+    return f'{re.sub("[-_.]+", "-", name).lower()}=={version}'
+
+
+if __name__ == '__main__':
+    if len(sys.argv) < 2:
+        sys.exit('usage: pin.py FILES...')
+    main([Path(name) for name in sys.argv[1:]])
