@@ -125,7 +125,9 @@ def test_user_errors_are_one_line(tmp_path):
         (['--model', bag], 'not an ONNX model'),
     ]:
         status, _, error = run(*arguments, '--output', tmp_path / 'demo')
-        assert status == 1 and message in error and len(error.strip().splitlines()) == 1
+        # Kilted warns of the profile's variable of older releases, which is set for those.
+        said = [line for line in error.splitlines() if '[rmw_fastrtps_shared_cpp]' not in line]
+        assert status == 1 and len(said) == 1 and message in said[0], error
     assert not list((tmp_path / 'demo').iterdir())
 
 

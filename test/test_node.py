@@ -120,7 +120,7 @@ def test_overlay_opacity_is_set_at_run_time_within_its_range(client, segmenter):
     result = client.set_parameter('overlay_opacity', 0.0)
     assert result.successful
     np.testing.assert_array_equal(image_to_bgr(client.segment(message_of(image), 'overlay')), image)
-    for value, words in ((1.5, 'out of range'), ('much', 'DOUBLE')):
+    for value, words in ((1.5, 'out of range'), ('much', 'expected')):
         result = client.set_parameter('overlay_opacity', value)
         assert not result.successful
         assert words in result.reason

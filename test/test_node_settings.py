@@ -80,8 +80,8 @@ def test_a_disabled_node_leaves_the_camera_and_comes_back(client):
     ('name', 'value', 'words'),
     [
         ('confidence_threshold', -0.1, 'out of range'),
-        ('max_frame_age', 'soon', 'DOUBLE'),
-        ('enabled', 1, 'BOOL'),
+        ('max_frame_age', 'soon', 'expected'),
+        ('enabled', 1, 'expected'),
         ('output_size', 'network', 'read-only'),
     ],
 )
