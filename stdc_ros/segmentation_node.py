@@ -33,6 +33,7 @@ from stdc_ros.drivable_grid import GridError
 from stdc_ros.grid_output import make_grids
 from stdc_ros.images import ImageError
 from stdc_ros.results import Result
+from stdc_ros.shared_memory import remove_dead_segments
 from stdc_ros.start import keep_signals
 from stdc_ros.worker import LatestFrameWorker
 
@@ -316,6 +317,7 @@ def run(signals: list[int], args: list[str] | None = None) -> int:
     if signals:
         return 0
     keep_freed_memory()
+    remove_dead_segments()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = SegmentationNode()

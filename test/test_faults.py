@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -213,18 +214,31 @@ def test_no_memory_for_an_image_costs_that_image():
         assert 'Traceback' not in process.output
 
 
-def test_killed_nodes_do_not_hinder_the_next_one():
+def test_killed_nodes_neither_hinder_the_next_one_nor_fill_the_shared_memory():
     with Client('/left') as client:
+        living, dead = segments_and_locks(os.getpid()), set()
         for _ in range(3):
             with NodeProcess(namespace='/left') as process:
                 client.listen('mask', camera=False)
                 process.wait_for_output('/left/image -> /left/segmentation/mask')
+                assert not [path for path in dead if path.exists()]
                 # Not by `segment`: for up to 20 s, the one before counts as a subscriber.
                 client.spin_until(
                     lambda: bool(client.received['mask']) or client.send(message_of(scene())) or client.spin(0.1),
                     'a mask',
                 )
+                dead = segments_and_locks(process.process.pid) - living
                 process.end(signal.SIGKILL)
+            assert sum(path.stat().st_size for path in dead) > 60e6  # what there is to remove
+            for path in living | dead:
+                os.utime(path, (0, 0))  # younger ones are left alone, and living ones
+        assert living and all(path.exists() for path in living)
+
+
+def segments_and_locks(pid: int) -> set[Path]:
+    """Segments of Fast DDS that a process has mapped, without the small ones of ports, and their lock files."""
+    segments = {Path(name) for name in soak.segments_of(pid) if re.search(r'_[0-9a-f]{16}$', name)}
+    return segments | {path.with_name(f'{path.name}_el') for path in segments}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root can mount a small /dev/shm')
