@@ -26,6 +26,7 @@ setup(
         (f'share/{NAME}/launch', glob('launch/*.launch.py')),
         (f'share/{NAME}/config', glob('config/*.*')),
         (f'share/{NAME}/config/classes', glob('config/classes/*.yaml')),
+        (f'share/{NAME}/config/sros2', glob('config/sros2/*.xml')),
         (f'share/{NAME}/config/train', glob('config/train/*.yaml')),
     ],
     zip_safe=False,
@@ -41,6 +42,8 @@ setup(
         'tqdm',
         'rosbags>=0.10',
         'rosbags-image>=0.10',
+        # Of the standard library since 3.14.
+        'backports.zstd; python_version < "3.14"',
     ],
     extras_require={
         # ROS 2 Jazzy from PyPI, for machines where no ROS 2 is installed.

@@ -1,0 +1,173 @@
+"""The SROS 2 policy against the node that runs, and that what a user gives runs nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from itertools import pairwise
+from pathlib import Path
+
+import onnx
+import pytest
+import yaml
+from conftest import REPOSITORY
+from onnx.external_data_helper import set_external_data
+from rclpy.node import NodeNameNonExistentError
+from ros_helpers import TIMEOUT, Client, NodeProcess
+from sensor_msgs.msg import CameraInfo
+from test_launch import LAUNCH_FILE, LAUNCHER, needs_launch
+
+from stdc_core.inference import DEFAULT_MODEL, Segmenter
+from stdc_core.inference.model_file import ModelError
+
+POLICY = REPOSITORY / 'config' / 'sros2' / 'segmentation.policy.xml'
+
+#: What SROS 2 calls each kind of permission, and the query of rclpy that finds those that a node makes use of.
+KINDS = {
+    ('topics', 'publish'): 'get_publisher_names_and_types_by_node',
+    ('topics', 'subscribe'): 'get_subscriber_names_and_types_by_node',
+    ('services', 'reply'): 'get_service_names_and_types_by_node',
+    ('services', 'request'): 'get_client_names_and_types_by_node',
+}
+
+
+#: What would do something in a shell.
+NASTY = ('$(touch made).onnx', '; touch made', '`touch made`', 'a\ntouch made', '| touch made')
+
+#: An executable that leaves its arguments beside itself, each followed by a zero byte.
+RECORDER = """#!/bin/sh
+printf '%s\\0' "$@" > "$0.arguments.part"
+mv "$0.arguments.part" "$0.arguments"
+"""
+
+
+def allowed(enclave: str) -> dict[tuple[str, str], set[str]]:
+    """Full names that the policy allows, by kind."""
+    found: dict[tuple[str, str], set[str]] = {kind: set() for kind in KINDS}
+    (profile,) = ElementTree.parse(POLICY).getroot().findall(f"enclaves/enclave[@path='{enclave}']/profiles/profile")
+    start, node = profile.get('ns'), profile.get('node')
+    for group in profile:
+        for way in group.attrib:
+            assert group.get(way) == 'ALLOW'
+            names = found[group.tag, way]
+            for name in (element.text for element in group):
+                full = name.replace('~', f'{start}{node}', 1) if name.startswith('~') else name
+                full = full if full.startswith('/') else start + full
+                assert full not in names, f'{full} is there twice'
+                names.add(full)
+    return found
+
+
+def used(*arguments: str, cameras: tuple[str, ...] = ('',)) -> dict[tuple[str, str], set[str]]:
+    """Full names of all that a node makes use of while somebody listens to its cameras, by kind."""
+    if cameras != ('',):
+        arguments = (*arguments, '-p', f'cameras:=[{", ".join(cameras)}]')
+    with Client() as client, NodeProcess(*arguments) as node:
+        for camera in cameras:
+            client.node.create_subscription(CameraInfo, f'{camera}/segmentation/camera_info', print, 1)
+
+        def names(kind: tuple[str, str]) -> set[str]:
+            try:
+                return {name for name, _ in getattr(client.node, KINDS[kind])('segmentation', '/')}
+            except NodeNameNonExistentError:  # not heard of yet
+                return set()
+
+        node.wait_for_output(' -> ')  # the last that it says when it starts
+        # It subscribes to the image first, then to its CameraInfo.
+        wanted = {f'/{camera}/camera_info'.replace('//', '/') for camera in cameras}
+        client.spin_until(lambda: wanted <= names(('topics', 'subscribe')), f'the node subscribes to {wanted}')
+        before, found = None, {}
+        while found != before:  # until nothing new is heard of
+            client.spin(0.5)
+            before, found = found, {kind: names(kind) for kind in KINDS}
+        return found
+
+
+@pytest.mark.parametrize(
+    ('enclave', 'cameras'), [('/segmentation', ('',)), ('/segmentation_cameras', ('front', 'left'))]
+)
+def test_the_policy_allows_what_the_node_does_and_no_more(enclave, cameras):
+    poses = ', '.join(['0.0'] * 6 * len(cameras))
+    settings = ('-p', 'use_sim_time:=true', '-p', 'drivable_grid:=true', '-p', f'grid_camera_pose:=[{poses}]')
+    found = used(*settings, cameras=cameras)
+    compressed = used('-p', 'image_transport:=compressed', cameras=cameras)
+    found = {kind: found[kind] | compressed[kind] for kind in KINDS}
+    policy = allowed(enclave)
+    for kind in KINDS:
+        assert found[kind] <= policy[kind], kind
+        # Of Jazzy and later; of packages that are not on PyPI.
+        unseen = {name for name in policy[kind] - found[kind] if not name.endswith('/get_type_description')}
+        assert unseen <= {'/tf', '/tf_static', *(name for name in unseen if name.endswith('/label_info'))}, kind
+
+
+def test_a_node_without_keys_ends_where_security_is_enforced(tmp_path, monkeypatch):
+    """It does not talk in the clear instead."""
+    monkeypatch.setenv('ROS_SECURITY_ENABLE', 'true')
+    monkeypatch.setenv('ROS_SECURITY_STRATEGY', 'Enforce')
+    monkeypatch.setenv('ROS_SECURITY_KEYSTORE', str(tmp_path))
+    with NodeProcess('--enclave', '/segmentation') as node:
+        assert node.wait() == 1
+        (line,) = node.output.strip().splitlines()
+        assert str(tmp_path) in line and 'SECURITY' in line
+
+
+@pytest.mark.parametrize('location', ['../secret.bin', '/etc/hostname', 'weights.bin'])
+def test_a_model_reads_no_other_file(tmp_path, location):
+    model = onnx.load(DEFAULT_MODEL)
+    tensor = model.graph.initializer[0]
+    set_external_data(tensor, location)
+    tensor.ClearField('raw_data')
+    path = tmp_path / 'model.onnx'
+    path.write_bytes(model.SerializeToString())
+    for file in (tmp_path / 'weights.bin', tmp_path.parent / 'secret.bin'):
+        file.write_bytes(bytes(10**6))
+    with pytest.raises(ModelError, match='in another file; expected one file'):
+        Segmenter.load(path)
+
+
+@pytest.mark.parametrize(
+    'name', ['$(touch made).onnx', '; touch made', '`touch made`', 'a\ntouch made', '| touch made']
+)
+def test_a_path_of_a_model_is_a_path(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    parameters = tmp_path / 'parameters.yaml'
+    parameters.write_text(yaml.safe_dump({'/**': {'ros__parameters': {'model': name}}}))
+    with NodeProcess('--params-file', str(parameters)) as node:
+        assert node.wait() == 1
+        (line,) = node.output.strip().splitlines()
+        assert ' '.join(name.split()) in line and 'no such model file' in line
+    assert [path.name for path in tmp_path.iterdir()] == ['parameters.yaml']
+
+
+@needs_launch
+@pytest.mark.parametrize('name', NASTY)
+def test_launch_arguments_reach_the_programs_as_they_are(tmp_path, name):
+    """No shell sees them: bag, image topic and model are one argument each."""
+    (tmp_path / 'share/ament_index/resource_index/packages').mkdir(parents=True)
+    (tmp_path / 'share/ament_index/resource_index/packages/stdc_ros').touch()
+    node, ros2 = tmp_path / 'lib/stdc_ros/segmentation_node', tmp_path / 'bin/ros2'
+    for program in (node, ros2):
+        program.parent.mkdir(parents=True)
+        program.write_text(RECORDER)
+        program.chmod(0o755)
+    environment = {
+        **os.environ,
+        'PATH': f'{ros2.parent}:{os.environ["PATH"]}',
+        'AMENT_PREFIX_PATH': f'{tmp_path}:{os.environ.get("AMENT_PREFIX_PATH", "")}',
+    }
+    arguments = [f'{argument}:={name}' for argument in ('bag', 'image', 'model')]
+    subprocess.run(
+        [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), *arguments], cwd=tmp_path, env=environment, timeout=TIMEOUT
+    )
+    assert recorded(ros2) == ['bag', 'play', '--clock', '100', name]
+    assert f'image:={name}' in recorded(node)
+    files = [value for flag, value in pairwise(recorded(node)) if flag == '--params-file']
+    assert len(files) == 2  # the user's, and launch's, which is gone by now: of what is in it the node's test tells
+    assert not list(tmp_path.rglob('made'))
+
+
+def recorded(program: Path) -> list[str]:
+    """Arguments that a recorder was called with."""
+    return Path(f'{program}.arguments').read_text().split('\0')[:-1]
