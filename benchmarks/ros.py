@@ -87,7 +87,7 @@ def free_network(path: Path) -> None:
     nodes += [helper.make_node('ConstantOfShape', ['size'], [name], value=zero) for name in ('mask', 'confidence')]
     opset = [helper.make_opsetid('', 17)]
     model = helper.make_model(helper.make_graph(nodes, 'free', [image], masks), opset_imports=opset, ir_version=8)
-    helper.set_model_props(model, ModelInfo('none', 1.0, class_table('camvid'), {}).to_metadata())
+    helper.set_model_props(model, ModelInfo('stdc1', 1.0, class_table('camvid'), {}).to_metadata())
     onnx.save(model, path)
 
 
