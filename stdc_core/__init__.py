@@ -2,5 +2,5 @@
 
 import os
 
-# ONNX Runtime 1.32 records from its import on what it is used for, in the user's home folder, to be sent to its makers.
+# ONNX Runtime 1.32 records from its import on, in the user's home folder, what it is used for.
 os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -113,6 +114,9 @@ class SegmentationNode(Node):
     def build(self) -> bool:
         """Build the engine if that is all that is asked for, and tell whether it is. Raises BackendError."""
         if self._settings.build_only:
+            # A build of minutes that nobody can interrupt ends with the process; the cache has only whole files.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
             self._segmenter.prepare(parameters.size_of(self._settings.image_size), self.get_logger().info)
             self.get_logger().info(f'built what {self._segmenter.backend} needs for {self._settings.image_size} images')
         return self._settings.build_only
