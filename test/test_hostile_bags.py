@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import bz2
 import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from bag_helpers import CAMERA, KINDS, make_bag, picture, stamp
+from fuzz_changes import BOMB
+from lz4 import frame as lz4
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from stdc_ros.bags import IMAGE, Bag, BagError
+from stdc_ros.cut_files import MCAP_MAGIC
 from stdc_ros.images import ImageError
 from stdc_ros.segment_bag import main as segment_bag
+from stdc_ros.unpack import unpack, zstd
 from stdc_ros.wire import TYPES
 
 
@@ -142,3 +148,51 @@ os._exit(0)
             assert len(list(bag.messages(bag.choose()))) == 12
             assert 'drive.db3-wal' in bag.cut
     assert {file: file.read_bytes() for file in path.iterdir()} == before
+
+
+@pytest.mark.parametrize('compress', [lz4.compress, zstd.compress, bz2.compress], ids=['lz4', 'zstd', 'bz2'])
+def test_unpacking_has_a_limit(compress, request):
+    packed = compress(bytes(100_000))
+    name = request.node.callspec.id
+    assert unpack(name, packed, 100_000) == bytes(100_000)
+    assert unpack(name, packed + packed, 200_000) == bytes(200_000)
+    with pytest.raises(ValueError, match=f'{name}: more than 99999 bytes'):
+        unpack(name, packed, 99_999)
+    with pytest.raises(ValueError, match=name):
+        unpack(name, b'x' * 100, 99_999)
+
+
+def test_chunks_in_chunks_are_refused(tmp_path):
+    record = b''
+    for _ in range(3000):
+        content = struct.pack('<QQQIIQ', 0, 0, len(record), 0, 0, len(record)) + record
+        record = struct.pack('<BQ', 6, len(content)) + content
+    (tmp_path / 'deep.mcap').write_bytes(MCAP_MAGIC + record)
+    with pytest.raises(BagError, match=r'deep\.mcap: cannot be read as a bag'):
+        Bag(tmp_path / 'deep.mcap')
+
+
+def test_a_view_in_the_place_of_a_table_is_not_computed(tmp_path):
+    """It would count for ever."""
+    database = sqlite3.connect(tmp_path / 'odd.db3')
+    database.execute('CREATE TABLE messages(id, topic_id, timestamp, data)')
+    database.execute(
+        'CREATE VIEW topics AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) '
+        "SELECT id, 'x' AS name, 'y' AS type FROM n"
+    )
+    database.close()
+    with pytest.raises(BagError, match=r'odd\.db3: cannot be read as a bag'):
+        Bag(tmp_path / 'odd.db3')
+
+
+def test_metadata_with_aliases_is_not_expanded(tmp_path):
+    path = make_bag(tmp_path, 'sqlite3')
+    metadata = path / 'metadata.yaml'
+    text = metadata.read_text()
+    metadata.write_text(
+        BOMB + text.replace("compression_format: ''", 'compression_format: *j').replace("mode: ''", 'mode: x')
+    )
+    assert '*j\n' in metadata.read_text()
+    with Bag(path) as bag:
+        assert len(list(bag.messages(bag.choose()))) == 6
+        assert bag.cut == 'metadata.yaml has aliases'
