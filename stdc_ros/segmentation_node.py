@@ -263,7 +263,7 @@ class SegmentationNode(Node):
         for frame in frames:
             frame.camera.statistics.fates['failed'] += 1
         self.get_logger().error(
-            f'image on {frames[0].camera.topic} is left out: {type(error).__name__}: {one_line(error)}',
+            f'image on {frames[0].camera.topic} is left out: {type(error).__name__}: {one_line(error, 800)}',
             throttle_duration_sec=LOG_PERIOD,
         )
 

@@ -205,11 +205,11 @@ def test_tensorrt_without_a_gpu_is_an_error_with_the_reason():
         assert f'backend tensorrt: {missing_driver()}' in process.output
 
 
-#: A backend that fails for good at its third image.
+#: A backend that fails for good at its third image, besides the one that every model is tried on.
 FAILING = """
 from stdc_core.inference.backend import BackendError
 from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend as Backend
-run, left = Backend.__call__, [1, 2]
+run, left = Backend.__call__, [1, 2, 3]
 def fail(self, *arguments):
     if not left:
         self.failure = BackendError('backend tensorrt: the GPU fell off the bus')

@@ -10,7 +10,8 @@ import dataclasses
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,12 +193,22 @@ class _Reader(CalibrationDataReader):
         return None if path is None else {'image': read_image(path)[None]}
 
 
+@contextmanager
+def _only_errors(logger: logging.Logger) -> Iterator[None]:
+    """Leave out what is less than an error."""
+    level = logger.level
+    logger.setLevel(max(level, logging.ERROR))
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _quantized(folded: onnx.ModelProto, images: Sequence[Path]) -> onnx.ModelProto:
     """All layers quantised."""
     layers = {node.name for node in _layers(folded)}
     # It advises to preprocess, which is done, and warns of every tensor that it leaves alone.
-    logging.getLogger().setLevel(max(logging.getLogger().level, logging.ERROR))
-    with tempfile.TemporaryDirectory() as folder:
+    with _only_errors(logging.getLogger()), tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / 'float.onnx', Path(folder) / 'int8.onnx'
         onnx.save(folded, source)
         quantize_static(

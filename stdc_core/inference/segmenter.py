@@ -114,7 +114,7 @@ class Segmenter:
         except BackendError:
             raise
         except Exception as error:  # ONNX Runtime has no common base class for what it raises on a bad graph.
-            raise ModelError(f'{path}: the backend {backend} cannot run it ({one_line(error)})') from error
+            raise ModelError(f'{path}: the backend {backend} cannot run it ({one_line(error, 600)})') from error
         return segmenter
 
     def prepare(self, size: tuple[int, int], progress: Callable[[str], None]) -> None:
@@ -150,9 +150,11 @@ class Segmenter:
         images = np.ascontiguousarray(image[None] if single else image)
         try:
             mask, probability = self._backend(images, confidence)
+        except BackendError:
+            raise
         except Exception as error:  # see load
             raise ModelError(
-                f'the model cannot be run on images of {list(images.shape)} ({one_line(error)})'
+                f'the model cannot be run on images of {list(images.shape)} ({one_line(error, 600)})'
             ) from error
         shapes = [array.shape for array in (mask, probability) if array is not None]
         if any(shape != images.shape[:3] for shape in shapes) or mask.max() >= len(self.info.classes):
