@@ -75,7 +75,7 @@ def fit(times: Sequence[float], values: Sequence[float]) -> Line:
     spread = float(residuals @ residuals)
     alike = max(0.0, float(residuals[1:] @ residuals[:-1]) / spread) if spread else 0.0
     free = max(1.0, count * (1 - alike) / (1 + alike) - 2)
-    # Student's t at 97.5 %, to a percent from 3 degrees of freedom on; below, far too wide rather than too narrow.
+    # Student's t at 97.5 %, to 1.3 percent.
     quantile = 1.96 + 2.37 / free + 2.82 / free**2 + (2.55 / free**3) + (3.0 / free**4)
     return Line(slope, quantile * math.sqrt(spread / free / float(x @ x)))
 
