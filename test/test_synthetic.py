@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 
@@ -53,6 +54,9 @@ def test_same_in_any_order_and_instance(drive: SyntheticDrive) -> None:
     np.testing.assert_array_equal(later.label, again.label)
 
 
+@pytest.mark.skipif(
+    tuple(map(int, cv2.__version__.split('.')[:2])) < (4, 13), reason='OpenCV before 4.13 draws some edges otherwise'
+)
 @pytest.mark.parametrize(('seed', 'index', 'checksum'), [(0, 25, 937037184), (3, 100, 63776156)])
 def test_label_is_the_same_everywhere(seed: int, index: int, checksum: int) -> None:
     assert zlib.crc32(SyntheticDrive(seed=seed)[index].label.tobytes()) == checksum
