@@ -40,7 +40,7 @@ setup(
         'onnxruntime>=1.16',
         'pyyaml',
         'tqdm',
-        'rosbags>=0.10',
+        'rosbags>=0.11',
         'rosbags-image>=0.10',
         # Of the standard library since 3.14.
         'backports.zstd; python_version < "3.14"',

@@ -66,7 +66,7 @@ def used(*arguments: str, cameras: tuple[str, ...] = ('',)) -> dict[tuple[str, s
         arguments = (*arguments, '-p', f'cameras:=[{", ".join(cameras)}]')
     with Client() as client, NodeProcess(*arguments) as node:
         for camera in cameras:
-            client.node.create_subscription(CameraInfo, f'{camera}/segmentation/camera_info', print, 1)
+            client.node.create_subscription(CameraInfo, f'{camera}/segmentation/camera_info', lambda _: None, 1)
 
         def names(kind: tuple[str, str]) -> set[str]:
             try:
