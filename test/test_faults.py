@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -236,10 +236,14 @@ def test_killed_nodes_neither_hinder_the_next_one_nor_fill_the_shared_memory():
 
 
 def segments_and_locks(pid: int) -> set[Path]:
-    """Segments of Fast DDS that a process has mapped, without the small ones of ports, and their lock files."""
-    segments = {Path(name) for name in soak.segments_of(pid) if re.search(r'_[0-9a-f]{16}$', name)}
-    files = segments | {path.with_name(f'{path.name}_el') for path in segments}
-    return {path for path in files if path.exists()}  # what was removed may be mapped still
+    """A process's own segments of Fast DDS, without those of ports, and the files that it holds locked beside them."""
+    locks = set()
+    for descriptor in Path(f'/proc/{pid}/fd').iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            name = os.readlink(descriptor)
+            if re.fullmatch(r'/dev/shm/\w+_[0-9a-f]{16}_el', name):
+                locks.add(Path(name))
+    return locks | {path.with_name(path.name.removesuffix('_el')) for path in locks}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root can mount a small /dev/shm')
