@@ -62,7 +62,7 @@ def _change_graph(path: Path, draw: random.Random) -> None:
         tensor.data_type = draw.randrange(30)
     elif how == 3:
         node.op_type = draw.choice(('Loop', 'If', 'Resize', 'NoSuchOperator', 'Conv', 'Reshape', 'Gather', 'Tile'))
-    elif how == 4:
+    elif how == 4 and node.input:  # a constant has none
         node.input[draw.randrange(len(node.input))] = draw.choice(('', 'absent', node.output[0], '../x\n'))
     else:
         node.domain = draw.choice(('com.microsoft', 'x\ny'))
