@@ -127,7 +127,7 @@ def test_a_listener_vanishes(number, short_lease):
         client.segment(message_of(scene()))
 
 
-def test_a_suspended_node_goes_on(short_lease):
+def test_a_suspended_node_goes_on():
     with (
         NodeProcess(namespace='/left') as process,
         Client('/left') as client,
@@ -136,7 +136,7 @@ def test_a_suspended_node_goes_on(short_lease):
         client.listen('mask')
         wait_for_masks(client)
         process.process.send_signal(signal.SIGSTOP)
-        client.spin_until(lambda: client.camera_subscriptions == 0, 'the node is taken for dead')
+        client.spin(3.0)  # and no longer than its lease: see docs/reliability.md
         client.received['mask'].clear()
         woken = time.time_ns()
         process.process.send_signal(signal.SIGCONT)
