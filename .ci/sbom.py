@@ -21,7 +21,7 @@ MODEL = HERE.parent / 'stdc_core' / 'weights' / 'stdc1_camvid.onnx'
 
 #: SPDX ids of what ROS packages say; of packages whose metadata say nothing, what their licence files are.
 SPDX = {'Apache License 2.0': 'Apache-2.0', 'Apache 2.0': 'Apache-2.0', 'zlib License': 'Zlib'}
-UNSAID = {'protobuf': 'BSD-3-Clause', 'ros-fastcdr': 'Apache-2.0', 'ros-fastrtps': 'Apache-2.0'}
+UNSAID = {'protobuf': 'BSD-3-Clause', 'ros-fastcdr': 'Apache-2.0', 'ros-fastrtps': 'Apache-2.0', 'setuptools': 'MIT'}
 
 
 def main(environment: Path, target: Path) -> None:
