@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import ros_helpers  # noqa: F401  (isolates this run; before rclpy)
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 
@@ -47,6 +47,13 @@ def compressed_of(array: np.ndarray, form: str) -> CompressedImage:
     message = CompressedImage(header=next_header(), format=f'bgr8; {form} compressed bgr8')
     message.data.frombytes(cv2.imencode(f'.{form}', array)[1].tobytes())
     return message
+
+
+def pinhole_info(image: np.ndarray) -> CameraInfo:
+    """For an image: a focal length of 400 pixels, the centre at (240, 180), no distortion."""
+    info = CameraInfo(height=image.shape[0], width=image.shape[1], distortion_model='plumb_bob')
+    info.k = [400.0, 0.0, 240.0, 0.0, 400.0, 180.0, 0.0, 0.0, 1.0]
+    return info
 
 
 def pixels(message: Image) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from geometry_msgs.msg import Quaternion, TransformStamped, Vector3
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_helpers import Client, NodeProcess
-from scenes import message_of, pixels
+from scenes import message_of, pinhole_info, pixels
 from sensor_msgs.msg import CameraInfo
 
 from stdc_core.data.synthetic import SyntheticDrive
@@ -40,8 +40,7 @@ def test_the_pose_of_the_camera_comes_from_tf():
         client.spin_until(lambda: camera.get_subscription_count() == 1, 'the node subscribes to the camera_info')
         image = SyntheticDrive(frames=1)[0].image
         message = message_of(image)
-        info = CameraInfo(height=image.shape[0], width=image.shape[1], distortion_model='plumb_bob')
-        info.k = [400.0, 0.0, 240.0, 0.0, 400.0, 180.0, 0.0, 0.0, 1.0]
+        info = pinhole_info(image)
         camera.publish(info)
         unknown = "no drivable_grid of /right/image: no transform from 'camera' to 'base_link'"
         client.spin_until(lambda: unknown in process.output or client.send(message), 'a warning of a missing transform')

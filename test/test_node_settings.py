@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rclpy.qos import ReliabilityPolicy
 from ros_helpers import Client, NodeProcess
-from scenes import message_of, pixels, scene
+from scenes import message_of, pinhole_info, pixels, scene
 from sensor_msgs.msg import CameraInfo
 
 from stdc_core.data.synthetic import SyntheticDrive
@@ -144,8 +144,7 @@ def test_the_drivable_grid_is_that_of_the_mask_in_the_ground_frame():
         client.spin_until(lambda: camera.get_subscription_count() == 1, 'the node subscribes to the camera_info')
         image = SyntheticDrive(frames=1)[0].image
         message = message_of(image)
-        info = CameraInfo(height=image.shape[0], width=image.shape[1], distortion_model='plumb_bob')
-        info.k = [400.0, 0.0, 240.0, 0.0, 400.0, 180.0, 0.0, 0.0, 1.0]
+        info = pinhole_info(image)
         camera.publish(info)
         client.spin_until(lambda: bool(client.received['drivable_grid']) or client.send(message), 'a drivable_grid')
         grid = client.received['drivable_grid'][0]

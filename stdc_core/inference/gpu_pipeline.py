@@ -19,7 +19,7 @@ class Pipeline:
     Args:
         device: a ``CudaDevice``.
         engine: from planes to logits; where there are no kernels, from image to mask and confidence.
-        parts: what surrounds the engine, with ``kernels`` to do it; both None: nothing does.
+        parts: what surrounds the network; ``kernels`` do it, or None: the engine does.
         half: planes and logits are float16, else float32.
         shape: ``[N, H, W, 3]`` of the images.
         confidence: compute the confidence too.
@@ -33,7 +33,7 @@ class Pipeline:
         self,
         device: Any,
         engine: Any,
-        parts: Parts | None,
+        parts: Parts,
         kernels: Kernels | None,
         half: bool,
         shape: tuple[int, int, int, int],
@@ -50,7 +50,7 @@ class Pipeline:
             # In one piece, the engine writes it anyway.
             self._confidence = self._allocate(pixels) if confidence or kernels is None else None
             self._confidence_host = self._pin(pixels) if confidence else None
-            if parts is None or kernels is None:
+            if kernels is None:
                 addresses = {'image': self._image, 'mask': self._mask, 'confidence': self._confidence}
                 name, input_shape = 'image', shape
             else:
@@ -101,7 +101,7 @@ class Pipeline:
 
     def compute(self) -> None:
         """Begin what lies between upload and download: from the image on the device to the mask there."""
-        if self._kernels is None or self._parts is None:
+        if self._kernels is None:
             self._enqueue(self._device.stream)
             return
         images, planes = self._image.pointer, self._addresses[PLANES]
