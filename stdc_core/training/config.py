@@ -138,7 +138,7 @@ class MachineConfig:
 
     precision: str = key(
         'auto',
-        'arithmetic; auto takes bf16-mixed where the hardware has bfloat16 matrix units, 16-mixed on other GPUs',
+        'arithmetic; auto takes bf16-mixed where the hardware has bfloat16 instructions, 16-mixed on other GPUs',
         choices=('auto', 'bf16-mixed', '16-mixed', '32-true'),
     )
     accelerator: str = key('auto', 'auto takes a GPU where there is one', choices=('auto', 'cpu', 'gpu'))

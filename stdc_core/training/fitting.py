@@ -114,7 +114,8 @@ def precision(name: str, gpu: bool) -> str:
         return name
     if gpu:
         return 'bf16-mixed' if torch.cuda.is_bf16_supported(including_emulation=False) else '16-mixed'
-    return 'bf16-mixed' if torch.cpu._is_amx_tile_supported() else '32-true'
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return 'bf16-mixed' if fast else '32-true'
 
 
 def growing_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
