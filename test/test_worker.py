@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
+from stdc_ros import worker
 from stdc_ros.worker import LatestFrameWorker
 
 TIMEOUT = 30.0
@@ -114,3 +117,87 @@ def test_a_busy_source_does_not_keep_the_others_from_their_turn():
     assert gate.worker.close(TIMEOUT)
     assert gate.done == [1, 14, 20, 15]
     assert gate.worker.dropped == {'left': 0, 'front': 4, 'rear': 0}
+
+
+class Camera:
+    """Frames every thousand seconds of a clock of its own; the real waits are far longer than the test's time limit."""
+
+    def __init__(self, gate: Gate, monkeypatch: pytest.MonkeyPatch, interval: float = 1000.0):
+        self.gate, self.interval, self.now, self.frame = gate, interval, 0.0, 0
+        monkeypatch.setattr(worker, 'monotonic', lambda: self.now)
+
+    def send(self) -> None:
+        self.frame += 1
+        self.now = self.frame * self.interval
+        self.gate.worker.put('front', self.frame)
+
+    def overload(self) -> None:
+        """Six frames during the work on the first one."""
+        self.send()
+        assert self.gate.started.acquire(timeout=TIMEOUT)
+        for _ in range(6):
+            self.send()
+
+
+def test_a_stale_frame_is_passed_over_for_the_next_one(monkeypatch):
+    gate = Gate()
+    camera = Camera(gate, monkeypatch)
+    camera.overload()
+    camera.now += 0.4 * camera.interval
+    gate.go.release()
+    assert not gate.started.acquire(timeout=0.2)
+    camera.send()
+    assert gate.started.acquire(timeout=TIMEOUT)
+    gate.go.release()
+    assert gate.worker.close(TIMEOUT)
+    assert gate.done == [1, 8]
+    assert gate.worker.dropped['front'] == 6
+
+
+def test_a_fresh_frame_is_begun_with_at_once(monkeypatch):
+    gate = Gate()
+    camera = Camera(gate, monkeypatch)
+    camera.overload()
+    camera.now += 0.3 * camera.interval
+    gate.go.release()
+    assert gate.started.acquire(timeout=TIMEOUT)
+    gate.go.release()
+    assert gate.worker.close(TIMEOUT)
+    assert gate.done == [1, 7]
+
+
+def test_a_stale_frame_is_the_newest_where_no_other_comes(monkeypatch):
+    gate = Gate()
+    camera = Camera(gate, monkeypatch, interval=0.1)
+    camera.overload()
+    camera.now += 0.4 * camera.interval
+    gate.go.release()
+    assert gate.started.acquire(timeout=TIMEOUT)
+    gate.go.release()
+    assert gate.worker.close(TIMEOUT)
+    assert gate.done == [1, 7]
+
+
+def test_no_camera_among_several_is_waited_for(monkeypatch):
+    gate = Gate()
+    camera = Camera(gate, monkeypatch)
+    gate.put_and_start(-5, 'rear')
+    gate.go.release()
+    camera.overload()
+    camera.now += 0.4 * camera.interval
+    gate.go.release()
+    assert gate.started.acquire(timeout=TIMEOUT)
+    gate.go.release()
+    assert gate.worker.close(TIMEOUT)
+    assert gate.done == [1, 7]
+
+
+def test_close_does_not_wait_for_a_fresher_frame(monkeypatch):
+    gate = Gate()
+    camera = Camera(gate, monkeypatch)
+    camera.overload()
+    camera.now += 0.4 * camera.interval
+    gate.go.release()
+    assert not gate.started.acquire(timeout=0.2)
+    assert gate.worker.close(TIMEOUT)
+    assert gate.done == [1]
