@@ -1,0 +1,47 @@
+"""What the middleware costs by itself, for `benchmarks/ros.py` to take off: raw bytes in, bytes of a mask's size out.
+
+The least that any node in Python does: nothing is decoded, converted or computed.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+import numpy as np
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+#: Where the stamp stands: behind the four bytes that every message of CDR begins with.
+STAMP = slice(4, 12)
+
+
+class RelayNode(Node):
+    """Subscribes to ``image``, publishes ``~/mask``: one byte a pixel, zeros, with the image's stamp."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__('relay')
+        mask = Image(header=Header(frame_id='camera'), height=height, width=width, encoding='mono8', step=width)
+        mask.data.frombytes(np.zeros((height, width), np.uint8))
+        self._mask = bytearray(serialize_message(mask))
+        self._masks = self.create_publisher(Image, '~/mask', 10)
+        self.create_subscription(Image, 'image', self._answer, 10, raw=True)
+
+    def _answer(self, image: bytes) -> None:
+        self._mask[STAMP] = image[STAMP]
+        self._masks.publish(bytes(self._mask))
+
+
+def main() -> None:
+    height, width, *ros_arguments = sys.argv[1:]
+    rclpy.init(args=ros_arguments)
+    with suppress(KeyboardInterrupt, ExternalShutdownException):
+        rclpy.spin(RelayNode(int(height), int(width)))
+
+
+if __name__ == '__main__':
+    main()
