@@ -1,4 +1,4 @@
-"""The README's tables against the code."""
+"""The README's tables, and what README and docs name, against the code."""
 
 import re
 from dataclasses import fields
@@ -11,7 +11,8 @@ from stdc_ros.camera import OUTPUTS
 from stdc_ros.parameters import Parameters
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-README = (REPOSITORY / 'README.md').read_text()
+PAGES = {page: page.read_text() for page in (REPOSITORY / 'README.md', *sorted((REPOSITORY / 'docs').glob('*.md')))}
+README = PAGES[REPOSITORY / 'README.md']
 
 
 def table(heading: str) -> dict[str, list[str]]:
@@ -45,11 +46,20 @@ def test_launch_arguments_are_those_of_the_launch_file():
 
 
 def test_subcommands_exist():
-    commands = set(re.findall(r'^stdc (\w+)', README, re.MULTILINE)) | set(re.findall(r'`stdc (\w+)', README))
+    text = '\n'.join(PAGES.values())
+    commands = set(re.findall(r'^stdc (\w+)', text, re.MULTILINE)) | set(re.findall(r'`stdc (\w+)', text))
     known = next(action for action in _parser()._actions if action.dest == 'command').choices
     assert commands == set(known)
 
 
 def test_links_and_pictures_exist():
-    for target in re.findall(r'\]\(([^)#:]+)\)', README):
-        assert (REPOSITORY / target).is_file(), target
+    for page, text in PAGES.items():
+        for target in re.findall(r'\]\(([^)#:]+)\)', text):
+            assert (page.parent / target).is_file(), f'{page.name}: {target}'
+
+
+def test_tests_that_are_named_exist():
+    tests = '\n'.join(path.read_text() for path in (REPOSITORY / 'test').glob('test_*.py'))
+    for page, text in PAGES.items():
+        for name in re.findall(r'`(test_\w+)(?:\[[^`]*\])?`', text):
+            assert f'def {name}(' in tests, f'{page.name}: {name}'
