@@ -49,6 +49,7 @@ class LatestFrameWorker(Generic[Frame]):
         self._waiting: dict[Hashable, Frame] = {}
         # When the last frames came, in seconds of `monotonic`.
         self._arrivals: dict[Hashable, deque[float]] = {}
+        self._took = 0.0  # the last work, in seconds
         self._closed = False
         self._changed = threading.Condition()
         # A daemon: work that hangs must not keep the process alive after close() gave up on it.
@@ -89,10 +90,12 @@ class LatestFrameWorker(Generic[Frame]):
                 if self._closed:
                     return
                 frames = [self._waiting.pop(source) for source in list(self._waiting)[: self._batch]]
+            begun = monotonic()
             try:
                 self._process(frames)
             except Exception as error:
                 self._failed(frames, error)
+            self._took = monotonic() - begun
             # Else images of some megabytes would stay in memory until the next ones come.
             del frames
 
@@ -107,5 +110,5 @@ class LatestFrameWorker(Generic[Frame]):
         age = monotonic() - last
         # As much longer than until the next one is due; a source that has ended sends none.
         patience = interval * (1 + STALE) - age
-        if age > interval * STALE and patience > 0:
+        if self._took > interval and age > interval * STALE and patience > 0:
             self._changed.wait_for(lambda: self._closed or arrivals[-1] > last, patience)

@@ -192,6 +192,25 @@ def test_no_camera_among_several_is_waited_for(monkeypatch):
     assert gate.done == [1, 7]
 
 
+def test_work_that_keeps_up_does_not_wait_for_a_fresher_frame(monkeypatch):
+    gate = Gate()
+    camera = Camera(gate, monkeypatch)
+    for _ in range(7):
+        camera.send()
+        assert gate.started.acquire(timeout=TIMEOUT)
+        gate.go.release()
+    camera.send()
+    assert gate.started.acquire(timeout=TIMEOUT)
+    camera.now += 0.1 * camera.interval
+    gate.worker.put('front', 9)
+    camera.now += 0.5 * camera.interval
+    gate.go.release()
+    assert gate.started.acquire(timeout=TIMEOUT)
+    gate.go.release()
+    assert gate.worker.close(TIMEOUT)
+    assert gate.done[-1] == 9
+
+
 def test_close_does_not_wait_for_a_fresher_frame(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch)
