@@ -130,7 +130,7 @@ def _classes(network: onnx.ModelProto) -> int:
 
 
 def whole(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The deployed graph in one piece, as TensorRT takes it: its bytes may only be cast from and to floats.
+    """The deployed graph in one piece, as TensorRT takes it: it does nothing with bytes but cast them.
 
     Where no kernels can be compiled; and to compare them with.
     """
@@ -138,10 +138,11 @@ def whole(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = model.graph
     planes = next(node for node in graph.node if node.op_type == 'Transpose' and node.input[0] == 'image')
     cast = next(node for node in graph.node if planes.output[0] in node.input)
-    floats = cast.output[0]
+    planes.output[0] = cast.output[0]
     graph.node.remove(cast)
+    for node in graph.node:  # not even its shape is taken of bytes
+        node.input[:] = ['image/float' if name == 'image' else name for name in node.input]
     graph.node.insert(0, helper.make_node('Cast', ['image'], ['image/float'], to=TensorProto.FLOAT))
-    planes.input[0], planes.output[0] = 'image/float', floats
     mask = next(node for node in graph.node if node.op_type == 'Cast' and node.output[0] == 'mask')
     graph.node.insert(
         list(graph.node).index(mask), helper.make_node('Cast', [mask.input[0]], ['mask/float'], to=TensorProto.FLOAT)
@@ -172,7 +173,8 @@ def widen(network: onnx.ModelProto) -> onnx.ModelProto:
 def to_half(network: onnx.ModelProto) -> onnx.ModelProto:
     """Make float16 of every float of a network, in place, its input and output among them.
 
-    For TensorRT 11, which computes in the types that the graph has.
+    For TensorRT 11, which computes in the types that the graph has. Of a quantised network, scales become float16 too:
+    QuantizeLinear has one type for what it quantises and for its scale. None of them becomes 0, which is no scale.
     """
     graph = network.graph
     lengths = {node.input[2] for node in graph.node if node.op_type == 'Resize' and len(node.input) > 2}
@@ -183,14 +185,27 @@ def to_half(network: onnx.ModelProto) -> onnx.ModelProto:
         for attribute in node.attribute:
             if node.op_type == 'Cast' and attribute.name == 'to' and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.FLOAT16
+    scales = {node.input[1] for node in graph.node if node.op_type in ('QuantizeLinear', 'DequantizeLinear')}
     for tensor in tensors:
         if tensor.data_type == TensorProto.FLOAT:
             half = numpy_helper.to_array(tensor).astype(np.float16)
+            if tensor.name in scales:  # of a channel that is off, 1e-20 or so
+                half = np.maximum(half, np.finfo(np.float16).smallest_subnormal)
             tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.elem_type = TensorProto.FLOAT16
     if is_quantized(network):
-        for entry in network.opset_import:
-            if entry.domain in ('', 'ai.onnx'):
-                entry.version = max(entry.version, _HALF_QUANTIZATION_OPSET)
+        _raise_opset(network)
     return network
+
+
+def _raise_opset(network: onnx.ModelProto) -> None:
+    """Raise the opset, in place, to one with float16 in QuantizeLinear. From 18 on, axes of a mean are an input."""
+    for entry in network.opset_import:
+        entry.version = max(entry.version, _HALF_QUANTIZATION_OPSET)
+    for node in [node for node in network.graph.node if node.op_type == 'ReduceMean']:
+        for attribute in [attribute for attribute in node.attribute if attribute.name == 'axes']:
+            name = f'{node.output[0]}/axes'
+            network.graph.initializer.append(numpy_helper.from_array(np.array(attribute.ints, np.int64), name))
+            node.input.append(name)
+            node.attribute.remove(attribute)

@@ -1,0 +1,155 @@
+"""The graphs that TensorRT's parsers get hold nothing but what those read, from version 8.5 to 11."""
+
+from __future__ import annotations
+
+import copy
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from stdc_core.data.synthetic import SyntheticDrive
+from stdc_core.inference import DEFAULT_MODEL
+from stdc_core.inference.gpu_graph import LOGITS, PLANES, split, to_half, whole, widen
+from stdc_core.inference.input_scale import set_input_scale
+from stdc_core.inference.model_file import read_model
+
+#: Operators, and of each the attributes, that all these parsers read: builtin_op_importers.cpp of onnx/onnx-tensorrt,
+#: branch release/8.5-GA; onnxOpImporters.cpp of the later ones.
+READ = {
+    'Add': '',
+    'ArgMax': 'axis keepdims',
+    'AveragePool': 'ceil_mode count_include_pad kernel_shape pads strides',
+    'Cast': 'to',
+    'Concat': 'axis',
+    'Constant': 'value',
+    'Conv': 'dilations group kernel_shape pads strides',
+    'DequantizeLinear': 'axis',
+    'Div': '',
+    'Exp': '',
+    'Gather': 'axis',
+    'Mul': '',
+    'QuantizeLinear': 'axis',
+    'Reciprocal': '',
+    'ReduceMax': 'axes keepdims',
+    'ReduceMean': 'axes keepdims',
+    'ReduceSum': 'keepdims',
+    'Relu': '',
+    'Resize': 'coordinate_transformation_mode cubic_coeff_a mode nearest_mode',
+    'Round': '',
+    'Shape': '',
+    'Sigmoid': '',
+    'Slice': '',
+    'Sub': '',
+    'Transpose': 'perm',
+    'Unsqueeze': '',
+}
+
+#: Inputs that have to be constants.
+CONSTANT = {
+    'Conv': [2],
+    'DequantizeLinear': [1, 2],
+    'QuantizeLinear': [1, 2],
+    'ReduceMean': [1],
+    'ReduceSum': [1],
+    'Slice': [3],
+    'Unsqueeze': [1],
+}
+
+
+@pytest.fixture(scope='module')
+def quantized(tmp_path_factory) -> onnx.ModelProto:
+    quantization = pytest.importorskip('stdc_core.export.quantize', reason='torch is not installed')
+    folder = tmp_path_factory.mktemp('int8')
+    drive = SyntheticDrive(seed=3, height=72, width=96, frames=40)
+    for index in (0, 20, 39):
+        cv2.imwrite(str(folder / f'{index}.png'), drive[index].image)
+    quantization.quantize(DEFAULT_MODEL, folder / 'int8.onnx', sorted(folder.glob('*.png')), max_loss=100.0)
+    return read_model(folder / 'int8.onnx')[0]
+
+
+@pytest.fixture(scope='module', params=['float', 'int8'])
+def model(request) -> onnx.ModelProto:
+    return request.getfixturevalue('quantized') if request.param == 'int8' else read_model(DEFAULT_MODEL)[0]
+
+
+@pytest.fixture(params=['whole', 'network', 'half network', 'whole at half the scale'])
+def graph(request, model) -> onnx.ModelProto:
+    made = copy.deepcopy(model)
+    if 'scale' in request.param:
+        set_input_scale(made, 0.5)
+    made = widen(whole(made) if request.param.startswith('whole') else split(made).network)
+    return to_half(made) if request.param == 'half network' else made
+
+
+def test_every_operator_is_one_that_all_parsers_read(graph):
+    onnx.checker.check_model(graph, full_check=True)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    for node in graph.graph.node:
+        if node.op_type == 'Constant':
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    for node in graph.graph.node:
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        assert set(attributes) <= set(READ[node.op_type].split()), node.name
+        inputs = [name for index, name in enumerate(node.input) if index in CONSTANT.get(node.op_type, ())]
+        assert set(inputs) <= set(constants), node.name
+        if node.op_type == 'Resize':
+            modes = attributes['mode'], attributes['coordinate_transformation_mode'], attributes['nearest_mode']
+            assert modes in ((b'linear', b'align_corners', b'floor'), (b'nearest', b'asymmetric', b'floor'))
+        if node.op_type in ('QuantizeLinear', 'DequantizeLinear'):
+            scale, zero = constants[node.input[1]], constants[node.input[2]]
+            assert (scale > 0).all() and scale.shape == zero.shape
+            assert zero.dtype == np.int8 and not zero.any()
+            assert scale.ndim == 0 or attributes['axis'] == 0
+            # Channels on their own only of weights, which are floats that the graph quantises.
+            if node.op_type == 'QuantizeLinear':
+                assert scale.ndim == 0 or constants[node.input[0]].dtype == scale.dtype
+            else:
+                assert node.input[0] not in constants
+
+
+def test_bytes_are_cast_from_and_to_floats_and_nothing_else(graph):
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.graph.input, *graph.graph.output)}
+    bytes_in_and_out = {name for name, kind in types.items() if kind == TensorProto.UINT8}
+    assert bytes_in_and_out == ({'image', 'mask', 'confidence'} if 'image' in types else set())
+    floats = {node.output[0] for node in graph.graph.node if node.op_type in ('Cast', 'Round')} - set(types)
+    for node in graph.graph.node:
+        if bytes_in_and_out & {*node.input, *node.output}:
+            assert node.op_type == 'Cast'
+            assert node.input[0] == 'image' or node.input[0] in floats
+
+
+def test_a_quantised_network_in_half_precision_computes_the_same(quantized):
+    full = widen(split(quantized).network)
+    half = to_half(copy.deepcopy(full))
+    planes = np.random.default_rng(0).normal(size=(1, 3, 64, 96)).astype(np.float32)
+    expected, found = (run(each, planes.astype(kind)) for each, kind in ((full, np.float32), (half, np.float16)))
+    assert found.dtype == np.float16
+    difference = np.abs(found.astype(np.float32) - expected)
+    # A step more or less in a quantised activation goes on through the network.
+    assert difference.mean() < 0.02 * np.abs(expected).max()
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.95
+
+
+def test_the_scale_of_a_channel_that_is_off_does_not_become_zero(quantized):
+    network = widen(split(quantized).network)
+    weights = {tensor.name: tensor for tensor in network.graph.initializer}
+    name = next(
+        node.input[1] for node in network.graph.node if node.op_type == 'QuantizeLinear' and node.input[0] in weights
+    )
+    scale = numpy_helper.to_array(weights[name]).copy()
+    scale[0] = 1e-20
+    weights[name].CopyFrom(numpy_helper.from_array(scale, name))
+    halved = numpy_helper.to_array(next(t for t in to_half(network).graph.initializer if t.name == name))
+    assert halved.dtype == np.float16 and (halved > 0).all()
+
+
+def run(network: onnx.ModelProto, planes: np.ndarray) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    # As it is written: what ONNX Runtime 1.32 makes of quantised float16 is not that.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(network.SerializeToString(), options, providers=['CPUExecutionProvider'])
+    return session.run([LOGITS], {PLANES: planes})[0]
