@@ -170,8 +170,9 @@ def time_backend(backend, frames: np.ndarray, runs: int, batch: int = 1) -> dict
     pipeline.compute()
     device.synchronize()
     graph = device.capture(pipeline.compute)
-    for work, times in ((graph, alone), (pipeline.compute, ungraphed)):
+    for work, times in ((graph.launch, alone), (pipeline.compute, ungraphed)):
         times += device.time(work, runs + WARM_UP)
+    graph.close()
     pipeline.close()
     return {
         'host_to_host_ms': statistics.median(whole[WARM_UP:]),

@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 
 from stdc_core.inference import kernels
-from stdc_core.inference.cuda import CudaError, Memory
+from stdc_core.inference.cuda import CudaError, Graph, Memory
 
 # Threads of the CPU meet at a barrier much more slowly than those of a GPU.
 kernels.BLOCK = 8
@@ -56,6 +56,7 @@ class HostDevice:
     Attributes:
         fail: set by a test: called with the name of each call before it is made, may raise ``CudaError``.
         allocated: pieces of memory that have not been given back.
+        graphs: so many have not been given back.
         calls: names of the calls that were made.
     """
 
@@ -66,6 +67,7 @@ class HostDevice:
     def __init__(self) -> None:
         self.fail: Callable[[str], None] = lambda name: None
         self.allocated: dict[int, np.ndarray] = {}
+        self.graphs = 0
         self.calls: list[str] = []
         self._recording: list[Callable[[], None]] | None = None
 
@@ -127,20 +129,24 @@ class HostDevice:
 
         self.do('launch', work)
 
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, work: Callable[[], None]) -> Graph:
         self._begin('capture')
         self._recording = recording = []
         try:
             work()
         finally:
             self._recording = None
+        self.graphs += 1
 
-        def replay() -> None:
-            self._begin('replay')
+        def launch() -> None:
+            self._begin('launch graph')
             for step in recording:
                 step()
 
-        return replay
+        def close() -> None:
+            self.graphs -= 1
+
+        return Graph(launch, close)
 
     def time(self, work: Callable[[], None], runs: int) -> list[float]:
         for _ in range(runs):
@@ -150,6 +156,7 @@ class HostDevice:
     def reset(self) -> None:
         self.calls.append('reset')
         self.allocated.clear()
+        self.graphs = 0
 
 
 def cuda_error(code: int, call: str = 'cudaMalloc') -> CudaError:
@@ -172,7 +179,9 @@ class HostEngine:
             for each in (*self._session.get_inputs(), *self._session.get_outputs())
         }
 
-    def execution(self, addresses: dict[str, int], name: str, shape: tuple[int, ...]) -> Callable[[int], None]:
+    def execution(
+        self, addresses: dict[str, int], name: str, shape: tuple[int, ...], stream: int
+    ) -> Callable[[], None]:
         outputs = [each for each in addresses if each != name]
 
         def at(address: int, like: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
@@ -184,4 +193,4 @@ class HostEngine:
             for output, value in zip(outputs, self._session.run(outputs, feed), strict=True):
                 at(addresses[output], self._types[output], value.shape)[:] = value
 
-        return lambda stream: self._device.do('enqueue', run)
+        return lambda: self._device.do('enqueue', run)

@@ -18,7 +18,7 @@ from stdc_core.cli import main
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter
 from stdc_core.inference.cuda import missing_driver
-from stdc_core.inference.engine_builder import EngineError, EngineOptions, PhaseShare, make_logger
+from stdc_core.inference.engine_builder import EngineError, EngineOptions, PhaseShare, logger_of
 from stdc_core.inference.engine_cache import EngineCache
 from stdc_core.inference.engine_store import EngineStore
 from stdc_core.inference.input_scale import set_input_scale
@@ -109,7 +109,7 @@ def test_images_become_the_masks_that_onnx_runtime_gives(bench, images, expected
     assert made.backend.name == 'tensorrt fp32'
     assert [options.shape for options in made.built] == [(1, 3, 48, 65)]
     assert made.device.calls.count('capture') == 2  # with and without confidence
-    assert made.device.calls.count('replay') == 3
+    assert made.device.calls.count('launch graph') == 3
 
 
 def test_in_half_precision(bench, images, expected):
@@ -139,7 +139,7 @@ def test_where_no_graph_can_be_captured_every_step_is_begun_alone(bench, images,
     made = bench()
     made.fail_next('capture', 2)
     assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
-    assert 'replay' not in made.device.calls
+    assert 'launch graph' not in made.device.calls
 
 
 def test_memory_of_shapes_that_are_gone_is_given_back(bench):
@@ -148,6 +148,7 @@ def test_memory_of_shapes_that_are_gone_is_given_back(bench):
         made.backend(np.zeros((1, side, side, 3), np.uint8), False)
     pieces = len(made.device.allocated) / KEPT
     assert pieces == 6  # image and mask, each here and there, planes, logits
+    assert made.device.graphs == KEPT
     made.backend(np.zeros((1, 40, 40, 3), np.uint8), False)
     assert len(made.device.allocated) == 6 * KEPT
 
@@ -186,13 +187,15 @@ def test_an_engine_that_cannot_be_built_leaves_it_to_the_other_one_where_that_ma
     assert made.backend.failure is None
 
 
-@pytest.mark.parametrize(('call', 'code'), [('replay', 700), ('synchronize', 700), ('allocate', 2), ('launch', 2)])
+@pytest.mark.parametrize(
+    ('call', 'code'), [('launch graph', 700), ('synchronize', 700), ('allocate', 2), ('launch', 2)]
+)
 def test_after_an_error_everything_is_made_anew_and_the_image_segmented(bench, images, expected, call, code):
     made = bench()
     made.backend(images[:1], True)
     made.fail_next(call, code)
     # Memory is allocated, and kernels are begun one by one, for what was not asked for before.
-    confidence = call in ('replay', 'synchronize')
+    confidence = call in ('launch graph', 'synchronize')
     mask, _ = made.backend(images[1:2], confidence)
     assert_equal((mask, None), [each[1:2] for each in expected])
     assert_equal(made.backend(images[2:], True), [each[2:] for each in expected])
@@ -203,8 +206,8 @@ def test_after_an_error_everything_is_made_anew_and_the_image_segmented(bench, i
 def test_errors_that_do_not_end_are_the_end(bench, images):
     made = bench()
     made.backend(images[:1], False)
-    made.fail_next('replay', *[700] * 9)
-    with pytest.raises(BackendError, match=r'^backend tensorrt: replay: cudaErrorIllegalAddress \(700\)$'):
+    made.fail_next('launch graph', *[700] * 9)
+    with pytest.raises(BackendError, match=r'^backend tensorrt: launch graph: cudaErrorIllegalAddress \(700\)$'):
         made.backend(images[:1], False)
     assert made.backend.failure is not None
 
@@ -212,7 +215,7 @@ def test_errors_that_do_not_end_are_the_end(bench, images):
 def test_errors_that_do_not_end_leave_it_to_the_other_one_where_that_may(bench, model, images, expected):
     made = bench(other=other_of(model), give_up=True)
     made.backend(images[:1], False)
-    made.fail_next('replay', *[700] * 9)
+    made.fail_next('launch graph', *[700] * 9)
     np.testing.assert_array_equal(made.backend(images[:1], True)[0], expected[0][:1])
     assert made.backend.name == 'onnxruntime'
 
@@ -351,21 +354,26 @@ def test_every_name_of_tensorrt_that_is_used_is_there():
     weak = hasattr(trt.BuilderFlag, 'FP16')
     assert weak or hasattr(trt.NetworkDefinitionCreationFlag, 'STRONGLY_TYPED') or int(trt.__version__[:2]) > 10
     assert not weak or hasattr(trt.BuilderFlag, 'INT8')
+    assert hasattr(trt, 'PreviewFeature')
     for of, names in {
         trt.Builder: 'create_network create_builder_config create_optimization_profile build_serialized_network',
-        trt.IBuilderConfig: 'set_flag clear_flag add_optimization_profile set_memory_pool_limit set_tactic_sources',
+        trt.IBuilderConfig: 'set_flag clear_flag add_optimization_profile set_preview_feature set_tactic_sources',
         trt.OnnxParser: 'parse num_errors get_error',
-        trt.ICudaEngine: 'create_execution_context',
-        trt.IExecutionContext: 'set_input_shape set_tensor_address execute_async_v3',
+        trt.INetworkDefinition: 'get_input get_output num_outputs',
+        trt.ITensor: 'name dtype allowed_formats',
+        trt.ICudaEngine: 'create_execution_context get_tensor_shape',
+        trt.IExecutionContext: 'active_optimization_profile set_optimization_profile_async set_input_shape '
+        'set_tensor_address execute_async_v3',
         trt.Runtime: 'deserialize_cuda_engine',
-        trt.MemoryPoolType: 'WORKSPACE',
+        trt.TensorFormat: 'LINEAR',
     }.items():
         assert not [name for name in names.split() if not hasattr(of, name)]
-    assert hasattr(trt.ICudaEngine, 'device_memory_size') or hasattr(trt.ICudaEngine, 'device_memory_size_v2')
-    logger = make_logger(trt)
+    logger = logger_of(trt)
     logger.log(trt.ILogger.Severity.ERROR, 'first\n')
     logger.log(trt.ILogger.Severity.INFO, 'second')
     assert logger.said() == 'first'
+    assert logger.said() == 'it does not say why'
+    assert logger is logger_of(trt)
 
 
 def until(condition) -> None:

@@ -13,6 +13,7 @@ from onnx import TensorProto, numpy_helper
 
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL
+from stdc_core.inference.engine_builder import sized
 from stdc_core.inference.gpu_graph import LOGITS, PLANES, split, to_half, whole, widen
 from stdc_core.inference.input_scale import set_input_scale
 from stdc_core.inference.model_file import read_model
@@ -145,6 +146,16 @@ def test_the_scale_of_a_channel_that_is_off_does_not_become_zero(quantized):
     weights[name].CopyFrom(numpy_helper.from_array(scale, name))
     halved = numpy_helper.to_array(next(t for t in to_half(network).graph.initializer if t.name == name))
     assert halved.dtype == np.float16 and (halved > 0).all()
+
+
+@pytest.mark.parametrize('batch', [1, 2])
+def test_in_a_sized_graph_only_batches_are_left_open(batch):
+    network = split(read_model(DEFAULT_MODEL)[0]).network
+    fixed = onnx.load_from_string(sized(network.SerializeToString(), (batch, 3, 96, 130)))
+    dimensions = fixed.graph.input[0].type.tensor_type.shape.dim
+    assert [each.dim_value for each in dimensions] == [1 if batch == 1 else 0, 3, 96, 130]
+    planes = np.random.default_rng(0).normal(size=(batch, 3, 96, 130)).astype(np.float32)
+    np.testing.assert_array_equal(run(fixed, planes), run(network, planes))
 
 
 def run(network: onnx.ModelProto, planes: np.ndarray) -> np.ndarray:

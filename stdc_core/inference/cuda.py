@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -61,6 +61,13 @@ class Memory:
     def __init__(self, pointer: int, size: int):
         self.pointer = pointer
         self.size = size
+
+
+class Graph(NamedTuple):
+    """Work that was captured: ``launch`` begins all of it with one call, ``close`` gives back what the graph takes."""
+
+    launch: Callable[[], None]
+    close: Callable[[], None]
 
 
 class CudaDevice:
@@ -190,8 +197,8 @@ class CudaDevice:
             'cuLaunchKernel', kernel, *grid, block, 1, 1, shared, self._stream, ctypes.addressof(pointers), 0
         )
 
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record what ``work`` begins as a CUDA graph; the result begins all of it with one call. Raises CudaError."""
+    def capture(self, work: Callable[[], None]) -> Graph:
+        """Record what ``work`` begins. Raises CudaError, and what ``work`` raises."""
         # In this mode, other threads may go on using CUDA as they like: one may be building an engine.
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call('cudaStreamBeginCapture', self._stream, mode)
@@ -199,9 +206,14 @@ class CudaDevice:
             work()
         finally:
             graph = self._call('cudaStreamEndCapture', self._stream)
-        executable = self._call('cudaGraphInstantiateWithFlags', graph, 0)
-        self._call('cudaGraphDestroy', graph)
-        return lambda: self._call('cudaGraphLaunch', executable, self._stream)
+        try:
+            executable = self._call('cudaGraphInstantiateWithFlags', graph, 0)
+        finally:
+            self._call('cudaGraphDestroy', graph)
+        return Graph(
+            launch=lambda: self._call('cudaGraphLaunch', executable, self._stream),
+            close=lambda: self._call('cudaGraphExecDestroy', executable),
+        )
 
     def time(self, work: Callable[[], None], runs: int) -> list[float]:
         """Milliseconds on the device of so many runs of ``work``, one after another, by CUDA's events."""

@@ -5,11 +5,14 @@ Nothing here may be called before :func:`stdc_core.inference.cuda.missing_driver
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any
+
+import onnx
 
 #: Called with the percentage that is done; None where TensorRT does not tell.
 Progress = Callable[['int | None'], None]
@@ -28,8 +31,6 @@ class EngineOptions:
         int8: the network is quantised.
         in_one: the graph goes from image to mask; else from planes to logits.
         shape: of the input, with the largest batch.
-        level: of optimisation, 0 to 5, where TensorRT has such levels; None: its own default.
-        workspace: bytes that a layer may take on the GPU; 0: TensorRT's own limit.
         tactics: names of the ``TacticSource`` to choose from; empty: TensorRT's own choice.
     """
 
@@ -37,8 +38,6 @@ class EngineOptions:
     int8: bool
     in_one: bool
     shape: tuple[int, int, int, int]
-    level: int | None = None
-    workspace: int = 0
     tactics: tuple[str, ...] = ()
 
     def conditions(self) -> dict[str, Any]:
@@ -49,6 +48,16 @@ class EngineOptions:
 def is_weakly_typed(trt: ModuleType) -> bool:
     """Whether a flag lets TensorRT choose float16; from version 11 on, the graph itself says what is computed in it."""
     return hasattr(trt.BuilderFlag, 'FP16')
+
+
+def takes_batches(trt: ModuleType) -> bool:
+    """Whether several contexts can run one engine for batches of any size: not with TensorRT 8.5."""
+    return _sharing(trt) is not None or not is_weakly_typed(trt)
+
+
+def _sharing(trt: ModuleType) -> Any:
+    """The feature that lets contexts share an engine's profile, which 8.6 has to be asked for; None: unknown to it."""
+    return getattr(trt.PreviewFeature, 'PROFILE_SHARING_0806', None)
 
 
 def build(
@@ -67,16 +76,17 @@ def build(
     Raises:
         EngineError: TensorRT refuses the graph, or cannot build it.
     """
-    logger = make_logger(trt)
-    builder = trt.Builder(logger)
+    logger = logger_of(trt)
+    builder = _made(trt, 'Builder')
     network = builder.create_network(_creation_flags(trt))
     parser = trt.OnnxParser(network, logger)
-    if not parser.parse(network_file):
+    if not parser.parse(sized(network_file, options.shape)):
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
         raise EngineError(f'TensorRT {trt.__version__} cannot read the graph: {"; ".join(errors) or logger.said()}')
     config = builder.create_builder_config()
     _configure(trt, network, config, options)
-    _add_profile(builder, config, network, options)
+    if options.shape[0] > 1:
+        _add_profile(trt, builder, config, network, options.shape)
     cache = None
     if hasattr(config, 'create_timing_cache'):
         cache = config.create_timing_cache(timings)
@@ -90,6 +100,32 @@ def build(
     if engine is None:
         raise EngineError(f'TensorRT {trt.__version__} cannot build the engine: {logger.said()}')
     return bytes(engine), bytes(cache.serialize()) if cache is not None else b''
+
+
+def sized(network_file: bytes, shape: tuple[int, int, int, int]) -> bytes:
+    """The ONNX file for images of one size alone, and one at a time where the largest batch is 1.
+
+    All shapes inside are then constants, which is faster, and every version of TensorRT runs such an engine in as many
+    contexts as one likes.
+
+    Args:
+        shape: of the input, with the largest batch.
+    """
+    model = onnx.load_from_string(network_file)
+    for index, dimension in enumerate(model.graph.input[0].type.tensor_type.shape.dim):
+        if index or shape[0] == 1:
+            dimension.dim_value = shape[index]
+    return model.SerializeToString()
+
+
+def _made(trt: ModuleType, kind: str) -> Any:
+    """A builder or a runtime. Raises EngineError."""
+    try:
+        return getattr(trt, kind)(logger_of(trt))
+    except TypeError as error:  # which pybind11 makes of a null pointer
+        said = logger_of(trt).said()
+        reason = f'the driver is too old for it, or the GPU has no memory left: {said}'
+        raise EngineError(f'TensorRT {trt.__version__} does not start, {reason}') from error
 
 
 def _creation_flags(trt: ModuleType) -> int:
@@ -107,35 +143,40 @@ def _configure(trt: ModuleType, network: Any, config: Any, options: EngineOption
             network.get_input(0).dtype = network.get_output(0).dtype = trt.float16
     if not options.half and hasattr(trt.BuilderFlag, 'TF32'):
         config.clear_flag(trt.BuilderFlag.TF32)  # float32 is to be float32
-    if options.workspace:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
-    if options.level is not None and hasattr(config, 'builder_optimization_level'):
-        config.builder_optimization_level = options.level
+    # Version 8 may choose else how channels lie in memory.
+    for tensor in (network.get_input(0), *map(network.get_output, range(network.num_outputs))):
+        tensor.allowed_formats = 1 << int(trt.TensorFormat.LINEAR)
     if options.tactics:
         config.set_tactic_sources(sum(1 << int(getattr(trt.TacticSource, name)) for name in options.tactics))
 
 
-def _add_profile(builder: Any, config: Any, network: Any, options: EngineOptions) -> None:
-    most = options.shape
+def _add_profile(trt: ModuleType, builder: Any, config: Any, network: Any, most: tuple[int, int, int, int]) -> None:
     profile = builder.create_optimization_profile()
     profile.set_shape(network.get_input(0).name, (1, *most[1:]), most, most)
     config.add_optimization_profile(profile)
+    if _sharing(trt) is not None:
+        config.set_preview_feature(_sharing(trt), True)
 
 
-def make_logger(trt: ModuleType) -> Any:
-    """A TensorRT logger that keeps its errors; ``said()`` gives them."""
+@functools.cache
+def logger_of(trt: ModuleType) -> Any:
+    """The TensorRT logger, which keeps errors. There is one: TensorRT goes on using the first that it is given.
+
+    ``said()`` gives what was kept since it was last asked.
+    """
 
     class Logger(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.errors: list[str] = []
+            self._errors: list[str] = []
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
-                self.errors = [*self.errors[-4:], message.strip()]
+                self._errors = [*self._errors[-4:], message.strip()]
 
         def said(self) -> str:
-            return '; '.join(self.errors) or 'it does not say why'
+            errors, self._errors = self._errors, []
+            return '; '.join(errors) or 'it does not say why'
 
     return Logger()
 
@@ -218,27 +259,24 @@ class Engine:
     """
 
     def __init__(self, trt: ModuleType, data: bytes):
-        self._logger = make_logger(trt)
-        self._runtime = trt.Runtime(self._logger)
+        self._logger = logger_of(trt)
+        self._runtime = _made(trt, 'Runtime')
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise EngineError(f'TensorRT {trt.__version__} cannot read the engine: {self._logger.said()}')
 
-    @property
-    def memory(self) -> int:
-        """Bytes on the GPU that each execution takes, besides the weights."""
-        name = 'device_memory_size_v2' if hasattr(self._engine, 'device_memory_size_v2') else 'device_memory_size'
-        return int(getattr(self._engine, name))
-
-    def execution(self, addresses: dict[str, int], name: str, shape: tuple[int, ...]) -> Callable[[int], None]:
+    def execution(
+        self, addresses: dict[str, int], name: str, shape: tuple[int, ...], stream: int
+    ) -> Callable[[], None]:
         """Make ready to run with inputs and outputs at these addresses on the GPU.
 
         Args:
             addresses: by name.
             name: of the input; ``shape``: of the input.
+            stream: handle of the stream to run on.
 
         Returns:
-            begins to run on a stream, which it takes the handle of; may raise EngineError.
+            begins to run; may raise EngineError.
 
         Raises:
             EngineError: the engine was not built for the shape, or there is too little memory.
@@ -246,12 +284,16 @@ class Engine:
         context = self._engine.create_execution_context()
         if context is None:
             raise EngineError(f'no memory to run the engine in: {self._logger.said()}')
+        # With 8.6, all contexts but the first begin without a profile.
+        if -1 in tuple(self._engine.get_tensor_shape(name)) and context.active_optimization_profile < 0:
+            context.set_optimization_profile_async(0, stream)
         if not context.set_input_shape(name, shape):
             raise EngineError(f'the engine was not built for {shape}: {self._logger.said()}')
         for each, address in addresses.items():
-            context.set_tensor_address(each, address)
+            if not context.set_tensor_address(each, address):
+                raise EngineError(f'the engine has no input or output {each}: {self._logger.said()}')
 
-        def enqueue(stream: int) -> None:
+        def enqueue() -> None:
             if not context.execute_async_v3(stream):
                 raise EngineError(f'the engine does not run: {self._logger.said()}')
 

@@ -43,6 +43,7 @@ class Pipeline:
         self._device, self._parts, self._kernels = device, parts, kernels
         self._count, self._size = shape[0], (shape[1], shape[2])
         self._memory: list[Any] = []
+        self._graph: Any = None
         try:
             pixels = self._count * self._size[0] * self._size[1]
             self._image, self._image_host = self._allocate(3 * pixels), self._pin(3 * pixels)
@@ -63,8 +64,7 @@ class Pipeline:
                 }
                 name, input_shape = PLANES, (self._count, 3, height, width)
             self._addresses = {each: memory.pointer for each, memory in addresses.items()}
-            self._enqueue = engine.execution(self._addresses, name, input_shape)
-            self._run = self._begin
+            self._enqueue = engine.execution(self._addresses, name, input_shape, device.stream)
             if graph:
                 self._capture()
         except Exception:
@@ -85,7 +85,7 @@ class Pipeline:
         self._begin()
         self._device.synchronize()
         try:
-            self._run = self._device.capture(self._begin)
+            self._graph = self._device.capture(self._begin)
         except RuntimeError as error:  # CudaError and EngineError
             if getattr(error, 'lasting', False):
                 raise
@@ -102,11 +102,11 @@ class Pipeline:
     def compute(self) -> None:
         """Begin what lies between upload and download: from the image on the device to the mask there."""
         if self._kernels is None:
-            self._enqueue(self._device.stream)
+            self._enqueue()
             return
         images, planes = self._image.pointer, self._addresses[PLANES]
         self._kernels.prepare(images, planes, self._count, self._size, self._network_size, self._parts.normalization)
-        self._enqueue(self._device.stream)
+        self._enqueue()
         confidence = self._confidence.pointer if self._confidence is not None else 0
         logits = self._addresses[LOGITS]
         self._kernels.classify(
@@ -116,7 +116,10 @@ class Pipeline:
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """uint8 ``[N, H, W, 3]`` to mask and confidence, both uint8 ``[N, H, W]``. Raises CudaError, EngineError."""
         np.copyto(self._image_host, images.reshape(-1))
-        self._run()
+        if self._graph is None:
+            self._begin()
+        else:
+            self._graph.launch()
         self._device.synchronize()
         shape = images.shape[:3]
         # Copies: the next images are written over these.
@@ -124,6 +127,9 @@ class Pipeline:
         return mask, None if self._confidence_host is None else self._confidence_host.reshape(shape).copy()
 
     def close(self) -> None:
-        """Give back the memory."""
+        """Give back the memory and the graph."""
+        if self._graph is not None:
+            self._graph.close()
+            self._graph = None
         self._device.free(*self._memory)
         self._memory.clear()

@@ -14,7 +14,14 @@ import onnx
 
 from stdc_core.inference.backend import PRECISIONS, Backend, BackendError
 from stdc_core.inference.cuda import CudaDevice, CudaError
-from stdc_core.inference.engine_builder import Engine, EngineError, EngineOptions, build, is_weakly_typed
+from stdc_core.inference.engine_builder import (
+    Engine,
+    EngineError,
+    EngineOptions,
+    build,
+    is_weakly_typed,
+    takes_batches,
+)
 from stdc_core.inference.engine_cache import EngineCache
 from stdc_core.inference.engine_store import EngineStore
 from stdc_core.inference.gpu_graph import Parts, split, to_half, whole, widen
@@ -318,6 +325,8 @@ def make_tensorrt_backend(model: onnx.ModelProto, precision: str, **settings: An
         conditions,
     )
     chosen = choose_precision(precision, is_quantized(model), device.capability)
+    if not takes_batches(tensorrt):
+        settings['max_batch'] = 1
     backend = TensorRtBackend(model, device, engines, chosen, typed, **settings)
     backend.reason = f'{device.name}, TensorRT {tensorrt.__version__}'
     return backend
