@@ -1,14 +1,16 @@
 """Checks and times everything that needs an NVIDIA GPU: PYTHONPATH=. python benchmarks/gpu.py.
 
 First whether the masks are right, then how fast they come: both networks at both of the paper's scales, in every
-precision, from host to host and on the device alone, beside PyTorch. Two halves in processes of their own, as TensorRT
-and PyTorch may live in different environments: ``--tensorrt-python`` names the interpreter of the first, 3.9 or later.
+precision, from host to host and on the device alone, beside PyTorch. Each step is a process of its own: one that fails
+is named in the end, and the others' numbers are there. What matters most comes first, for where time is short.
+
+TensorRT and PyTorch may live in different environments: ``--tensorrt-python`` names the interpreter of TensorRT, 3.9 or
+later, which has numpy, onnx and cuda-bindings too. ``--make-only`` makes models and frames in ``--work``, anywhere.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import platform
@@ -17,161 +19,220 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-BACKBONES, SCALES = ('stdc1', 'stdc2'), (0.5, 0.75)
+NETWORKS = (('stdc1', 0.5), ('stdc1', 0.75), ('stdc2', 0.5), ('stdc2', 0.75))
 SIZE = (1024, 2048)
 CLASSES = 19
 FRAMES = 8
-BATCHES = (1, 2, 4, 8)
+BATCHES = (2, 4, 8)
 WARM_UP = 20
+WAYS = ('eager float32', 'eager float16, channels last', 'compiled float16, channels last')
+
+#: What a mask can never hold: outputs are filled with it before they are looked at.
+POISON = 251
 
 #: The paper's Table 6, frames per second with TensorRT on a GTX 1080 Ti, Seg50 at 512 x 1024 and Seg75 at 768 x 1536.
 PAPER = {('stdc1', 0.5): 250.4, ('stdc2', 0.5): 188.6, ('stdc1', 0.75): 126.7, ('stdc2', 0.75): 97.0}
+
+
+class Step(NamedTuple):
+    """A check or a measurement.
+
+    Args:
+        kind: ``'check'`` and ``'time'`` of TensorRT, ``'pytorch'``.
+        model: name of the model file in the work folder.
+        way: precision, or how PyTorch computes.
+        kernels: False: the engine does all.
+        batch: images in one call.
+    """
+
+    kind: str
+    model: str
+    way: str
+    kernels: bool = True
+    batch: int = 1
+
+    @property
+    def label(self) -> str:
+        one = '' if self.kernels else ', all in the engine'
+        return f'{self.kind} {self.model}: {self.way}{one}{f", batch {self.batch}" if self.batch > 1 else ""}'
 
 
 def name_of(backbone: str, scale: float) -> str:
     return f'{backbone}-seg{scale * 100:g}'
 
 
+def steps() -> list[Step]:
+    """What matters most comes first."""
+    checks = [Step('check', 'shipped', 'fp32'), Step('check', 'shipped', 'fp16'), Step('check', 'int8', 'int8')]
+    checks.append(Step('check', 'shipped', 'fp32', kernels=False))
+    times = []
+    for index, network in enumerate(NETWORKS):
+        name = name_of(*network)
+        times += [Step('time', name, 'fp16'), *(Step('pytorch', name, way) for way in WAYS)]
+        times += [Step('time', name, 'fp16', kernels=False), Step('time', name, 'fp32')]
+        if index == 0:
+            times += [Step('time', 'int8', 'int8'), *(Step('time', name, 'fp16', batch=batch) for batch in BATCHES)]
+    return checks + times
+
+
 def main() -> int:
-    """Run both halves and print the tables. Exit status 1: a mask is wrong; 2: there is no GPU."""
+    """Take every step and print the tables. Exit status 1: a mask is wrong, or a step failed; 2: there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--runs', type=int, default=300, help='timed runs of each side; medians count (default: 300)')
+    parser.add_argument('--runs', type=int, default=300, help='timed runs of each step; medians count (default: 300)')
+    parser.add_argument('--minutes', type=float, default=60, help='no step goes on for longer (default: 60)')
     parser.add_argument('--tensorrt-python', default=sys.executable, help='interpreter that has TensorRT')
     parser.add_argument('--tactics', default='', help='TacticSources to choose from, with commas; default: all')
-    parser.add_argument('--out', type=Path, help='JSON file for all numbers')
-    parser.add_argument('--half', choices=['tensorrt'], help=argparse.SUPPRESS)
-    parser.add_argument('--work', type=Path, help=argparse.SUPPRESS)
+    parser.add_argument('--out', type=Path, help='JSON file for all numbers, written after each step')
+    parser.add_argument('--work', type=Path, help='folder of models and frames, made if they are not there')
+    parser.add_argument('--make-only', action='store_true', help='make models and frames, and end')
+    parser.add_argument('--step', type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     from stdc_core.inference.cuda import missing_driver
 
-    if missing_driver():
+    if missing_driver() and not options.make_only:
         print(f'nothing to measure: {missing_driver()}', file=sys.stderr)
         return 2
-    if options.half:
-        return tensorrt_half(options.work, options.runs, tuple(filter(None, options.tactics.split(','))))
+    if options.step is not None:
+        tactics = tuple(filter(None, options.tactics.split(',')))
+        found = take(steps()[options.step], options.work, options.runs, tactics)
+        (options.work / f'step{options.step}.json').write_text(json.dumps(found))
+        return 0
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        make_models(work)
-        command = [options.tensorrt_python, __file__, '--half', 'tensorrt', '--work', str(work)]
-        command += ['--runs', str(options.runs), '--tactics', options.tactics]
-        root = str(Path(__file__).resolve().parent.parent)
-        path = os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))
-        status = subprocess.run(command, env={**os.environ, 'PYTHONPATH': path}).returncode
-        if not (work / 'tensorrt.json').is_file():
-            return status or 1
-        numbers = json.loads((work / 'tensorrt.json').read_text())
-        numbers['pytorch'] = pytorch_half(work, options.runs)
+        work = options.work or Path(folder)
+        if not (work / 'masks.npy').is_file():  # which is written last
+            work.mkdir(parents=True, exist_ok=True)
+            make_models(work)
+        if options.make_only:
+            return 0
+        numbers = take_all(options, work)
     report(numbers)
-    if options.out:
-        options.out.write_text(json.dumps(numbers, indent=1))
-    return status
+    return 1 if numbers['failed'] or any(row['equal'] < 99.9 for row in numbers['check'] if row['way'] != 'int8') else 0
+
+
+def take_all(options: argparse.Namespace, work: Path) -> dict:
+    """Each step in a process of its own; their numbers by kind, and by label why others have none."""
+    numbers: dict = {'check': [], 'time': [], 'pytorch': [], 'failed': {}}
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))
+    until = time.monotonic() + 60 * options.minutes
+    for index, step in enumerate(steps()):
+        print(step.label, flush=True)
+        (work / f'step{index}.json').unlink(missing_ok=True)
+        python = sys.executable if step.kind == 'pytorch' else options.tensorrt_python
+        command = [python, __file__, '--step', str(index), '--work', str(work), '--runs', str(options.runs)]
+        command += ['--tactics', options.tactics]
+        try:
+            environment = {**os.environ, 'PYTHONPATH': path}
+            subprocess.run(command, env=environment, check=True, timeout=max(0.0, until - time.monotonic()))
+            numbers[step.kind].append(json.loads((work / f'step{index}.json').read_text()))
+            print(f'  {numbers[step.kind][-1]}', flush=True)
+        except (subprocess.SubprocessError, OSError) as error:
+            late = isinstance(error, subprocess.TimeoutExpired)
+            numbers['failed'][step.label] = 'no time was left' if late else str(error)
+            print(f'  failed: {numbers["failed"][step.label]}', flush=True)
+        if options.out:
+            options.out.write_text(json.dumps(numbers, indent=1))
+    return numbers
 
 
 def make_models(work: Path) -> None:
     """Model files of random weights, on which speed does not depend; frames; and what ONNX Runtime makes of those."""
+    import onnx
     import torch
 
     from stdc_core.classes import class_table
     from stdc_core.data.synthetic import SyntheticDrive
     from stdc_core.export.onnx import export
+    from stdc_core.export.quantize import quantize
+    from stdc_core.files import write_png
     from stdc_core.inference import DEFAULT_MODEL, Segmenter
+    from stdc_core.inference.input_scale import set_input_scale
+    from stdc_core.inference.model_file import read_model
     from stdc_core.model.segmentation import STDCSeg
     from stdc_core.model.weights import save_weights
 
     torch.manual_seed(0)
-    for backbone in BACKBONES:
-        save_weights(STDCSeg(backbone, CLASSES), work / f'{backbone}.safetensors', class_table('cityscapes'), {})
-        for scale in SCALES:
-            export(work / f'{backbone}.safetensors', work / f'{name_of(backbone, scale)}.onnx', scale)
+    for backbone, scale in NETWORKS:
+        weights = work / f'{backbone}.safetensors'
+        if not weights.is_file():
+            save_weights(STDCSeg(backbone, CLASSES), weights, class_table('cityscapes'), {})
+        export(weights, work / f'{name_of(backbone, scale)}.onnx', scale, overwrite=True)
     drive = SyntheticDrive(seed=0, height=SIZE[0], width=SIZE[1], frames=FRAMES * 20)
     frames = np.stack([drive[index * 20].image for index in range(FRAMES)])
     np.save(work / 'frames.npy', frames)
-    found = Segmenter.load(DEFAULT_MODEL, input_scale=0.5, backend='onnxruntime')
+    model, _ = read_model(DEFAULT_MODEL)
+    set_input_scale(model, 0.5)
+    onnx.save(model, work / 'shipped.onnx')
+    for index, frame in enumerate(frames):
+        write_png(work / f'frame{index}.png', frame)
+    pictures = sorted(work.glob('frame*.png'))
+    quantize(work / 'shipped.onnx', work / 'int8.onnx', pictures, max_loss=100.0, overwrite=True)
+    found = Segmenter.load(work / 'shipped.onnx', backend='onnxruntime')
     np.save(work / 'masks.npy', np.stack([found(frame).mask for frame in frames]))
 
 
-def make_backend(path: Path, precision: str, scale: float | None = None, **settings):
+def make_backend(path: Path, precision: str, **settings):
     """The backend as the segmenter makes it, with the settings of a measurement."""
-    from stdc_core.inference.input_scale import set_input_scale
     from stdc_core.inference.model_file import read_model
     from stdc_core.inference.tensorrt_backend import make_tensorrt_backend
 
-    model, _ = read_model(path)
-    if scale is not None:
-        set_input_scale(model, scale)
-    return make_tensorrt_backend(model, precision, **settings)
+    return make_tensorrt_backend(read_model(path)[0], precision, **settings)
 
 
-def tensorrt_half(work: Path, runs: int, tactics: tuple, make=make_backend) -> int:
-    """Everything on TensorRT; numbers go to a file in the work folder. Returns 1 if a mask is wrong."""
+def take(step: Step, work: Path, runs: int, tactics: tuple[str, ...], make: Callable = make_backend) -> dict:
+    """The numbers of a step, beside what it is."""
+    numbers = step._asdict()
     frames = np.load(work / 'frames.npy')
-    size = frames.shape[1:3]
-    numbers: dict = {'equal': {}, 'rows': [], 'batches': [], 'builds': {}}
-
-    def prepared(path: Path, precision: str, **settings):
-        backend = make(path, precision, tactics=tactics, **settings)
-        start = time.perf_counter()
-        backend.prepare(size, lambda text: print(f'  {text}', flush=True))
-        numbers['builds'][f'{path.stem} {precision} {settings}'] = time.perf_counter() - start
-        return backend
-
-    shipped = shipped_model()
-    expected = np.load(work / 'masks.npy')
-    masks = {}
-    for label, precision, settings in (
-        ('fp32 against ONNX Runtime', 'fp32', {}),
-        ('fp32 in one engine against ONNX Runtime', 'fp32', {'kernels': False}),
-        ('fp16 against fp32', 'fp16', {}),
-    ):
-        backend = prepared(shipped, precision, scale=0.5, **settings)
-        masks[label] = np.concatenate([backend(frame[None], True)[0] for frame in frames])
-        like = expected if precision == 'fp32' else masks['fp32 against ONNX Runtime']
-        numbers['equal'][label] = 100 * float((masks[label] == like).mean())
-        numbers['on'] = backend.reason
-    for backbone, scale in itertools.product(BACKBONES, SCALES):
-        path = work / f'{name_of(backbone, scale)}.onnx'
-        for precision, kernels in (('fp32', True), ('fp16', True), ('fp16', False)):
-            backend = prepared(path, precision, kernels=kernels)
-            numbers['rows'].append(
-                {'model': path.stem, 'precision': precision, 'kernels': kernels, **time_backend(backend, frames, runs)}
-            )
-    for batch in BATCHES:
-        backend = prepared(work / f'{name_of("stdc1", 0.5)}.onnx', 'fp16', max_batch=batch)
-        stack = np.resize(frames, (batch, *frames.shape[1:]))
-        numbers['batches'].append({'batch': batch, **time_backend(backend, stack, runs, batch)})
-    (work / 'tensorrt.json').write_text(json.dumps(numbers))
-    return 0 if min(numbers['equal'].values()) >= 99.9 else 1
+    if step.kind == 'pytorch':
+        return {**numbers, **time_pytorch(step, work, frames, runs)}
+    backend = make(work / f'{step.model}.onnx', step.way, kernels=step.kernels, max_batch=step.batch, tactics=tactics)
+    if backend.max_batch != step.batch:
+        raise SystemExit(f'this TensorRT takes batches of {backend.max_batch} at most')
+    start = time.perf_counter()
+    backend.prepare(frames.shape[1:3], lambda text: print(f'  {text}', flush=True))
+    numbers.update(engine_s=time.perf_counter() - start, on=backend.reason, python=platform.python_version())
+    if step.kind == 'check':
+        numbers['equal'] = 100 * float((poisoned_masks(backend, frames) == np.load(work / 'masks.npy')).mean())
+    else:
+        numbers.update(time_backend(backend, frames.shape[1:], runs, step.batch))
+    return numbers
 
 
-def shipped_model() -> Path:
-    from stdc_core.inference import DEFAULT_MODEL
+def poisoned_masks(backend, frames: np.ndarray) -> np.ndarray:
+    """The masks of frames, each written over what no mask holds, on the device and on the host."""
+    pipeline = backend.pipeline((1, *frames.shape[1:]), True)
+    masks = []
+    for frame in frames:
+        for memory, host in pipeline.outputs:
+            host[:] = POISON
+            backend.device.upload(memory, host)
+        masks.append(pipeline(frame[None])[0])
+    pipeline.close()
+    return np.concatenate(masks)
 
-    return DEFAULT_MODEL
 
-
-def time_backend(backend, frames: np.ndarray, runs: int, batch: int = 1) -> dict:
+def time_backend(backend, shape: tuple[int, int, int], runs: int, batch: int) -> dict:
     """Milliseconds from host to host and on the device alone, with and without a CUDA graph; and memory taken."""
-    frames = np.random.default_rng(0).permutation(frames)
+    images = np.random.default_rng(0).integers(0, 256, (FRAMES, batch, *shape), np.uint8)
     device = backend.device
     before = device.free_memory()[0]
-    pipeline = backend.pipeline((batch, *frames.shape[1:]), False)
+    pipeline = backend.pipeline((batch, *shape), False)
     taken = before - device.free_memory()[0]
-    slices = [frames[index : index + batch] for index in range(0, len(frames) - batch + 1, batch)]
-    whole, alone, ungraphed = [], [], []
+    whole = []
     for run in range(runs + WARM_UP):
         start = time.perf_counter()
-        pipeline(slices[run % len(slices)])
+        pipeline(images[run % FRAMES])
         whole.append(1e3 * (time.perf_counter() - start))
-    pipeline.compute()
-    device.synchronize()
+    ungraphed = device.time(pipeline.compute, runs + WARM_UP)
     graph = device.capture(pipeline.compute)
-    for work, times in ((graph.launch, alone), (pipeline.compute, ungraphed)):
-        times += device.time(work, runs + WARM_UP)
+    alone = device.time(graph.launch, runs + WARM_UP)
     graph.close()
     pipeline.close()
     return {
@@ -182,73 +243,80 @@ def time_backend(backend, frames: np.ndarray, runs: int, batch: int = 1) -> dict
     }
 
 
-def pytorch_half(work: Path, runs: int) -> list[dict]:
-    """PyTorch three ways, image on the device to mask on the device."""
+def time_pytorch(step: Step, work: Path, frames: np.ndarray, runs: int) -> dict:
+    """Milliseconds from the image on the device to the mask there, by CUDA's events."""
     import torch
 
     from stdc_core.export.graph import DeployedGraph
     from stdc_core.model.weights import load_weights
 
-    frames = torch.from_numpy(np.load(work / 'frames.npy')).cuda()
-    rows = []
-    for backbone, scale in itertools.product(BACKBONES, SCALES):
-        for way in ('eager float32', 'eager float16, channels last', 'compiled float16, channels last'):
-            graph = DeployedGraph(load_weights(work / f'{backbone}.safetensors')[0], scale).eval().cuda()
-            half = 'float16' in way
-            if half:
-                graph = graph.to(memory_format=torch.channels_last)
-            run = torch.compile(graph, mode='max-autotune') if 'compiled' in way else graph
-            times = []
-            with torch.inference_mode(), torch.autocast('cuda', torch.float16, enabled=half):
-                for index in range(runs + WARM_UP):
-                    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                    start.record()
-                    run(frames[index % len(frames)][None])
-                    end.record()
-                    end.synchronize()
-                    times.append(start.elapsed_time(end))
-            rows.append(
-                {'model': name_of(backbone, scale), 'way': way, 'device_ms': statistics.median(times[WARM_UP:])}
-            )
-            print(f'  {rows[-1]}', flush=True)
-    return rows
+    backbone, scale = next(network for network in NETWORKS if name_of(*network) == step.model)
+    images = torch.from_numpy(frames).cuda()
+    graph = DeployedGraph(load_weights(work / f'{backbone}.safetensors')[0], scale).eval().cuda()
+    half = 'float16' in step.way
+    if half:
+        graph = graph.to(memory_format=torch.channels_last)
+    run = torch.compile(graph, mode='max-autotune') if 'compiled' in step.way else graph
+    times = []
+    with torch.inference_mode(), torch.autocast('cuda', torch.float16, enabled=half):
+        for index in range(runs + WARM_UP):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            run(images[index % len(images)][None])
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end))
+    return {'device_ms': statistics.median(times[WARM_UP:]), 'on': f'PyTorch {torch.__version__}'}
 
 
 def report(numbers: dict) -> None:
-    """Print the tables of docs/benchmarks.md."""
-    print(f'\n{date.today()}, {numbers["on"]}, Python {platform.python_version()}, image {SIZE[0]} x {SIZE[1]}\n')
-    for label, percent in numbers['equal'].items():
-        print(f'{label}: {percent:.3f} % of labels equal (expected 99.9)')
+    """Print the tables of docs/benchmarks.md, of what there is."""
+    everything = [row for kind in ('check', 'time', 'pytorch') for row in numbers[kind]]
+    on = dict.fromkeys(row['on'] + (f', Python {row["python"]}' if 'python' in row else '') for row in everything)
+    print(f'\n{date.today()}, {"; ".join(on) or "nothing was measured"}, image {SIZE[0]} x {SIZE[1]}\n')
+    for row in numbers['check']:
+        print(f'{label_of(row)}: {row["equal"]:.3f} % of labels as ONNX Runtime in float32')
     print(
         '\n| network | the paper, GTX 1080 Ti | what computes | device ms | without graph | host to host ms | x eager |'
     )
     print('|---|---|---|---|---|---|---|')
-    for backbone, scale in itertools.product(BACKBONES, SCALES):
-        name = name_of(backbone, scale)
+    times = [row for row in numbers['time'] if row['batch'] == 1]
+    for network in NETWORKS:
+        name = name_of(*network)
         others = [row for row in numbers['pytorch'] if row['model'] == name]
-        slowest = others[0]['device_ms']
+        eager = next((row['device_ms'] for row in others if row['way'] == WAYS[0]), float('nan'))
         for row in others:
-            print(
-                f'| {name} | | PyTorch {row["way"]} | {row["device_ms"]:.3f} | | | {slowest / row["device_ms"]:.1f} |'
-            )
-        for row in (row for row in numbers['rows'] if row['model'] == name):
-            how = row['precision'] + ('' if row['kernels'] else ', all in the engine')
-            print(
-                f'| {name} | {1e3 / PAPER[backbone, scale]:.2f} ms | TensorRT {how} | {row["device_ms"]:.3f} | '
-                f'{row["device_without_graph_ms"]:.3f} | {row["host_to_host_ms"]:.3f} | '
-                f'{slowest / row["device_ms"]:.1f} |'
-            )
+            print(f'| {name} | | PyTorch {row["way"]} | {row["device_ms"]:.3f} | | | {eager / row["device_ms"]:.1f} |')
+        for row in (row for row in times if row['model'] == name):
+            print(f'| {name} | {1e3 / PAPER[network]:.2f} ms | {times_of(row)} | {eager / row["device_ms"]:.1f} |')
+    for row in (row for row in times if row['model'] == 'int8'):
+        print(f'| stdc1-seg50, 11 classes | | {times_of(row)} | |')
     print('\n| batch (stdc1-seg50, fp16) | device ms | host to host ms | images a second | memory MB |')
     print('|---|---|---|---|---|')
-    for row in numbers['batches']:
-        rate = 1e3 * row['batch'] / row['host_to_host_ms']
-        print(
-            f'| {row["batch"]} | {row["device_ms"]:.3f} | {row["host_to_host_ms"]:.3f} | {rate:.0f} | '
-            f'{row["memory_mb"]:.0f} |'
-        )
+    first = name_of(*NETWORKS[0])
+    for row in numbers['time']:
+        if row['model'] == first and row['way'] == 'fp16' and row['kernels']:
+            rate = 1e3 * row['batch'] / row['host_to_host_ms']
+            print(
+                f'| {row["batch"]} | {row["device_ms"]:.3f} | {row["host_to_host_ms"]:.3f} | {rate:.0f} | '
+                f'{row["memory_mb"]:.0f} |'
+            )
     print('\nengines, seconds to build or to read:')
-    for what, seconds in numbers['builds'].items():
-        print(f'  {what}: {seconds:.1f}')
+    for row in numbers['check'] + numbers['time']:
+        print(f'  {label_of(row)}: {row["engine_s"]:.1f}')
+    for label, reason in numbers['failed'].items():
+        print(f'failed: {label}: {reason}')
+
+
+def label_of(row: dict) -> str:
+    return Step(**{name: row[name] for name in Step._fields}).label
+
+
+def times_of(row: dict) -> str:
+    """The middle of a row of the table."""
+    how = row['way'] + ('' if row['kernels'] else ', all in the engine')
+    times = [row[name] for name in ('device_ms', 'device_without_graph_ms', 'host_to_host_ms')]
+    return f'TensorRT {how} | ' + ' | '.join(f'{value:.3f}' for value in times)
 
 
 if __name__ == '__main__':

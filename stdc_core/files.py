@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 # Of an error without a file's name: that it is about what is written, and not, say, about a pipe.
@@ -90,6 +89,8 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     Raises:
         WriteError: there is no room, or no permission.
     """
+    import cv2  # which a process that only builds and runs engines does without
+
     _, data = cv2.imencode('.png', picture)
     with appearing(path) as partial:
         partial.write_bytes(data)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+import os
+import subprocess
 import sys
 import threading
 import time
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -302,37 +304,64 @@ def test_progress_of_nested_phases_never_falls():
 
 @pytest.mark.skipif(find_spec('torch') is None, reason='torch is not installed')
 def test_the_benchmark_checks_and_times_what_it_says(tmp_path, monkeypatch, capsys):
-    gpu = load_benchmark('gpu')
-    for name, value in {
-        'SIZE': (64, 128),
-        'FRAMES': 2,
-        'WARM_UP': 0,
-        'BATCHES': (1, 2),
-        'BACKBONES': ('stdc1',),
-        'SCALES': (0.5,),
-    }.items():
-        monkeypatch.setattr(gpu, name, value)
+    gpu = small_benchmark(monkeypatch)
     gpu.make_models(tmp_path)
 
-    def make(path, precision, scale=None, tactics=(), **settings):
+    def make(path, precision, max_batch=1, kernels=True, tactics=()):
         model, _ = read_model(path)
-        if scale is not None:
-            set_input_scale(model, scale)
-        backend = Bench(model, tmp_path / 'cache', precision, typed=True, **settings).backend
+        backend = Bench(model, tmp_path / 'cache', precision, max_batch=max_batch, kernels=kernels).backend
         backend.reason = 'CPU'
         return backend
 
-    assert gpu.tensorrt_half(tmp_path, 1, (), make) in (0, 1)  # half precision differs more at this size
-    numbers = json.loads((tmp_path / 'tensorrt.json').read_text())
-    assert numbers['equal']['fp32 against ONNX Runtime'] > 99.9
-    assert numbers['equal']['fp32 in one engine against ONNX Runtime'] > 99.9
-    assert len(numbers['rows']) == 3
+    numbers = {'check': [], 'time': [], 'pytorch': [], 'failed': {'time of something': 'no memory'}}
+    for step in gpu.steps():
+        if step.way in ('fp32', 'fp16') and (step.kind == 'check' or step.batch == 2 or step.way == 'fp32'):
+            # ONNX Runtime has to do for a GPU, and computes float32 with both.
+            numbers[step.kind].append(gpu.take(step._replace(way='fp32'), tmp_path, 1, (), make))
+    assert [row['equal'] > 99.9 for row in numbers['check']] == [True] * 3
     numbers['pytorch'] = [
-        {'model': gpu.name_of(*each), 'way': 'eager', 'device_ms': 2.0}
-        for each in itertools.product(gpu.BACKBONES, gpu.SCALES)
+        {**gpu.Step('pytorch', 'stdc1-seg50', way)._asdict(), 'on': 'PyTorch', 'device_ms': 2.0} for way in gpu.WAYS
     ]
     gpu.report(numbers)
-    assert '| stdc1-seg50 | 3.99 ms | TensorRT fp16 | 1.000 |' in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert '| stdc1-seg50 | 3.99 ms | TensorRT fp32 | 1.000 | 1.000 |' in told
+    assert 'check shipped: fp32, all in the engine: ' in told
+    assert 'failed: time of something: no memory' in told
+
+
+def test_a_step_of_the_benchmark_that_fails_leaves_the_others_their_numbers(tmp_path, monkeypatch, capsys):
+    gpu = small_benchmark(monkeypatch)
+    options = SimpleNamespace(minutes=5, tensorrt_python='python', runs=1, tactics='', out=tmp_path / 'numbers.json')
+
+    def run(command, timeout, **_):
+        index = int(command[command.index('--step') + 1])
+        if index == 1:
+            raise subprocess.CalledProcessError(-11, command)
+        (tmp_path / f'step{index}.json').write_text(json.dumps({'index': index}))
+
+    monkeypatch.setattr(gpu.subprocess, 'run', run)
+    numbers = gpu.take_all(options, tmp_path)
+    failed = gpu.steps()[1]
+    assert list(numbers['failed']) == [failed.label]
+    assert 'SIGSEGV' in numbers['failed'][failed.label]
+    found = [row['index'] for kind in ('check', 'time', 'pytorch') for row in numbers[kind]]
+    assert sorted(found) == [0, *range(2, len(gpu.steps()))]
+    assert json.loads(options.out.read_text()) == numbers
+
+
+def small_benchmark(monkeypatch):
+    gpu = load_benchmark('gpu')
+    small = {'SIZE': (64, 128), 'FRAMES': 2, 'WARM_UP': 0, 'BATCHES': (2,), 'NETWORKS': (('stdc1', 0.5),)}
+    for name, value in small.items():
+        monkeypatch.setattr(gpu, name, value)
+    return gpu
+
+
+def test_numpy_and_onnx_are_enough_for_engines():
+    """As on a machine that has a GPU and little else."""
+    others = ['cv2', 'onnxruntime', 'torch', 'yaml']
+    code = f'import sys; sys.modules.update(dict.fromkeys({others})); import stdc_core.inference.tensorrt_backend'
+    subprocess.run([sys.executable, '-c', code], check=True, env={**os.environ, 'PYTHONPATH': str(REPOSITORY)})
 
 
 @no_driver

@@ -25,6 +25,9 @@ class Pipeline:
         confidence: compute the confidence too.
         graph: capture; else each step is begun on its own.
 
+    Attributes:
+        outputs: mask and, if wanted, confidence: the memory on the device, and that of the host that it is copied to.
+
     Raises:
         CudaError, EngineError: too little memory, for one.
     """
@@ -47,10 +50,11 @@ class Pipeline:
         try:
             pixels = self._count * self._size[0] * self._size[1]
             self._image, self._image_host = self._allocate(3 * pixels), self._pin(3 * pixels)
-            self._mask, self._mask_host = self._allocate(pixels), self._pin(pixels)
+            self._mask = self._allocate(pixels)
             # In one piece, the engine writes it anyway.
             self._confidence = self._allocate(pixels) if confidence or kernels is None else None
-            self._confidence_host = self._pin(pixels) if confidence else None
+            wanted = [self._mask, self._confidence] if confidence else [self._mask]
+            self.outputs = [(memory, self._pin(pixels)) for memory in wanted]
             if kernels is None:
                 addresses = {'image': self._image, 'mask': self._mask, 'confidence': self._confidence}
                 name, input_shape = 'image', shape
@@ -95,9 +99,8 @@ class Pipeline:
         """Begin every step."""
         self._device.upload(self._image, self._image_host)
         self.compute()
-        self._device.download(self._mask_host, self._mask)
-        if self._confidence_host is not None:
-            self._device.download(self._confidence_host, self._confidence)
+        for memory, host in self.outputs:
+            self._device.download(host, memory)
 
     def compute(self) -> None:
         """Begin what lies between upload and download: from the image on the device to the mask there."""
@@ -121,10 +124,9 @@ class Pipeline:
         else:
             self._graph.launch()
         self._device.synchronize()
-        shape = images.shape[:3]
         # Copies: the next images are written over these.
-        mask = self._mask_host.reshape(shape).copy()
-        return mask, None if self._confidence_host is None else self._confidence_host.reshape(shape).copy()
+        found = [host.reshape(images.shape[:3]).copy() for _, host in self.outputs]
+        return found[0], found[1] if len(found) > 1 else None
 
     def close(self) -> None:
         """Give back the memory and the graph."""
