@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from types import SimpleNamespace
 
@@ -203,6 +204,30 @@ def test_after_an_error_everything_is_made_anew_and_the_image_segmented(bench, i
     assert_equal(made.backend(images[2:], True), [each[2:] for each in expected])
     assert ('reset' in made.device.calls) == (code == 700)
     assert len(made.built) == 1  # the engine comes from the cache
+
+
+@pytest.mark.parametrize('call', ['launch graph', 'enqueue', 'capture'])
+def test_before_the_device_is_reset_nothing_of_tensorrt_is_left(bench, images, monkeypatch, call):
+    made = bench()
+    made.backend(images[:1], True)
+    alive: list[weakref.ref] = []
+    execution = HostEngine.execution
+
+    def watched(*arguments):
+        run = execution(*arguments)
+        alive.append(weakref.ref(run))
+        return run
+
+    monkeypatch.setattr(HostEngine, 'execution', watched)
+    left: list[int] = []
+    reset = made.device.reset
+    monkeypatch.setattr(made.device, 'reset', lambda: (left.append(sum(r() is not None for r in alive)), reset()))
+    made.backend(images[:1, :64], False)
+    made.backend(images[:1, :64], False)
+    assert sum(each() is not None for each in alive) == 1
+    made.fail_next(call, 700)
+    made.backend(images[:1, :64] if call == 'launch graph' else images[:1, :72], False)
+    assert left == [0]
 
 
 def test_errors_that_do_not_end_are_the_end(bench, images):

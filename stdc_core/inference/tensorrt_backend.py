@@ -196,6 +196,7 @@ class TensorRtBackend(Backend):
             return np.concatenate(masks), np.concatenate(confidences) if confidence else None
         if self._lost:
             return self._run_other(images, confidence)
+        failed = None
         try:
             size = images.shape[1:3]
             if self._options(size).shape not in self._ready:
@@ -205,7 +206,11 @@ class TensorRtBackend(Backend):
                 self._build(size, _log.info)
             result = self._run(images, confidence)
         except (EngineError, CudaError) as error:
-            self._recover(error)
+            failed = error
+        if failed is not None:
+            # Its traceback would keep the pipeline that failed alive, past the reset of the device.
+            failed.__traceback__ = failed.__context__ = None
+            self._recover(failed)
             return self(images, confidence)
         self._shaky = False
         return result
