@@ -11,6 +11,7 @@ import time
 import weakref
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from host_device import HostDevice, HostEngine, cuda_error, needs_compiler
 
 from stdc_core.cli import main
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter
-from stdc_core.inference.cuda import missing_driver
+from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter, cuda
+from stdc_core.inference.cuda import CudaError, missing_driver
 from stdc_core.inference.engine_builder import EngineError, EngineOptions, PhaseShare, logger_of
 from stdc_core.inference.engine_cache import EngineCache
 from stdc_core.inference.engine_store import EngineStore
@@ -228,6 +229,38 @@ def test_before_the_device_is_reset_nothing_of_tensorrt_is_left(bench, images, m
     made.fail_next(call, 700)
     made.backend(images[:1, :64] if call == 'launch graph' else images[:1, :72], False)
     assert left == [0]
+
+
+@pytest.mark.parametrize('failing', ['', 'cudaStreamEndCapture', 'cudaGraphInstantiateWithFlags', 'work'])
+def test_a_captured_graph_is_given_back_whatever_fails(monkeypatch, failing):
+    """With bindings that only note what they are called for."""
+    calls: list[str] = []
+
+    class Runtime(MagicMock):
+        def __getattr__(self, name):
+            if not name.startswith('cuda') or name in (
+                'cudaDeviceAttr',
+                'cudaStreamCaptureMode',
+                'cudaStreamNonBlocking',
+            ):
+                return super().__getattr__(name)
+            return lambda *_: (calls.append(name), (2 if name == failing else 0, MagicMock()))[1]
+
+    def work():
+        if failing == 'work':
+            raise EngineError('no')
+
+    monkeypatch.setattr(cuda, '_bindings', lambda: (Runtime(), MagicMock(), MagicMock()))
+    device = cuda.CudaDevice()
+    if failing:
+        with pytest.raises((CudaError, EngineError)):
+            device.capture(work)
+    else:
+        graph = device.capture(work)
+        graph.launch()
+        graph.close()
+    assert calls.count('cudaGraphDestroy') == (0 if failing == 'cudaStreamEndCapture' else 1)
+    assert calls.count('cudaGraphExecDestroy') == (0 if failing else 1)
 
 
 def test_errors_that_do_not_end_are_the_end(bench, images):

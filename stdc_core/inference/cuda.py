@@ -201,15 +201,17 @@ class CudaDevice:
         """Record what ``work`` begins. Raises CudaError, and what ``work`` raises."""
         # In this mode, other threads may go on using CUDA as they like: one may be building an engine.
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        graph = None
         self._call('cudaStreamBeginCapture', self._stream, mode)
         try:
-            work()
-        finally:
-            graph = self._call('cudaStreamEndCapture', self._stream)
-        try:
+            try:
+                work()
+            finally:
+                graph = self._call('cudaStreamEndCapture', self._stream)
             executable = self._call('cudaGraphInstantiateWithFlags', graph, 0)
         finally:
-            self._call('cudaGraphDestroy', graph)
+            if graph is not None:
+                self._call('cudaGraphDestroy', graph)
         return Graph(
             launch=lambda: self._call('cudaGraphLaunch', executable, self._stream),
             close=lambda: self._call('cudaGraphExecDestroy', executable),
@@ -225,6 +227,8 @@ class CudaDevice:
             self._call('cudaEventRecord', end, self._stream)
             self._call('cudaEventSynchronize', end)
             times.append(float(self._call('cudaEventElapsedTime', start, end)))
+        for event in (start, end):
+            self._call('cudaEventDestroy', event)
         return times
 
     def reset(self) -> None:
