@@ -117,7 +117,8 @@ def segment_bag(
                 raise BagError(f'{source}: no image to segment: {reason}')
         if bad:
             warnings.append(
-                f'{source}: {bad} of {written + bad} images could not be decoded and are left out; the first: {problem}'
+                f'{source}: {bad} of {written + bad} images could not be segmented and are left out; '
+                f'the first: {problem}'
             )
         if bag.cut:
             warnings.append(f'{source} is cut off ({bag.cut}): the {written} images up to there are segmented')

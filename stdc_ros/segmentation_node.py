@@ -23,7 +23,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
-from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmentation, Segmenter
+from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmentation, Segmenter, SizeError
 from stdc_core.memory import keep_freed_memory
 from stdc_core.one_line import one_line
 from stdc_ros import labels, parameters
@@ -183,11 +183,8 @@ class SegmentationNode(Node):
             if self._too_old(camera, stamp):
                 return None
             image = to_bgr()
-            scale = self._segmenter.info.input_scale
-            if min(image.shape[:2]) * scale < 1:
-                size = f'{image.shape[1]} x {image.shape[0]}'
-                raise ImageError(f'image of {size} pixels, expected 1 x 1 to be left at input scale {scale:g}')
-        except ImageError as error:
+            self._segmenter.check_size(*image.shape[:2])
+        except (ImageError, SizeError) as error:
             camera.statistics.fates['bad'] += 1
             self.get_logger().warning(
                 f'image on {camera.topic} is left out: {error} ({camera.statistics.fates["bad"]} so far)',

@@ -14,7 +14,7 @@ from bag_helpers import CAMERA, make_bag
 from onnx import TensorProto, helper, numpy_helper
 
 from stdc_core.classes import CAMVID, ClassTable
-from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
+from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter, SizeError
 from stdc_core.inference.model_file import ModelInfo
 from stdc_core.training.config import ConfigError, TrainConfig, read_config
 from stdc_core.training.pretrain_config import PretrainConfig
@@ -85,9 +85,8 @@ def _load_model(path: Path) -> None:
         segmenter(np.full((24, 40, 3), 90, np.uint8), confidence=True)
     except ModelError as error:
         raise ModelError(f'{path}: {error}') from error
-    except ValueError as error:
-        if 'nothing is left' not in str(error):  # an input scale that is too small for the image
-            raise
+    except SizeError:  # at an input scale that is too small for the image
+        pass
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -72,7 +72,7 @@ def test_a_damaged_message_is_left_out(tmp_path, capsys):
     with pytest.raises(ImageError, match='not a message of type sensor_msgs/msg/Image'):
         messages[2].bgr()
     assert segment_bag([str(path), str(tmp_path / 'out.mcap')]) == 0
-    assert '2 of 6 images could not be decoded and are left out' in capsys.readouterr().err
+    assert '2 of 6 images could not be segmented and are left out' in capsys.readouterr().err
 
 
 CUT = [

@@ -20,8 +20,8 @@ from fuzzing import FUZZ, PIXELS, image_or_error, picture_of
 from hypothesis import example, given
 from hypothesis import strategies as st
 from ros_helpers import Client, NodeProcess
-from scenes import message_of, scene
-from sensor_msgs.msg import CameraInfo
+from scenes import compressed_of, message_of, scene
+from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from stdc_ros.bags import make_header
 from stdc_ros.camera_model import CameraInfoError, CameraModel
@@ -203,6 +203,23 @@ def test_a_bad_camera_info_is_told_and_counted_and_the_masks_come_all_the_same()
         while not client.received['camera_info']:
             client.segment(message_of(scene()))
         assert client.diagnostics()['frames failed'] == '0'
+
+
+def test_a_picture_too_large_for_the_network_costs_no_more_than_its_pixels():
+    node = NodeProcess('-p', 'image_transport:=compressed', namespace='/left')
+    with node, Client('/left', image='/left/image/compressed', of=CompressedImage) as client:
+        client.listen('mask')
+        client.segment(compressed_of(scene(), 'png'))
+        client.send(compressed_of(np.zeros((8192, 8192), np.uint8), 'png'))
+        words = (
+            'image on /left/image/compressed is left out: image of 8192 x 8192 pixels, 12288 x 12288 for the network'
+        )
+        client.spin_until(lambda: words in node.output, 'a warning of the size')
+        client.segment(compressed_of(scene(), 'png'))
+        peak = re.search(r'VmHWM:\s+(\d+) kB', Path(f'/proc/{node.process.pid}/status').read_text())
+        assert int(peak[1]) < 1 << 20  # 1 GB; its pixels take 200 MB, and the network would take 13 GB
+        report = client.diagnostics()
+        assert (report['bad images'], report['frames failed']) == ('1', '0')
 
 
 def test_any_stamp_comes_back_as_it_was_sent():

@@ -183,6 +183,18 @@ def test_nothing_is_written_for_an_image_that_cannot_be_read(segmenter, tmp_path
     assert not (tmp_path / 'out').exists()
 
 
+def test_an_image_that_is_too_large_is_named_and_stops_nothing_else(street, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('stdc_core.inference.segmenter.MAX_PIXELS', 4 * HEIGHT * WIDTH)
+    large = street.with_name('large.png')
+    write_png(large, np.zeros((2 * HEIGHT, 2 * WIDTH, 3), np.uint8))
+    arguments = ['predict', str(large), str(street), '--out', str(tmp_path / 'out'), '--outputs', 'mask']
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert f'{large}: image of 256 x 192 pixels, 384 x 288 for the network at input scale 1.5' in error
+    assert files(tmp_path / 'out') == ['street_mask.png']
+    assert main([*arguments, '--input-scale', '1', '--overwrite']) == 0
+
+
 def test_a_video_that_is_cut_off_is_segmented_so_far(segmenter, tmp_path):
     rng = np.random.default_rng(0)
     whole, cut = tmp_path / 'whole.webm', tmp_path / 'cut.webm'

@@ -146,8 +146,16 @@ def test_images_that_cannot_be_decoded_are_counted(tmp_path, capsys):
     source.write_bytes(source.read_bytes().replace(b'bgr8', b'nono', 1))
     assert main([str(source), str(tmp_path / 'out.mcap')]) == 0
     error = capsys.readouterr().err
-    assert "unknown encoding 'nono'" in error and '1 of 6 images could not be decoded' in error
+    assert "unknown encoding 'nono'" in error and '1 of 6 images could not be segmented' in error
     assert len(read(tmp_path / 'out.mcap')['/camera/segmentation/mask']) == 5
+
+
+def test_images_that_are_too_large_are_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('stdc_core.inference.segmenter.MAX_PIXELS', 5000)
+    assert main([str(make_bag(tmp_path, 'mcap')), str(tmp_path / 'out.mcap')]) == 1
+    error = capsys.readouterr().err
+    assert f'no image to segment: {CAMERA} at {stamp(0) + 5_000_000} ns: image of 64 x 40 pixels, 96 x 60 for' in error
+    assert 'expected at most 5000' in error
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

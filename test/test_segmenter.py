@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
+from stdc_core.inference import DEFAULT_MODEL, MAX_PIXELS, ModelError, Segmenter, SizeError
 
 
 @pytest.fixture(scope='module')
@@ -62,13 +62,31 @@ def test_repeated_calls_give_the_same_bytes(segmenter, image):
         ([[1, 2, 3]], TypeError, 'uint8, found list'),
         (np.zeros((48, 64), np.uint8), ValueError, r'\[H, W, 3\].*found \[48, 64\]'),
         (np.zeros((48, 64, 4), np.uint8), ValueError, r'found \[48, 64, 4\]'),
-        (np.zeros((0, 64, 3), np.uint8), ValueError, r'\[0, 64, 3\], nothing is left'),
-        (np.zeros((0, 48, 64, 3), np.uint8), ValueError, r'\[0, 48, 64, 3\], nothing is left'),
+        (np.zeros((0, 64, 3), np.uint8), SizeError, r'64 x 0 pixels, expected 1 x 1 to be left'),
+        (np.zeros((0, 48, 64, 3), np.uint8), ValueError, r'\[0, 48, 64, 3\], expected one image or more'),
     ],
 )
 def test_what_is_no_image_is_refused(segmenter, wrong, error, message):
     with pytest.raises(error, match=message):
         segmenter(wrong)
+
+
+@pytest.mark.parametrize(
+    ('scale', 'largest', 'message'),
+    [
+        (0.5, (4096, 8192), 'image of 8193 x 4096 pixels, expected at most 33554432'),
+        (2.0, (2048, 4096), 'image of 4097 x 2048 pixels, 8194 x 4096 for the network at input scale 2, expected'),
+    ],
+)
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_segmented(scale, largest, message):
+    segmenter = Segmenter.load(input_scale=scale)
+    height, width = largest
+    assert height * width * max(1, scale) ** 2 == MAX_PIXELS
+    segmenter.check_size(height, width)
+    image = np.broadcast_to(np.uint8(0), (height, width + 1, 3))  # takes no memory, unless it is copied
+    for refusing in (segmenter, lambda image: segmenter.prepare(image.shape[:2], print)):
+        with pytest.raises(SizeError, match=message):
+            refusing(image)
 
 
 def test_an_absent_model_is_named():

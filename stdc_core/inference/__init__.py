@@ -3,15 +3,17 @@
 from stdc_core.inference.backend import PRECISIONS, BackendError
 from stdc_core.inference.backends import BACKENDS
 from stdc_core.inference.model_file import ModelError, ModelInfo
-from stdc_core.inference.segmenter import DEFAULT_MODEL, Segmentation, Segmenter
+from stdc_core.inference.segmenter import DEFAULT_MODEL, MAX_PIXELS, Segmentation, Segmenter, SizeError
 
 __all__ = [
     'BACKENDS',
     'DEFAULT_MODEL',
+    'MAX_PIXELS',
     'PRECISIONS',
     'BackendError',
     'ModelError',
     'ModelInfo',
     'Segmentation',
     'Segmenter',
+    'SizeError',
 ]

@@ -19,9 +19,16 @@ from stdc_core.one_line import one_line
 #: The model that is shipped: STDC1 for the eleven classes of CamVid.
 DEFAULT_MODEL = Path(__file__).parent.parent / 'weights' / 'stdc1_camvid.onnx'
 
+#: Pixels of an image, and of what the network sees of it: 8K at input scale 1. In all they take some GB of memory.
+MAX_PIXELS = 1 << 25
+
 # A model is tried on a black image of this height and width, or of the first at which the network sees a pixel.
 _TRIAL = 32
 _LARGEST_TRIAL = 1024
+
+
+class SizeError(ValueError):
+    """An image with too few pixels for the network, or too many; the message says how many, and how many may be."""
 
 
 class Segmentation(NamedTuple):
@@ -121,20 +128,34 @@ class Segmenter:
         """Build what images of (height, width) need, if that takes long, now; ``progress`` is told how far it is.
 
         Raises:
+            SizeError: see :meth:`check_size`.
             BackendError: it cannot be built.
         """
+        self.check_size(*size)
         self._backend.prepare(size, progress)
+
+    def check_size(self, height: int, width: int) -> None:
+        """Raise SizeError unless images of this size keep a pixel after the input scale, and at most MAX_PIXELS."""
+        scale = self.info.input_scale
+        if min(height, width) * scale < 1:
+            raise SizeError(f'image of {width} x {height} pixels, expected 1 x 1 to be left at input scale {scale:g}')
+        if height * width * max(1, scale) ** 2 > MAX_PIXELS:
+            seen = f', {width * scale:.0f} x {height * scale:.0f} for the network at input scale {scale:g}'
+            raise SizeError(
+                f'image of {width} x {height} pixels{seen if scale > 1 else ""}, expected at most {MAX_PIXELS}'
+            )
 
     def __call__(self, image: np.ndarray, confidence: bool = False) -> Segmentation:
         """Segment one image or a batch.
 
         Args:
-            image: uint8 BGR, ``[H, W, 3]`` or ``[N, H, W, 3]``, of any size that keeps a pixel after the input scale.
+            image: uint8 BGR, ``[H, W, 3]`` or ``[N, H, W, 3]``, of a size that
+                :meth:`check_size` accepts.
             confidence: compute the confidence too.
 
         Raises:
             TypeError: not an array of uint8.
-            ValueError: another shape.
+            ValueError: another shape; SizeError: too few pixels or too many.
             ModelError: the model cannot be run on it: its graph is damaged, or there is too little memory.
         """
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
@@ -142,10 +163,9 @@ class Segmenter:
             raise TypeError(f'image: expected a numpy array of uint8, found {found}')
         if image.ndim not in (3, 4) or image.shape[-1] != 3:
             raise ValueError(f'image: expected shape [H, W, 3] or [N, H, W, 3], found {list(image.shape)}')
-        if not image.size or min(image.shape[-3:-1]) * self.info.input_scale < 1:
-            raise ValueError(
-                f'image: of shape {list(image.shape)}, nothing is left at input scale {self.info.input_scale}'
-            )
+        self.check_size(*image.shape[-3:-1])
+        if not len(image):
+            raise ValueError(f'image: of shape {list(image.shape)}, expected one image or more')
         single = image.ndim == 3
         images = np.ascontiguousarray(image[None] if single else image)
         try:
