@@ -101,10 +101,12 @@ def test_all_that_is_before_the_cut_is_read(kind, compression, tmp_path):
         try:
             with Bag(path) as bag:
                 for message in bag.messages(bag.choose()):
+                    if message.problem:  # rosbags 0.11.0 takes what is missing of SQLite's last page for zeros
+                        break
                     assert message.time == stamp(count) + 5_000_000
                     np.testing.assert_array_equal(message.bgr(), picture(count))
                     count += 1
-                assert bag.cut
+                assert bag.cut or message.problem
         except BagError as error:
             assert str(path) in str(error)
         assert count >= before, length

@@ -176,6 +176,7 @@ class Segmenter:
             raise ModelError(
                 f'the model cannot be run on images of {list(images.shape)} ({one_line(error, 600)})'
             ) from error
+        # Every mask, not only that of the trial: a made graph's may depend on the image. 0.06 ms at 1080 x 1920.
         shapes = [array.shape for array in (mask, probability) if array is not None]
         if any(shape != images.shape[:3] for shape in shapes) or mask.max() >= len(self.info.classes):
             raise ModelError(
