@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -89,6 +89,18 @@ def _load_model(path: Path) -> None:
         pass
 
 
+def reference_state() -> dict[str, Any]:
+    """A checkpoint of the reference implementation, all zeros: tensors by name."""
+    import torch
+
+    reference = np.load(ROOT / 'test' / 'data' / 'reference.npz')
+    return {  # the counters of batches are the only ones without a size
+        str(key): torch.zeros([int(n) for n in size.split('x')]).half() if size else torch.tensor(0)
+        for key, size in zip(reference['stdc1_keys'], map(str, reference['stdc1_shapes']), strict=True)
+        if '.backbone.x' not in key
+    }
+
+
 def _weights(folder: Path) -> list[Path]:
     import torch
 
@@ -101,12 +113,7 @@ def _weights(folder: Path) -> list[Path]:
     made = [folder / name for name in ('network.safetensors', 'classifier.safetensors', 'network.pth', 'network.tar')]
     save_weights(STDCSeg('stdc1', len(CAMVID)), made[0], CAMVID, {'class_offset': json.dumps([0.0] * len(CAMVID))})
     save_classifier(STDCClassifier('stdc1', 5), made[1], list('abcde'), {})
-    reference = np.load(ROOT / 'test' / 'data' / 'reference.npz')
-    state = {  # the counters of batches are the only ones without a size
-        str(key): torch.zeros([int(n) for n in size.split('x')]).half() if size else torch.tensor(0)
-        for key, size in zip(reference['stdc1_keys'], map(str, reference['stdc1_shapes']), strict=True)
-        if '.backbone.x' not in key
-    }
+    state = reference_state()
     torch.save(state, made[2])
     torch.save({'state_dict': state}, made[3], _use_new_zipfile_serialization=False)
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from bag_helpers import make_bag, picture
 from conftest import REPOSITORY
+from fuzz_seeds import reference_state
 
 from stdc_core.cli import main as stdc
 from stdc_core.files import appearing, write_png
@@ -27,7 +29,17 @@ PROGRAMS = {'stdc': stdc, 'segment_bag': segment_bag}
 
 # Forked from a process that has imported everything: a command begins at once.
 processes = get_context('forkserver')
-processes.set_forkserver_preload(['pytest', 'stdc_core.predict', 'stdc_ros.segment_bag', 'stdc_core.training.train'])
+processes.set_forkserver_preload(
+    [
+        'pytest',
+        'stdc_core.predict',
+        'stdc_ros.segment_bag',
+        'stdc_core.evaluation.report',
+        'stdc_core.export.quantize',
+        'stdc_core.training.pretrain',
+        'stdc_core.training.train',
+    ]
+)
 
 needs_torch = pytest.mark.skipif(find_spec('torch') is None, reason='PyTorch is not installed')
 
@@ -65,13 +77,18 @@ def contents(folder: Path, hidden: bool = False) -> dict[str, bytes]:
     return {
         name: b''.join(image.tobytes() for image in VideoReader(path)) if path.suffix == '.webm' else path.read_bytes()
         for name, path in files.items()
-        if hidden or not name.startswith('.')
+        if hidden or '/.' not in f'/{name}'
     }
+
+
+def hidden_below(folder: Path) -> list[str]:
+    """Names of what is not complete yet. (Unlike rglob, walk minds nothing that goes away meanwhile.)"""
+    return [name for _, folders, files in os.walk(folder) for name in (*folders, *files) if name.startswith('.')]
 
 
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory) -> Path:
-    """A folder with the bag drive.mcap, the folder pictures, and the video drive.webm."""
+    """A folder with a bag, pictures, a video, a dataset, images by class, and a checkpoint to import."""
     # The first one waits for all imports.
     process = processes.Process(target=os.getpid)
     process.start()
@@ -83,18 +100,38 @@ def inputs(tmp_path_factory) -> Path:
     with webm_writer(folder / 'drive.webm', (40, 64), 15) as write:
         for index in range(15):
             write(picture(index))
+    assert stdc(['render', str(folder / 'dataset'), *RENDER]) == 0
+    for part in ('train/car', 'train/tree', 'val/car', 'val/tree'):
+        for index in range(2):
+            write_png(folder / 'classes' / part / f'{index}.png', picture(index))
+    if find_spec('torch'):
+        import torch
+
+        torch.save(reference_state(), folder / 'reference.pth')
     return folder
 
+
+RENDER = ['--split', 'val', '--drives', '1', '--frames', '5', '--size', '64x96']
 
 KILLED = {
     'bag': ('segment_bag', ['{inputs}/drive.mcap', '{out}/drive.mcap', '--overwrite']),
     'bag folder': ('segment_bag', ['{inputs}/drive.mcap', '{out}/drive', '--overwrite']),
     'predict': ('stdc', ['predict', '{inputs}/pictures', '{inputs}/drive.webm', '--out', '{out}', '--overwrite']),
+    'render': ('stdc', ['render', '{out}', *RENDER]),
+    'evaluate': ('stdc', ['evaluate', str(DEFAULT_MODEL), '--data', '{inputs}/dataset', '--out', '{out}/report']),
     'export': ('stdc', ['export', str(DEFAULT_MODEL), '{out}/model.onnx', '--overwrite']),
+    'quantize': (
+        'stdc',
+        ['quantize', str(DEFAULT_MODEL), '{out}/model.onnx', '--images', '{inputs}/pictures', '--max-loss', '100'],
+    ),
+    'import': ('stdc', ['import', '{inputs}/reference.pth', '{out}/network.safetensors']),
 }
+NEED_TORCH = ('export', 'quantize', 'import')
 
 
-@pytest.mark.parametrize('name', [pytest.param(name, marks=needs_torch if name == 'export' else ()) for name in KILLED])
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=needs_torch if name in NEED_TORCH else ()) for name in KILLED]
+)
 def test_killed_at_any_moment_outputs_are_complete_or_absent(name, inputs, tmp_path):
     program, template = KILLED[name]
 
@@ -108,15 +145,22 @@ def test_killed_at_any_moment_outputs_are_complete_or_absent(name, inputs, tmp_p
     expected, out = contents(tmp_path / 'whole'), tmp_path / 'out'
     moments = random.Random(7)
     killed = 0
-    for _ in range(4):
+    for moment in ('writing', 'any', 'any'):
         process = started(program, arguments('out'), tmp_path / 'said')
-        time.sleep(moments.uniform(0, duration))
+        if moment == 'writing':
+            while process.is_alive() and not hidden_below(out):
+                time.sleep(0.001)
+        else:
+            time.sleep(moments.uniform(0, duration))
         process.kill()
         killed += finished(process) != 0
         found = contents(out)
         assert found.items() <= expected.items()
-        if name == 'bag folder':
+        if name in ('bag folder', 'evaluate'):
             assert found in ({}, expected)
+        if found and '--overwrite' not in template:  # it would refuse to replace them
+            for path in [path for path in out.iterdir() if not path.name.startswith('.')]:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert killed
     assert finished(started(program, arguments('out'), tmp_path / 'said')) == 0, (tmp_path / 'said').read_text()
     assert contents(out, hidden=True) == expected
@@ -210,6 +254,25 @@ def test_a_full_disk_does_not_cost_the_training(tmp_path):
     # There is room again.
     assert finished(started('stdc', ['train', '--resume', '--out', run], said)) == 0
     assert (run / 'weights.safetensors').exists() and not list(run.glob('.*'))
+
+
+@needs_torch
+def test_a_killed_pretraining_is_taken_up(inputs, tmp_path):
+    from stdc_core.model.weights import load_classifier
+
+    said, run = tmp_path / 'said', tmp_path / 'run'
+    settings = {'image_size': 32, 'batch_size': 2, 'epochs': 1, 'warmup_epochs': 0, 'checkpoint_every': 1, 'workers': 0}
+    settings |= {'accelerator': 'cpu', 'precision': '32-true'}
+    options = [part for key, value in settings.items() for part in ('--set', f'{key}={value}')]
+    process = started('stdc', ['pretrain', '--data', inputs / 'classes', '--out', run, *options], said)
+    while process.is_alive() and not any(name.startswith('.last.') for name in hidden_below(run)):
+        time.sleep(0.001)
+    process.kill()
+    assert finished(process) != 0, said.read_text()
+    assert not (run / 'classifier.safetensors').exists()
+    assert finished(started('stdc', ['pretrain', '--resume', '--out', run], said)) == 0, said.read_text()
+    load_classifier(run / 'classifier.safetensors')
+    assert not hidden_below(run)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root can mount')
