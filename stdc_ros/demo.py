@@ -33,7 +33,7 @@ from stdc_core.inference.model_file import read_model
 from stdc_ros.bags import IMAGE, TYPES, Bag, BagError, make_header, write_bag
 from stdc_ros.demo_results import MASK, OVERLAY, Drive
 from stdc_ros.images import make_image
-from stdc_ros.isolation import isolated_environment
+from stdc_ros.isolation import isolated_environment, profile_variable
 from stdc_ros.play_bag import Player, published_name
 from stdc_ros.recorder import Recorder
 from stdc_ros.wire import CAMERA_INFO
@@ -161,8 +161,7 @@ def camera_info(bag: Bag, topic: str) -> Any | None:
 def ros_node(name: str) -> Iterator[Node]:
     """A ROS 2 node that is spun by a thread of its own, apart from every other ROS 2 system."""
     os.environ.update(isolated_environment())
-    for variable in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
-        os.environ.setdefault(variable, str(fast_dds_profile()))
+    os.environ.setdefault(profile_variable(), str(fast_dds_profile()))
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = Node(name)
     executor = SingleThreadedExecutor()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import stdc_ros
-from stdc_ros.isolation import isolated_environment
+from stdc_ros.isolation import isolated_environment, profile_variable
 
 CONFIG = Path(__file__).parent.parent / 'config'
 
@@ -28,8 +28,7 @@ def ros_environment() -> dict[str, str]:
     return {
         **isolated_environment(),
         'ROS_PYTHON_CHECK_FIELDS': '1',
-        'FASTRTPS_DEFAULT_PROFILES_FILE': str(CONFIG / 'fastdds.xml'),
-        'FASTDDS_DEFAULT_PROFILES_FILE': str(CONFIG / 'fastdds.xml'),
+        profile_variable(): str(CONFIG / 'fastdds.xml'),
     }
 
 

@@ -17,6 +17,7 @@ from bag_helpers import CAMERA, make_bag, picture
 
 from stdc_core.inference import Segmenter
 from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, Bag
+from stdc_ros.isolation import profile_variable
 
 TIMEOUT = 120.0
 
@@ -152,3 +153,11 @@ def test_interrupt_and_death_of_the_node(tmp_path, death):
     assert 'Traceback' not in error
     assert not Path(f'/proc/{node}').exists()
     assert not list((tmp_path / 'demo').iterdir())
+
+
+def test_each_version_of_fast_dds_gets_its_own_variable(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'prefix', str(tmp_path / 'nowhere'))
+    monkeypatch.setenv('AMENT_PREFIX_PATH', f'{tmp_path}/other:{tmp_path}/ros')
+    assert profile_variable() == 'FASTRTPS_DEFAULT_PROFILES_FILE'
+    (tmp_path / 'ros' / 'share' / 'fastdds').mkdir(parents=True)
+    assert profile_variable() == 'FASTDDS_DEFAULT_PROFILES_FILE'
