@@ -3,7 +3,8 @@
 Each camera is a process of its own; masks arrive in this one. Of the node's process: memory, open descriptors, threads
 and segments of shared memory, from /proc (Linux). Latency is from an image's stamp to the arrival of its mask. All that
 comes after the warm-up is fitted with a line. The exit status is 1 if something grows, and 2 if the node ended or masks
-stopped coming.
+stopped coming. With --overload 2, it is measured first how many images the node can follow, and then twice as many are
+sent: python benchmarks/soak.py --minutes 10 --overload 2.
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ from stdc_ros.recorder import stamp_of
 SAMPLE_S = 1.0
 START_S = 60.0
 SILENCE_S = 20.0
+SETTLING_S = 3.0
+CALIBRATION_S = 10.0
+
+#: A node that makes masks of a smaller share of the images cannot follow them.
+FOLLOWED = 0.8
 
 #: Points of a fitted line: means of so many equal parts of the time, for samples that follow each other are alike.
 PARTS = 24
@@ -153,20 +159,25 @@ def look(pid: int, begin: float) -> Sample:
 class Masks:
     """What arrives of the masks: seconds since ``begin`` and latency in ms of each, of all cameras."""
 
-    def __init__(self, node: Node, cameras: Sequence[str], begin: float):
-        self.times: list[float] = []
-        self.latencies: list[float] = []
-        self.last = dict.fromkeys(cameras, begin)
-        self._begin = begin
+    def __init__(self, node: Node, cameras: Sequence[str]):
+        self.last = dict.fromkeys(cameras, 0.0)
+        self.restart()
         quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         for name in cameras:
             arrived = partial(self._arrived, name)
             node.create_subscription(Image, f'/{name}/segmentation/mask', arrived, quality, raw=True)
 
+    def restart(self) -> None:
+        """Forget what has arrived, and begin now."""
+        self.begin = time.monotonic()
+        self.times: list[float] = []
+        self.latencies: list[float] = []
+        self.last = dict.fromkeys(self.last, self.begin)
+
     def _arrived(self, name: str, data: bytes) -> None:
         self.last[name] = time.monotonic()
         self.latencies.append((time.time_ns() - stamp_of(data)) / 1e6)
-        self.times.append(self.last[name] - self._begin)
+        self.times.append(self.last[name] - self.begin)
 
     def check(self, patience: float) -> None:
         """Raises DemoError if a camera's masks have stopped coming."""
@@ -175,8 +186,41 @@ class Masks:
             raise DemoError(f'no mask of {", ".join(silent)} for {patience:g} s')
 
 
-def watch(process: NodeProcess, masks: Masks, seconds: float, begin: float) -> list[Sample]:
-    """Samples of the node until so many seconds after ``begin``; a line a minute is printed."""
+@contextmanager
+def camera_processes(cameras: Sequence[str], size: tuple[int, int], rate: float) -> Iterator[None]:
+    """Cameras of these names, each at this rate."""
+    with ExitStack() as stack:
+        for name in cameras:
+            stack.enter_context(camera_process(f'/{name}/image', size, rate))
+        yield
+
+
+def capacity(process: NodeProcess, masks: Masks, size: tuple[int, int], rate: float) -> float:
+    """Masks per second that the node makes of all cameras together when it gets more images than it can follow.
+
+    Args:
+        rate: of each camera, to begin with; it is doubled until the node cannot follow.
+    """
+    cameras = list(masks.last)
+    while True:
+        masks.restart()
+        with camera_processes(cameras, size, rate):
+            while min(masks.last.values()) == masks.begin:
+                time.sleep(0.1)
+                process.check()
+                masks.check(START_S)
+            time.sleep(SETTLING_S)
+            masks.restart()
+            time.sleep(CALIBRATION_S)
+            found = len(masks.times) / CALIBRATION_S
+        if found < FOLLOWED * rate * len(cameras):
+            return found
+        rate *= 2
+
+
+def watch(process: NodeProcess, masks: Masks, seconds: float) -> list[Sample]:
+    """Samples of the node until so many seconds after the masks' ``begin``; a line a minute is printed."""
+    begin = masks.begin
     samples: list[Sample] = []
     print('minute | memory, MB | descriptors | threads | segments | masks/s | p99, ms', flush=True)
     told = counted = 0
@@ -237,6 +281,9 @@ def main() -> int:
     parser.add_argument('--cameras', type=int, default=4, help='default: 4')
     parser.add_argument('--size', type=_size, default=(360, 480), metavar='HxW', help='default: 360x480')
     parser.add_argument('--rate', type=float, default=30.0, help='images of each camera, in Hz (default: 30)')
+    parser.add_argument(
+        '--overload', type=float, metavar='F', help='F times the images that the node can follow, instead of --rate'
+    )
     parser.add_argument('--input-scale', type=float, default=0.5, help='of the network (default: 0.5)')
     parser.add_argument('--publish', metavar='TOPIC', help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -244,17 +291,26 @@ def main() -> int:
         publish(options.publish, options.size, options.rate)
     cameras = [f'camera{number}' for number in range(options.cameras)]
     arguments = ['-p', f'cameras:=[{", ".join(cameras)}]']
-    print(f'{options.cameras} cameras, {options.size[1]} x {options.size[0]}, {options.rate:g} Hz each', flush=True)
     try:
-        with tempfile.TemporaryDirectory() as folder, ros_node('soak') as node, ExitStack() as stack:
-            log, scale = Path(folder) / 'log', options.input_scale
-            process = stack.enter_context(node_process(DEFAULT_MODEL, 'image', log, scale, arguments))
-            for name in cameras:
-                stack.enter_context(camera_process(f'/{name}/image', options.size, options.rate))
-            begin = time.monotonic()
-            masks = Masks(node, cameras, begin)
-            samples = watch(process, masks, 60 * options.minutes, begin)
-            return judge(samples, masks, 60 * options.warm_up)
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            ros_node('soak') as node,
+            node_process(DEFAULT_MODEL, 'image', Path(folder) / 'log', options.input_scale, arguments) as process,
+        ):
+            masks, rate = Masks(node, cameras), options.rate
+            if options.overload:
+                found = capacity(process, masks, options.size, rate)
+                rate = options.overload * found / len(cameras)
+                print(f'the node follows {found:.1f} images/s', flush=True)
+            print(f'{len(cameras)} cameras, {options.size[1]} x {options.size[0]}, {rate:.3g} Hz each', flush=True)
+            masks.restart()
+            with camera_processes(cameras, options.size, rate):
+                samples = watch(process, masks, 60 * options.minutes)
+            status = judge(samples, masks, 60 * options.warm_up)
+            offered = len(cameras) * rate
+            made = len(masks.times) / samples[-1].time
+            print(f'{offered:.1f} images/s offered, {made:.1f} masks/s came: {offered / made:.2f} times as many')
+            return status
     except DemoError as error:
         print(f'soak: {error}', file=sys.stderr)
         return 2
