@@ -241,14 +241,14 @@ def watch(process: NodeProcess, masks: Masks, seconds: float) -> list[Sample]:
     return samples
 
 
-def judge(samples: Sequence[Sample], masks: Masks, warm_up: float) -> int:
-    """Print what has become of everything after the warm-up. Returns the exit status."""
+def judge(samples: Sequence[Sample], masks: Masks, warm_up: float, memory_limit: float) -> int:
+    """Print what has become of everything after the warm-up, in seconds. Returns the exit status."""
     samples = [sample for sample in samples if sample.time >= warm_up]
     times = [sample.time for sample in samples]
     verdicts = []
     memory = fit(*parts(times, [sample.memory for sample in samples]))
     hourly = Line(3600 * memory.slope, 3600 * memory.error)
-    verdicts.append(verdict(hourly, MEMORY_LIMIT))
+    verdicts.append(verdict(hourly, memory_limit))
     print(f'\nmemory: {hourly.slope:+.2f} +- {hourly.error:.2f} MB an hour: {verdicts[-1]}')
     kept = [(when, latency) for when, latency in zip(masks.times, masks.latencies, strict=False) if when >= warm_up]
     middles, percentiles = parts(*zip(*kept, strict=True), reduce=lambda part: np.percentile(part, 99))
@@ -285,6 +285,9 @@ def main() -> int:
         '--overload', type=float, metavar='F', help='F times the images that the node can follow, instead of --rate'
     )
     parser.add_argument('--input-scale', type=float, default=0.5, help='of the network (default: 0.5)')
+    parser.add_argument(
+        '--memory-limit', type=float, default=MEMORY_LIMIT, metavar='MB', help=f'an hour (default: {MEMORY_LIMIT:g})'
+    )
     parser.add_argument('--publish', metavar='TOPIC', help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.publish:
@@ -306,7 +309,7 @@ def main() -> int:
             masks.restart()
             with camera_processes(cameras, options.size, rate):
                 samples = watch(process, masks, 60 * options.minutes)
-            status = judge(samples, masks, 60 * options.warm_up)
+            status = judge(samples, masks, 60 * options.warm_up, options.memory_limit)
             offered = len(cameras) * rate
             made = len(masks.times) / samples[-1].time
             print(f'{offered:.1f} images/s offered, {made:.1f} masks/s came: {offered / made:.2f} times as many')
