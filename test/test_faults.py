@@ -303,5 +303,9 @@ def test_nothing_grows_with_four_cameras():
     # 400 images/s: twice what two cores can follow.
     command += ['--warm-up', str(minutes / 3), '--size', '96x128', '--rate', '100']
     environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout + run.stderr
+    # What grows does so again; what another program on the machine disturbs, for instance, does not.
+    for _ in range(2):
+        run = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if run.returncode == 0:
+            return
+    pytest.fail(run.stdout + run.stderr)
