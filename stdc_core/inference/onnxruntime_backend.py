@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 
 import numpy as np
@@ -11,7 +10,7 @@ import onnxruntime
 from onnx.utils import Extractor
 
 from stdc_core.inference.backend import Backend
-from stdc_core.inference.quantized import is_quantized, use_unsigned
+from stdc_core.inference.quantized_on_cpu import for_cpu
 from stdc_core.memory import give_back_freed_memory
 
 
@@ -32,7 +31,7 @@ class OnnxRuntimeBackend(Backend):
     name = 'onnxruntime'
 
     def __init__(self, model: onnx.ModelProto, threads: int = 0):
-        self._model = use_unsigned(copy.deepcopy(model)) if is_quantized(model) else model
+        self._model = for_cpu(model)
         self._threads = threads or len(os.sched_getaffinity(0))
         self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
         self._session(('mask',))

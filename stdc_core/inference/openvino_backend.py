@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections import OrderedDict
 
@@ -12,7 +11,7 @@ import openvino
 from onnx.utils import Extractor
 
 from stdc_core.inference.backend import Backend
-from stdc_core.inference.quantized import is_quantized, use_unsigned
+from stdc_core.inference.quantized_on_cpu import for_cpu
 
 #: Networks are compiled for a shape and a set of outputs; so many of the last ones are kept.
 KEPT = 4
@@ -33,8 +32,7 @@ class OpenVinoBackend(Backend):
     """
 
     def __init__(self, model: onnx.ModelProto, threads: int = 0):
-        if is_quantized(model):
-            model = use_unsigned(copy.deepcopy(model))
+        model = for_cpu(model)
         self._core = openvino.Core()
         self._graphs = {
             outputs: Extractor(model).extract_model(['image'], list(outputs)).SerializeToString()
