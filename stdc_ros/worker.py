@@ -15,6 +15,10 @@ Frame = TypeVar('Frame')
 #: Of all shares a third makes what comes out freshest on average, if frames wait for times that are equally likely.
 STALE = 1 / 3
 
+#: Of the time that the work takes: so long the next frame is waited for, at most. More would cost too many frames where
+#: the work is hardly slower than the camera: at 1.3 intervals, for one, every other.
+WORTH = 1 / 3
+
 # Frames whose distances tell when the next one is due.
 _REMEMBERED = 6
 
@@ -24,7 +28,7 @@ class LatestFrameWorker(Generic[Frame]):
 
     So the work never lags behind a camera by more than the frames in hand, however slow it is: a queue would only add
     its length to the latency of every frame. Sources take turns, however much faster one of them is. Where there is one
-    alone, and it is faster than the work, a frame that is :data:`STALE` is not begun with: the next one is near.
+    alone, and it is faster than the work, a frame that is :data:`STALE` is not begun with if the next one is near.
 
     Args:
         process: called in the thread with the frames whose turn it is, each of another source.
@@ -108,7 +112,8 @@ class LatestFrameWorker(Generic[Frame]):
         last = arrivals[-1]
         interval = median(later - earlier for earlier, later in zip(arrivals, list(arrivals)[1:], strict=False))
         age = monotonic() - last
-        # As much longer than until the next one is due; a source that has ended sends none.
-        patience = interval * (1 + STALE) - age
-        if self._took > interval and age > interval * STALE and patience > 0:
+        due = interval - age
+        # As much longer than that; a source that has ended sends none.
+        patience = due + interval * STALE
+        if self._took > interval and age > interval * STALE and due < self._took * WORTH and patience > 0:
             self._changed.wait_for(lambda: self._closed or arrivals[-1] > last, patience)

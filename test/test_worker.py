@@ -154,6 +154,24 @@ def test_a_stale_frame_is_passed_over_for_the_next_one(monkeypatch):
     assert gate.worker.dropped['front'] == 6
 
 
+def test_a_stale_frame_is_begun_with_where_the_next_one_is_far(monkeypatch):
+    gate = Gate()
+    camera = Camera(gate, monkeypatch)
+    for _ in range(7):
+        camera.send()
+        assert gate.started.acquire(timeout=TIMEOUT)
+        gate.go.release()
+    camera.send()
+    assert gate.started.acquire(timeout=TIMEOUT)
+    camera.send()
+    camera.now += 0.4 * camera.interval  # the work took 1.4 intervals, and the next frame comes in 0.6
+    gate.go.release()
+    assert gate.started.acquire(timeout=TIMEOUT)
+    gate.go.release()
+    assert gate.worker.close(TIMEOUT)
+    assert gate.done[-1] == 9
+
+
 def test_a_fresh_frame_is_begun_with_at_once(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch)
