@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from stdc_core.cli import main
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.export.quantize import QuantizeError, block_names, quantize
+from stdc_core.export.quantize import QuantizeError, block_names, find_images, quantize
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
 from stdc_core.inference.backends import make_backend
 from stdc_core.inference.fold import fold
@@ -133,6 +133,13 @@ def test_the_command_measures_miou_before_and_after(model, images, tmp_path, cap
     assert '% before' in printed
     assert main(command) == 2
     assert 'say --overwrite' in capsys.readouterr().err
+
+
+def test_the_labels_of_a_dataset_are_no_images_to_calibrate_on(images):
+    assert (images / 'val' / 'labels').is_dir()
+    files = sorted((images / 'val' / 'images').iterdir())
+    assert find_images([images]) == find_images([images / 'val' / 'images']) == files
+    assert find_images(files[:1]) == files[:1]
 
 
 def test_mistakes_are_told(model, images, quantized, tmp_path, capsys):

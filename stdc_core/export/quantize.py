@@ -140,14 +140,26 @@ def quantize(
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Image files: those given, and all in the folders given. Raises FileNotFoundError, naming what is not there."""
+    """Image files: those given, and all in the folders given; of a dataset with `images/` and `labels/`, the images.
+
+    Raises:
+        FileNotFoundError: what is not there is named.
+    """
     found = []
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f'{path}: no such image or folder')
         inside = sorted(path.rglob('*')) if path.is_dir() else [path]
-        found += [file for file in inside if not path.is_dir() or file.suffix.lower() in IMAGE_SUFFIXES]
+        found += [
+            file
+            for file in inside
+            if not path.is_dir() or (file.suffix.lower() in IMAGE_SUFFIXES and not _is_label(file))
+        ]
     return found
+
+
+def _is_label(file: Path) -> bool:
+    return file.parent.name == 'labels' and file.parent.with_name('images').is_dir()
 
 
 def block_names(model: onnx.ModelProto) -> list[str]:
