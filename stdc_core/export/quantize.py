@@ -149,12 +149,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f'{path}: no such image or folder')
-        inside = sorted(path.rglob('*')) if path.is_dir() else [path]
-        found += [
-            file
-            for file in inside
-            if not path.is_dir() or (file.suffix.lower() in IMAGE_SUFFIXES and not _is_label(file))
-        ]
+        inside = [file for file in sorted(path.rglob('*')) if file.suffix.lower() in IMAGE_SUFFIXES]
+        found += [file for file in inside if not _is_label(file)] if path.is_dir() else [path]
     return found
 
 

@@ -3,8 +3,9 @@
 ``stdc quantize`` writes signed activations around 0, which is what TensorRT takes. CPUs multiply unsigned by signed
 bytes much faster; and of activations that are never negative, a signed byte uses half of its values.
 
-CPUs without VNNI (x86 before Ice Lake and Zen 4) add two such products in 16 bits, where they do not fit: whatever
-computes with them, ONNX Runtime and OpenVINO alike, gets wrong sums. With weights of 7 bits they fit.
+CPUs without VNNI (Intel's before Cascade Lake and Ice Lake, AMD's before Zen 4) add two such products in 16 bits, where
+they do not fit: whatever computes with them, ONNX Runtime and OpenVINO alike, gets wrong sums. With weights of 7 bits
+they fit.
 """
 
 from __future__ import annotations
