@@ -131,6 +131,15 @@ class Camera:
         self.now = self.frame * self.interval
         self.gate.worker.put('front', self.frame)
 
+    def keep_up(self) -> None:
+        """Eight frames, each begun with at once, the last of them in hand."""
+        for _ in range(7):
+            self.send()
+            assert self.gate.started.acquire(timeout=TIMEOUT)
+            self.gate.go.release()
+        self.send()
+        assert self.gate.started.acquire(timeout=TIMEOUT)
+
     def overload(self) -> None:
         """Six frames during the work on the first one."""
         self.send()
@@ -157,12 +166,7 @@ def test_a_stale_frame_is_passed_over_for_the_next_one(monkeypatch):
 def test_a_stale_frame_is_begun_with_where_the_next_one_is_far(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch)
-    for _ in range(7):
-        camera.send()
-        assert gate.started.acquire(timeout=TIMEOUT)
-        gate.go.release()
-    camera.send()
-    assert gate.started.acquire(timeout=TIMEOUT)
+    camera.keep_up()
     camera.send()
     camera.now += 0.4 * camera.interval  # the work took 1.4 intervals, and the next frame comes in 0.6
     gate.go.release()
@@ -213,12 +217,7 @@ def test_no_camera_among_several_is_waited_for(monkeypatch):
 def test_work_that_keeps_up_does_not_wait_for_a_fresher_frame(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch)
-    for _ in range(7):
-        camera.send()
-        assert gate.started.acquire(timeout=TIMEOUT)
-        gate.go.release()
-    camera.send()
-    assert gate.started.acquire(timeout=TIMEOUT)
+    camera.keep_up()
     camera.now += 0.1 * camera.interval
     gate.worker.put('front', 9)
     camera.now += 0.5 * camera.interval
