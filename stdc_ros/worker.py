@@ -15,8 +15,8 @@ Frame = TypeVar('Frame')
 #: Of all shares a third makes what comes out freshest on average, if frames wait for times that are equally likely.
 STALE = 1 / 3
 
-#: Of the time that the work takes: so long the next frame is waited for, at most. More would cost too many frames where
-#: the work is hardly slower than the camera: at 1.3 intervals, for one, every other.
+#: Of the time that the work takes: so long the next frame is waited for, at most. That costs a quarter of the frames at
+#: most; without a limit, work of 1.4 intervals would wait for 0.6 of one each time, and lose nearly a third.
 WORTH = 1 / 3
 
 # Frames whose distances tell when the next one is due.

@@ -149,8 +149,11 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f'{path}: no such image or folder')
-        inside = [file for file in sorted(path.rglob('*')) if file.suffix.lower() in IMAGE_SUFFIXES]
-        found += [file for file in inside if not _is_label(file)] if path.is_dir() else [path]
+        if path.is_dir():
+            inside = sorted(path.rglob('*'))
+            found += [file for file in inside if file.suffix.lower() in IMAGE_SUFFIXES and not _is_label(file)]
+        else:
+            found.append(path)
     return found
 
 
