@@ -41,6 +41,9 @@ TRANSPORTS: dict[str, tuple[type, str, str, Callable]] = {
     'compressed': (CompressedImage, COMPRESSED_IMAGE, '/compressed', compressed_to_bgr),
 }
 
+# Humble's rclpy hands over the message alone.
+_TELLS_DELIVERY = hasattr(Subscription, 'CallbackType')
+
 
 class Frame(NamedTuple):
     """An image as it came: its bytes, and when, in seconds of ``time.monotonic()`` and of the node's clock."""
@@ -92,6 +95,7 @@ class Camera:
         }
         self._labels = create_label_info(node, f'{below}/label_info')
         self._images: Subscription | None = None
+        self._number: int | None = None  # of the last image, by its only publisher; None: none to count on from
         self._infos: Subscription | None = None
         self._infos_since = 0.0
         self._info: bytes | None = None
@@ -121,7 +125,9 @@ class Camera:
         if wanted and self._images is None:
             of = TRANSPORTS[self._settings.image_transport][0]
             # Depth 1: the middleware keeps the newest image, as the worker does.
-            self._images = self._subscribe(of, self.topic, self._take, self._settings.image_reliability)
+            callback = self._take if _TELLS_DELIVERY else lambda data: self._take(data, {})
+            self._images = self._subscribe(of, self.topic, callback, self._settings.image_reliability)
+            self._number = None
             self._last_sign = time.monotonic()
             self.sight = Sight()
         elif not wanted and self._images is not None:
@@ -136,19 +142,29 @@ class Camera:
             self._node.destroy_subscription(self._infos)
             self._infos = self._info = None
 
-    def _subscribe(self, of: type, topic: str, callback: Callable[[bytes], None], reliability: str) -> Subscription:
+    def _subscribe(self, of: type, topic: str, callback: Callable[..., None], reliability: str) -> Subscription:
         quality = QoSProfile(
             history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy[reliability.upper()]
         )
         overrides = QoSOverridingOptions.with_default_policies()
         return self._node.create_subscription(of, topic, callback, quality, qos_overriding_options=overrides, raw=True)
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes, delivery: dict[str, int | None]) -> None:
+        self._count_missed(delivery.get('publication_sequence_number'))
         if not self.wanted():
             return
         self._last_sign = time.monotonic()
         self.statistics.received += 1
         self._receive(Frame(self, data, self._last_sign, self._node.get_clock().now().nanoseconds / 1e9))
+
+    def _count_missed(self, number: int | None) -> None:
+        """Count the images between the last one and that of this number; None: the middleware gives none."""
+        if number is None or self._node.count_publishers(self.topic) != 1:  # each counts its own
+            self._number = None
+            return
+        between = 0 if self._number is None else number - self._number - 1
+        self.statistics.missed = (self.statistics.missed or 0) + max(0, between)  # less: it has begun anew
+        self._number = number
 
     def _take_info(self, data: bytes) -> None:
         self._info = data

@@ -28,13 +28,15 @@ FATES = ('segmented', 'dropped', 'too old', 'unwanted', 'bad', 'failed')
 class Statistics:
     """Frames of one camera since the start, and the latencies of the last ones.
 
-    ``received`` counts what the middleware hands over: a frame that it replaces itself, when two come at once, is seen
-    by nobody. ``bad_infos`` counts segmented frames that needed a CameraInfo and whose newest one was none, or of
-    images of another size; ``missing_grids`` those of which no grid could be made.
+    ``received`` counts what the middleware hands over, ``missed`` what was lost on the way to it or replaced there by a
+    newer frame, as the publisher's numbers tell; None: the middleware gives no numbers, or no frame has come.
+    ``bad_infos`` counts segmented frames that needed a CameraInfo and whose newest one was none, or of images of
+    another size; ``missing_grids`` those of which no grid could be made.
     """
 
     def __init__(self) -> None:
         self.received = 0
+        self.missed: int | None = None
         self.bad_infos = 0
         self.missing_grids = 0
         self.fates: Counter[str] = Counter()
@@ -63,6 +65,7 @@ class Statistics:
     def values(self, now: float, percents: tuple[int, ...] = (50, 95, 99)) -> list[KeyValue]:
         """The table of a ``DiagnosticStatus``."""
         rows = {'masks per second': f'{self.rate(now):.1f}', 'frames received': self.received}
+        rows['frames missed'] = 'unknown' if self.missed is None else self.missed
         rows.update({_counted(fate): self.fates[fate] for fate in FATES})
         rows['frames with a bad CameraInfo'] = self.bad_infos
         rows['frames without a grid'] = self.missing_grids

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from rclpy.qos import ReliabilityPolicy
+from rclpy.subscription import Subscription
 from ros_helpers import Client, NodeProcess
 from scenes import message_of, pixels, scene
 
@@ -112,6 +114,30 @@ def test_under_overload_the_newest_frame_wins_and_every_frame_is_accounted_for(c
     assert received == segmented + dropped
     stamps = [mask.header.stamp.nanosec for mask in client.received['mask']]
     assert stamps == sorted(set(stamps))
+
+
+@pytest.mark.skipif(not hasattr(Subscription, 'CallbackType'), reason="Humble's rclpy tells no numbers of messages")
+def test_frames_that_never_reach_the_node_are_counted_as_missed(client, process):
+    client.listen('mask')
+    client.segment(message_of(scene()))
+    before = client.diagnostics()
+    process.process.send_signal(signal.SIGSTOP)
+    try:
+        messages = [message_of(scene(seed=index)) for index in range(8)]
+        for message in messages:
+            client.send(message)
+    finally:
+        process.process.send_signal(signal.SIGCONT)
+    client.wait_for('mask', messages[-1].header.stamp)
+    after = client.diagnostics()
+    received, missed = (int(after[key]) - int(before[key]) for key in ('frames received', 'frames missed'))
+    assert missed > 0
+    assert received + missed == len(messages)
+    with Client() as other:  # whose images have numbers of their own
+        other.listen('mask')
+        other.segment(message_of(scene()))
+        client.segment(message_of(scene()))
+        assert client.diagnostics()['frames missed'] == after['frames missed']
 
 
 def test_overlay_opacity_is_set_at_run_time_within_its_range(client, segmenter):
