@@ -24,6 +24,9 @@ _NAMED = 20
 
 _CONVERT = {IMAGE: image_to_bgr, COMPRESSED_IMAGE: compressed_to_bgr}
 
+# What images are called in an MCAP with messages of ROS 1. Of a .bag, the readers tell the names of ROS 2.
+_OF_ROS1 = {name.replace('/msg/', '/') for name in _CONVERT}
+
 
 class BagError(ValueError):
     """A bag that cannot be used; the message names the file or topic, what was found and what was expected."""
@@ -135,7 +138,7 @@ class Bag:
             every: all that the bag has.
 
         Raises:
-            BagError: no such topic, not one of images, none at all, or several to choose from.
+            BagError: no such topic, not one of images, none at all or of ROS 1 in an MCAP, or several to choose from.
         """
         held = self.image_topics
         listed = ', '.join(
@@ -144,7 +147,10 @@ class Bag:
         if not held:
             names = [f'{one_line(name, 80)} ({one_line(topic.type, 80)})' for name, topic in self.topics.items()]
             found = ', '.join(names[:_NAMED]) + (f' and {len(names) - _NAMED} more' if len(names) > _NAMED else '')
-            raise BagError(f'{self.path}: no topic with images; the bag holds {found or "nothing"}')
+            problem = 'no topic with images'
+            if any(topic.type in _OF_ROS1 for topic in self.topics.values()):
+                problem = 'messages of ROS 1, which are read from a .bag alone, expected the .bag that they come from'
+            raise BagError(f'{self.path}: {problem}; the bag holds {found or "nothing"}')
         for name in wanted:
             if name not in self.topics:
                 raise BagError(f'{self.path}: no topic {name}; its image topics are {listed}')

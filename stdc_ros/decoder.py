@@ -11,7 +11,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import BinaryIO
 
@@ -68,18 +68,21 @@ def _stderr_of_decoders(told: list[str]) -> Iterator[None]:
         try:
             yield
         finally:
-            os.dup2(stderr, 2)
-            # The position is that of both descriptors.
-            written = os.lseek(kept, 0, os.SEEK_CUR)
-            if written:
-                lines = os.pread(kept, written, 0).decode(errors='replace').splitlines(keepends=True)
-                told += [line.strip() for line in lines if _TOLD.match(line)]
-                os.ftruncate(kept, 0)
-                os.lseek(kept, 0, os.SEEK_SET)
-                for line in lines:
-                    if not _TOLD.match(line):
-                        os.write(stderr, line.encode())
-            os.close(stderr)
+            try:
+                os.dup2(stderr, 2)
+                # The position is that of both descriptors.
+                written = os.lseek(kept, 0, os.SEEK_CUR)
+                if written:
+                    lines = os.pread(kept, written, 0).decode(errors='replace').splitlines(keepends=True)
+                    told += [line.strip() for line in lines if _TOLD.match(line)]
+                    os.ftruncate(kept, 0)
+                    os.lseek(kept, 0, os.SEEK_SET)
+                    with suppress(OSError):  # stderr leads to a full disk or a closed pipe
+                        for line in lines:
+                            if not _TOLD.match(line):
+                                os.write(stderr, line.encode())
+            finally:
+                os.close(stderr)
 
 
 @lru_cache(maxsize=1)

@@ -64,6 +64,8 @@ def main(args: list[str] | None = None) -> int:
     given = parser.parse_args(args)
     if not 0.1 <= given.input_scale <= 4:
         parser.error(f'--input-scale is {given.input_scale:g}, expected 0.1 to 4')
+    if given.frames < 1:
+        parser.error(f'--frames is {given.frames}, expected 1 or more')
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run(given)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stdc_ros.bags import BagError
+from stdc_ros.cut_bags import storage_files
 from stdc_ros.segment_tasks import Task
 
 SUFFIXES = ('.bag', '.mcap', '.db3')
@@ -17,7 +18,7 @@ def find_bags(inputs: Sequence[Path], out: Path) -> list[Task]:
 
     Args:
         inputs: bags, and folders, which are searched for bags in all depths. Bags in a folder keep their sub-folders. A
-            folder is a bag itself if it holds a metadata.yaml.
+            folder is a bag itself if it holds a metadata.yaml, or compressed files of a recorder that was killed.
 
     Raises:
         BagError: an input is missing or holds no bag, two have the same output, or an output is an input.
@@ -57,12 +58,18 @@ def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     bags = []
     for folder, subfolders, names in os.walk(path):
         here = Path(folder)
+        place = here.relative_to(path)
+        alone = SUFFIXES
+        # What a recorder that was killed has compressed can be read only as a folder, with the files beside it.
+        if any(file.suffix == '.zstd' and not file.name.startswith('.') for file in storage_files(here)):
+            bags.append((here, place if here != path else Path(path.resolve().name)))
+            alone = ('.bag',)
         inner = {name for name in subfolders if (here / name / 'metadata.yaml').is_file()}
-        bags += [(here / name, here / name) for name in inner if not name.startswith('.')]
+        bags += [(here / name, place / name) for name in inner if not name.startswith('.')]
         bags += [
-            (here / name, here / Path(name).stem)
+            (here / name, place / Path(name).stem)
             for name in names
-            if Path(name).suffix in SUFFIXES and not name.startswith('.')
+            if Path(name).suffix in alone and not name.startswith('.')
         ]
         # Neither what is hidden nor what an earlier run wrote.
         subfolders[:] = [
@@ -71,5 +78,8 @@ def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
             if name not in inner and not name.startswith('.') and (here / name).resolve() != out.resolve()
         ]
     if not bags:
-        raise BagError(f'{path}: holds no bags ({", ".join(SUFFIXES)}, or folders with a metadata.yaml)')
-    yield from ((source, place.relative_to(path)) for source, place in sorted(bags))
+        raise BagError(
+            f'{path}: holds no bags ({", ".join(SUFFIXES)}, or folders with a metadata.yaml or with .mcap.zstd or '
+            '.db3.zstd files)'
+        )
+    yield from sorted(bags)

@@ -8,11 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
-from rclpy.exceptions import NameValidationException
+from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -27,6 +28,10 @@ from stdc_ros.images import ImageError, make_image
 OnPublish = Callable[[BagMessage, int, bytes], None]
 
 
+class PlayError(RuntimeError):
+    """ROS 2 does not start; the message tells the user why."""
+
+
 class Player:
     """Publishes the images of a bag as ``sensor_msgs/Image``, reliably.
 
@@ -38,19 +43,24 @@ class Player:
         topics: image topics of the bag.
 
     Raises:
-        BagError: one of them has a name that ROS 2 does not take.
+        BagError: one of them has a name that ROS 2 does not take, or two would be published on one topic.
     """
 
     def __init__(self, node: Node, bag: Bag, topics: Sequence[str]):
         self._node = node
         self._bag = bag
         self._topics = list(topics)
+        sources: dict[str, str] = {}
+        for topic in self._topics:
+            name = published_name(bag, topic)
+            if (other := sources.setdefault(name, topic)) != topic:
+                raise BagError(f'{bag.path}: {other} and {topic} would both be played on {name}, expected one of them')
         quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         try:
             self._publishers = {
                 topic: node.create_publisher(Image, published_name(bag, topic), quality) for topic in self._topics
             }
-        except NameValidationException as error:
+        except (NameValidationException, RuntimeError) as error:  # RuntimeError: rcl, of one that is too long
             raise BagError(f'{bag.path}: cannot be published: {one_line(error)}') from error
         self.undecodable = 0
 
@@ -103,6 +113,19 @@ def published_name(bag: Bag, topic: str) -> str:
     return topic.removesuffix('/compressed') if bag.topics[topic].type == COMPRESSED_IMAGE else topic
 
 
+def without_twins(bag: Bag, topics: Sequence[str]) -> list[str]:
+    """The topics of the bag without those that hold the images of another one, compressed.
+
+    Of a raw topic without any message, the compressed one stays instead.
+    """
+    left_out = set()
+    for topic in topics:
+        raw = published_name(bag, topic)
+        if raw != topic and raw in topics and bag.topics[raw].type == IMAGE:
+            left_out.add(topic if bag.topics[raw].count else raw)
+    return [topic for topic in topics if topic not in left_out]
+
+
 def _as_image(image: BagMessage) -> Any:
     """``sensor_msgs/Image`` of :data:`TYPES`; the header of ROS 1 loses its counter."""
     header = image.header()
@@ -130,10 +153,17 @@ def wait_for_subscribers(player: Player, stop: threading.Event, seconds: float) 
 def main(args: list[str] | None = None) -> int:
     """The command. Returns the exit status: 0, 1 if it could not be done, 130 if it was interrupted."""
     parser = argparse.ArgumentParser(
-        prog='play_bag', description='Publish the images of a bag (rosbag1, rosbag2 sqlite3, MCAP) at their pace.'
+        prog='play_bag',
+        description='Publish the images of a bag (rosbag1, rosbag2 sqlite3, MCAP) at their pace, those of a compressed '
+        'topic decoded, on the topic without /compressed.',
     )
     parser.add_argument('bag', help='.bag, .mcap or .db3 file, or folder of a rosbag2')
-    parser.add_argument('--topic', nargs='+', default=[], help='image topics; default: all')
+    parser.add_argument(
+        '--topic',
+        nargs='+',
+        default=[],
+        help='image topics; default: all, but of a camera with raw and compressed images the raw ones',
+    )
     parser.add_argument('--rate', type=float, default=1.0, help='times the recorded pace')
     parser.add_argument('--loop', action='store_true', help='begin again at the end')
     parser.add_argument('--stamp-now', action='store_true', help='stamp images with the time of publication')
@@ -150,19 +180,40 @@ def main(args: list[str] | None = None) -> int:
     try:
         with Bag(given.bag) as bag:
             topics = bag.choose(given.topic, every=True)
-            rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
-            node = Node('play_bag')
-            try:
+            if not given.topic:
+                topics = without_twins(bag, topics)
+            with _ros_node(ros_arguments) as node:
                 _play(Player(node, bag, topics), given, stop)
-            finally:
-                node.destroy_node()
-                rclpy.try_shutdown()
             if bag.cut:
                 print(f'play_bag: {given.bag} is cut off ({bag.cut})', file=sys.stderr)
-    except (BagError, OSError) as error:
+    except (BagError, PlayError, OSError) as error:
         print(f'play_bag: {error}', file=sys.stderr)
         return 1
     return 130 if stop.is_set() else 0
+
+
+@contextmanager
+def _ros_node(ros_arguments: list[str]) -> Iterator[Node]:
+    """The node that publishes.
+
+    Args:
+        ros_arguments: of the command line, from ``--ros-args`` on; or none.
+
+    Raises:
+        PlayError: ROS 2 does not take them, or does not start at all.
+    """
+    try:
+        rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
+        node = Node('play_bag')
+    except (ParameterException, RuntimeError) as error:  # RuntimeError: rcl
+        rclpy.try_shutdown()
+        given = f' with {" ".join(ros_arguments)}' if ros_arguments else ''
+        raise PlayError(one_line(f'ROS 2 does not start{given}: {error}', 400)) from error
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
 
 
 def _play(player: Player, given: argparse.Namespace, stop: threading.Event) -> None:

@@ -9,6 +9,7 @@ import argparse
 import re
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +21,9 @@ from stdc_core.inference import BACKENDS, DEFAULT_MODEL, BackendError, ModelErro
 from stdc_core.visualization import colorize, overlay
 from stdc_ros.bags import IMAGE, TYPES, Bag, BagError, BagMessage, write_bag
 from stdc_ros.images import ImageError, make_image
+
+#: As of the node's parameter.
+MAX_THREADS = 256
 
 #: Name of each output: encoding, and how it is made of the image and its segmentation.
 Make = Callable[[np.ndarray, Segmentation, Segmenter], np.ndarray]
@@ -35,19 +39,23 @@ def output_prefixes(topics: list[str]) -> dict[str, str]:
     """Where the outputs of each image topic go, so that no two cameras share a topic.
 
     ``/front/image_raw`` is segmented to ``/front/segmentation/...``, as by a node in the namespace ``/front``;
-    ``/image`` to ``/segmentation/...``. Topics of one namespace keep their whole name:
+    ``/image`` to ``/segmentation/...``. Topics that would share a place keep their whole name:
     ``/front/image_raw/segmentation/...``.
+
+    Raises:
+        BagError: two have the same name but for their slashes.
     """
-    bases = {}
-    for topic in topics:
-        path = PurePosixPath('/', topic.lstrip('/'))
+    whole = {topic: PurePosixPath('/', topic.lstrip('/')) for topic in topics}
+    places, bases = {}, {}
+    for topic, path in whole.items():
+        if (other := places.setdefault(path, topic)) != topic:
+            raise BagError(f'{other} and {topic} would both be segmented to {path}/segmentation, expected one of them')
         path = path.parent if path.name in ('compressed', 'image_raw_compressed') else path
         bases[topic] = path.parent
-    shared = [base for base in bases.values() if list(bases.values()).count(base) > 1]
-    return {
-        topic: str((PurePosixPath('/', topic.lstrip('/')) if base in shared else base) / 'segmentation')
-        for topic, base in bases.items()
-    }
+    while len(counts := Counter(bases.values())) < len(bases):
+        # A whole name may be the place of another topic, which then keeps its own.
+        bases |= {topic: whole[topic] for topic, base in bases.items() if counts[base] > 1}
+    return {topic: str(base / 'segmentation') for topic, base in bases.items()}
 
 
 def segment(segmenter: Segmenter, image: BagMessage, outputs: Sequence[str]) -> Iterator[tuple[str, Any]]:
@@ -96,7 +104,10 @@ def segment_bag(
     warnings, written, bad, problem = [], 0, 0, ''
     with Bag(source) as bag:
         chosen = bag.choose(topics, every)
-        prefixes = output_prefixes(chosen)
+        try:
+            prefixes = output_prefixes(chosen)
+        except BagError as error:
+            raise BagError(f'{source}: {error}') from None
         total = sum(bag.topics[topic].count for topic in chosen)
         with write_bag(target, overwrite) as writer:
             progress(0, total)
@@ -217,8 +228,8 @@ def main(args: list[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_intermixed_args(args)
     given.outputs = list(dict.fromkeys(given.outputs))
-    if given.threads < 0:
-        parser.error(f'--threads: expected 0 or more, found {given.threads}')
+    if not 0 <= given.threads <= MAX_THREADS:
+        parser.error(f'--threads: expected 0 to {MAX_THREADS}, found {given.threads}')
     if given.workers is not None and given.workers < 1:
         parser.error(f'--workers: expected 1 or more, found {given.workers}')
     # As Ctrl-C: the unfinished bag is removed.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from bag_helpers import CAMERA, KINDS, make_bag, picture, stamp
 
 from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, Bag, BagError, write_bag
+from stdc_ros.cut_files import MCAP_MAGIC
 
 TEXT = 'std_msgs/msg/String'
 
@@ -64,6 +67,33 @@ def test_not_a_bag(tmp_path, name, content, message):
     with pytest.raises(BagError, match=message) as error:
         Bag(tmp_path / name)
     assert str(tmp_path / name) in str(error.value)
+
+
+def test_messages_of_ros_1_in_mcap_are_named(tmp_path):
+    """As ``mcap convert`` makes it of a .bag."""
+
+    def record(opcode: int, *parts: bytes | str) -> bytes:
+        content = b''.join(
+            part if isinstance(part, bytes) else struct.pack('<I', len(part)) + part.encode() for part in parts
+        )
+        return struct.pack('<BQ', opcode, len(content)) + content
+
+    (tmp_path / 'ros1.mcap').write_bytes(
+        MCAP_MAGIC
+        + record(0x01, 'ros1', 'test')
+        + record(0x03, struct.pack('<H', 1), 'sensor_msgs/Image', 'ros1msg', 'uint32 height')
+        + record(0x04, struct.pack('<HH', 1, 1), CAMERA, 'ros1', bytes(4))
+        + record(0x05, struct.pack('<HIQQ', 1, 0, 1, 1), bytes(60))
+        + record(0x0F, bytes(4))
+        + record(0x02, bytes(20))
+        + MCAP_MAGIC
+    )
+    with Bag(tmp_path / 'ros1.mcap') as bag, pytest.raises(BagError) as error:
+        bag.choose()
+    assert str(error.value) == (
+        f'{tmp_path / "ros1.mcap"}: messages of ROS 1, which are read from a .bag alone, expected the .bag that they '
+        f'come from; the bag holds {CAMERA} (sensor_msgs/Image)'
+    )
 
 
 def test_not_a_folder_of_a_bag(tmp_path):

@@ -132,6 +132,13 @@ def test_user_errors_are_one_line(tmp_path):
     assert not list((tmp_path / 'demo').iterdir())
 
 
+@pytest.mark.parametrize('frames', ['0', '-3'])
+def test_a_drive_without_frames_is_refused_before_anything_is_made(tmp_path, frames):
+    status, _, error = run('--frames', frames, '--output', tmp_path / 'demo')
+    assert status == 2 and f'--frames is {frames}, expected 1 or more' in error and 'Traceback' not in error
+    assert not (tmp_path / 'demo').exists()
+
+
 @pytest.mark.parametrize('death', [False, True])
 def test_interrupt_and_death_of_the_node(tmp_path, death):
     bag = make_bag(tmp_path, 'mcap', frames=3000)

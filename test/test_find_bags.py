@@ -21,6 +21,13 @@ def drives(tmp_path) -> Path:
         'south/drive/metadata.yaml',
         'unclosed/drive_0.mcap',
         'unclosed/drive_1.mcap',
+        'killed/drive_0.db3.zstd',
+        'killed/drive_1.db3',
+        'killed/note.bag',
+        'killed/inner/drive.mcap',
+        'killed_last/drive_0.mcap.zstd',
+        'killed_packing/drive_0.mcap',
+        'killed_packing/drive_0.mcap.zstd',
         '.hidden/other.mcap',
         '.other.mcap',
         'out/drive.mcap',
@@ -37,6 +44,13 @@ def test_bags_in_a_folder_keep_their_place(drives):
     out = drives / 'out'
     expected = [
         Task(drives / 'drive.mcap', out / 'drive.mcap'),
+        # Compressed files of a killed recorder are a bag together with those beside them.
+        Task(drives / 'killed', out / 'killed.mcap'),
+        Task(drives / 'killed' / 'inner' / 'drive.mcap', out / 'killed' / 'inner' / 'drive.mcap'),
+        Task(drives / 'killed' / 'note.bag', out / 'killed' / 'note.mcap'),
+        Task(drives / 'killed_last', out / 'killed_last.mcap'),
+        # It was killed while it compressed: the plain file is the whole one.
+        Task(drives / 'killed_packing' / 'drive_0.mcap', out / 'killed_packing' / 'drive_0.mcap'),
         Task(drives / 'north' / 'drive.bag', out / 'north' / 'drive.mcap'),
         Task(drives / 'south' / 'drive', out / 'south' / 'drive.mcap'),
         # A recorder that was killed leaves no metadata.yaml: what it has written are bags, each by itself.
@@ -53,6 +67,7 @@ def test_a_bag_that_is_named_goes_to_the_top(drives):
     assert find_bags([drives / 'north' / 'drive.bag'], out) == [
         Task(drives / 'north' / 'drive.bag', out / 'drive.mcap')
     ]
+    assert find_bags([drives / 'killed_last'], out) == [Task(drives / 'killed_last', out / 'killed_last.mcap')]
 
 
 @pytest.mark.parametrize(

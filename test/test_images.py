@@ -15,6 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from stdc_ros.decoder import decode_picture
 from stdc_ros.images import ENCODINGS, ImageError, compressed_to_bgr, image_to_bgr, make_image
 
 HEIGHT, WIDTH = 6, 8
@@ -143,6 +144,35 @@ def test_compressed_images(extension):
 def test_compressed_images_that_are_none(format_, data):
     with pytest.raises(ImageError, match=f'{format_}.*{len(data)} bytes'):
         compressed_to_bgr(CompressedImage(format=format_, data=data))
+
+
+@pytest.mark.parametrize('broken', ['full', 'closed'])
+def test_a_stderr_that_is_broken_costs_neither_pictures_nor_descriptors(monkeypatch, broken):
+    encoded = cv2.imencode('.png', BGR)[1].tobytes()
+    decode = cv2.imdecode
+
+    def decode_and_log(*arguments):
+        os.write(2, b'of another thread\n')
+        return decode(*arguments)
+
+    monkeypatch.setattr(cv2, 'imdecode', decode_and_log)
+    decode_picture(encoded)  # which opens the file that takes the lines
+    if broken == 'full':
+        writing = os.open('/dev/full', os.O_WRONLY)
+    else:
+        reading, writing = os.pipe()
+        os.close(reading)
+    before = os.dup(2)
+    os.dup2(writing, 2)
+    try:
+        descriptors = len(os.listdir('/proc/self/fd'))
+        for _ in range(3):
+            np.testing.assert_array_equal(decode_picture(encoded), BGR)
+        assert len(os.listdir('/proc/self/fd')) == descriptors
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(writing)
 
 
 @pytest.mark.parametrize(('encoding', 'array'), [('mono8', BGR[..., 1]), ('bgr8', BGR[:, ::-1])])

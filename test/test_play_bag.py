@@ -19,8 +19,9 @@ from scenes import pixels
 from sensor_msgs.msg import Image
 
 from stdc_core.inference import Segmenter
-from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE
+from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, Bag, Topic
 from stdc_ros.images import image_to_bgr
+from stdc_ros.play_bag import without_twins
 
 
 def start(*arguments: str) -> subprocess.Popen:
@@ -65,6 +66,33 @@ def test_a_bag_is_played(tmp_path, kind, of, name):
         np.testing.assert_array_equal(image_to_bgr(message), picture(i))
     # Never faster than recorded: 14 periods of 1/15 s. (Slower is up to the machine.)
     assert received[-1][0] - received[0][0] > 0.7
+
+
+def test_raw_images_are_not_played_a_second_time_from_their_compressed_twin(tmp_path):
+    topics = {CAMERA: IMAGE, f'{CAMERA}/compressed': COMPRESSED_IMAGE, '/rear/image/compressed': COMPRESSED_IMAGE}
+    bag = make_bag(tmp_path, 'mcap', topics, frames=3)
+    received: dict[str, list[Image]] = {CAMERA: [], '/rear/image': []}
+    with Client() as client:
+        for name, images in received.items():
+            client.node.create_subscription(Image, name, images.append, QoSProfile(depth=20))
+        process = start(str(bag))
+        try:
+            client.spin_until(lambda: process.poll() is not None, 'the end of play_bag')
+            client.spin(0.5)
+        finally:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 0
+    for images in received.values():
+        assert [nanoseconds(message) for message in images] == [stamp(index) for index in range(3)]
+
+
+def test_compressed_images_beside_a_raw_topic_without_any(tmp_path):
+    topics = {CAMERA: IMAGE, f'{CAMERA}/compressed': COMPRESSED_IMAGE}
+    with Bag(make_bag(tmp_path, 'mcap', topics)) as bag:
+        assert without_twins(bag, list(topics)) == [CAMERA]
+        bag.topics[CAMERA] = Topic(IMAGE, 0)
+        assert without_twins(bag, list(topics)) == [f'{CAMERA}/compressed']
 
 
 def test_loop_and_new_stamps_until_interrupted(tmp_path):
@@ -124,3 +152,31 @@ def test_user_errors(tmp_path, arguments, status, message):
     _, error = process.communicate(timeout=TIMEOUT)
     assert process.returncode == status
     assert message in error and 'Traceback' not in error
+
+
+def test_two_topics_that_end_on_one(tmp_path):
+    twin = f'{CAMERA}/compressed'
+    bag = make_bag(tmp_path, 'mcap', {CAMERA: IMAGE, twin: COMPRESSED_IMAGE})
+    process = start(str(bag), '--wait', '0', '--topic', CAMERA, twin)
+    _, error = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert error == f'play_bag: {bag}: {CAMERA} and {twin} would both be played on {CAMERA}, expected one of them\n'
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['-r', 'foo'], "ROS 2 does not start with --ros-args -r foo: failed to initialize rcl: Couldn't parse remap"),
+        (['-r', '__node:=1x'], 'ROS 2 does not start with --ros-args -r __node:=1x: '),
+        (['--foo'], "ROS 2 does not start with --ros-args --foo: ['--foo']"),
+        (['-p', 'use_sim_time:=maybe'], 'ROS 2 does not start with --ros-args -p use_sim_time:=maybe: Trying to set'),
+        (['-r', f'{CAMERA}:=/{"a" * 300}'], 'drive.mcap: cannot be published: failed to resolve name: topic length'),
+    ],
+)
+def test_ros_arguments_that_ros_does_not_take(tmp_path, arguments, message):
+    process = start(str(make_bag(tmp_path, 'mcap')), '--wait', '0', '--ros-args', *arguments)
+    _, error = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    # rcl logs a line of its own.
+    said = [line for line in error.splitlines() if '[rcl]' not in line]
+    assert len(said) == 1 and said[0].startswith('play_bag: ') and message in said[0], error

@@ -98,10 +98,36 @@ def test_several_cameras(tmp_path, capsys):
         (['/front/image_raw/compressed'], ['/front/segmentation']),
         (['/a/image_raw', '/a/image_rect'], ['/a/image_raw/segmentation', '/a/image_rect/segmentation']),
         (['/a/image', '/a/image/compressed'], ['/a/image/segmentation', '/a/image/compressed/segmentation']),
+        # The whole name of the first is the place of the third, and that of the third the place of the fourth.
+        (
+            ['/a/raw', '/a/rect', '/a/raw/small', '/a/raw/small/left', '/b/raw'],
+            [
+                '/a/raw/segmentation',
+                '/a/rect/segmentation',
+                '/a/raw/small/segmentation',
+                '/a/raw/small/left/segmentation',
+                '/b/segmentation',
+            ],
+        ),
     ],
 )
 def test_outputs_of_two_cameras_never_share_a_topic(topics, prefixes):
     assert list(output_prefixes(topics).values()) == prefixes
+
+
+def test_topics_whose_outputs_cannot_be_kept_apart(tmp_path, capsys):
+    source = make_bag(tmp_path, 'rosbag1', {'/a/image': IMAGE, 'a/image': IMAGE})
+    assert main([str(source), str(tmp_path / 'out.mcap'), '--all']) == 1
+    expected = f'segment_bag: {source}: /a/image and a/image would both be segmented to /a/image/segmentation'
+    assert capsys.readouterr().err.startswith(expected)
+    assert not (tmp_path / 'out.mcap').exists()
+
+
+def test_a_camera_below_another_one(tmp_path):
+    topics = dict.fromkeys(['/front/image_raw', '/front/image_rect', '/front/image_raw/small'], IMAGE)
+    source = make_bag(tmp_path, 'mcap', topics, frames=1)
+    assert main([str(source), str(tmp_path / 'out.mcap'), '--all', '--outputs', 'mask']) == 0
+    assert sorted(read(tmp_path / 'out.mcap')) == sorted(f'{name}/segmentation/mask' for name in topics)
 
 
 def test_options_may_stand_between_the_bags(tmp_path):

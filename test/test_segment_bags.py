@@ -18,9 +18,10 @@ import pytest
 from bag_helpers import make_bag
 
 from stdc_core.inference import Segmenter
-from stdc_ros.bags import IMAGE
+from stdc_ros.bags import IMAGE, Bag
 from stdc_ros.segment_bag import main
 from stdc_ros.segment_processes import visible_gpus
+from stdc_ros.unpack import zstd
 
 
 @pytest.fixture
@@ -124,6 +125,21 @@ def test_a_bag_that_fails_does_not_stop_the_others(tmp_path, drives, capsys):
     record = json.loads((out / 'cut.mcap.json').read_text())
     assert record['images'] < 6 and 'is cut off' in record['warnings'][0]
     assert record['computed_by'] == Segmenter.load().backend
+
+
+@pytest.mark.parametrize('named', [False, True])
+@pytest.mark.parametrize('kind, suffix', [('sqlite3', '.db3'), ('mcap folder', '.mcap')])
+def test_compressed_files_of_a_killed_recorder_are_one_bag(tmp_path, kind, suffix, named):
+    made = make_bag(tmp_path, kind)
+    killed = tmp_path / 'drives' / 'killed'
+    killed.mkdir(parents=True)
+    plain = (made / f'drive{suffix}').read_bytes()
+    (killed / f'drive_0{suffix}.zstd').write_bytes(zstd.compress(plain))
+    (killed / f'drive_1{suffix}').write_bytes(plain)
+    assert run([killed if named else killed.parent], tmp_path / 'out') == 0
+    with Bag(tmp_path / 'out' / 'killed.mcap') as bag:
+        assert bag.topics['/camera/segmentation/mask'].count == 12
+    assert sorted(contents(tmp_path / 'out')) == ['killed.mcap', 'killed.mcap.json']
 
 
 @contextmanager
@@ -239,6 +255,9 @@ def test_one_run_at_a_time(tmp_path, drives, capsys):
     [
         (['a.mcap'], 'expected IN and OUT, or --out-dir for many bags, found a.mcap'),
         (['a.mcap', 'b.mcap', '--workers', '2'], '--workers: works on many bags'),
+        (['a.mcap', 'b.mcap', '--threads', '-1'], '--threads: expected 0 to 256, found -1'),
+        (['a.mcap', 'b.mcap', '--threads', '257'], '--threads: expected 0 to 256, found 257'),
+        (['a.mcap', '--out-dir', 'out', '--threads', '100000'], '--threads: expected 0 to 256, found 100000'),
         (['a.mcap', '--out-dir', 'out', '--workers', '0'], '--workers: expected 1 or more, found 0'),
         (['--out-dir', 'out', '--ray', 'drives'], 'expected HOST:PORT, auto or local'),
         (['drives', '--out-dir', 'out', '--workers', '2', '--ray'], '--workers: is of this machine'),
