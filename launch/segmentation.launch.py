@@ -22,7 +22,11 @@ PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES
 SHOWN = ('overlay', 'color_mask')
 
 ARGUMENTS = (
-    DeclareLaunchArgument('image', default_value='image', description='Camera topic, sensor_msgs/msg/Image.'),
+    DeclareLaunchArgument(
+        'image',
+        default_value='image',
+        description='Camera topic, sensor_msgs/msg/Image; with `cameras`, below the name of each, such as image_raw.',
+    ),
     DeclareLaunchArgument(
         'cameras',
         default_value='',
@@ -60,9 +64,9 @@ ARGUMENTS = (
     DeclareLaunchArgument('namespace', default_value='', description='Namespace of the node and its topics.'),
     DeclareLaunchArgument(
         'use_sim_time',
-        default_value='false',
-        choices=['true', 'false'],
-        description='Take the time from /clock; with `bag` it is.',
+        default_value='',
+        choices=['', 'true', 'false'],
+        description='Take the time from /clock; empty: with `bag`, else as params_file says.',
     ),
     DeclareLaunchArgument(
         'bag', default_value='', description='Bag to play with --clock, once; its image topic is `image`.'
@@ -78,10 +82,13 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
 
     Raises:
         FileNotFoundError: there is no such params_file. ROS would go on without.
+        ValueError: several cameras, and one topic for all.
     """
     given = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in ARGUMENTS)}
     if not Path(given['params_file']).is_file():
         raise FileNotFoundError(f'params_file {given["params_file"]}: no such file')
+    if given['cameras'].split() and given['image'].startswith('/'):
+        raise ValueError(f'image is {given["image"]}, expected a name below that of each camera: {given["cameras"]}')
     processes: list[ExecuteProcess] = [_node(given)]
     if given['bag']:
         processes.append(ExecuteProcess(cmd=['ros2', 'bag', 'play', '--clock', '100', given['bag']], output='screen'))
@@ -98,18 +105,25 @@ def _node(given: dict[str, str]) -> Node:
     }
     if given['build_only'] == 'true':
         parameters['build_only'] = True
-    parameters['use_sim_time'] = given['use_sim_time'] == 'true' or bool(given['bag'])
-    if given['cameras'].split():
-        parameters['cameras'] = given['cameras'].split()
+    cameras = given['cameras'].split()
+    if cameras:
+        parameters['cameras'] = cameras
     return Node(
         package='stdc_ros',
         executable='segmentation_node',
         name='segmentation',
         namespace=given['namespace'],
-        parameters=[given['params_file'], parameters],
-        remappings=[] if given['cameras'].split() else [('image', given['image'])],
+        parameters=[given['params_file'], parameters, *_sim_time(given)],
+        remappings=[(f'{camera}/image', f'{camera}/{given["image"]}') for camera in cameras]
+        or [('image', given['image'])],
         output='screen',
     )
+
+
+def _sim_time(given: dict[str, str]) -> list[dict[str, bool]]:
+    """The parameter ``use_sim_time``, if it is given or follows from the bag."""
+    told = given['use_sim_time'] or ('true' if given['bag'] else '')
+    return [{'use_sim_time': told == 'true'}] if told else []
 
 
 def _rviz(given: dict[str, str]) -> Node:
@@ -120,7 +134,7 @@ def _rviz(given: dict[str, str]) -> Node:
         package='rviz2',
         executable='rviz2',
         arguments=['-d', str(CONFIG / 'segmentation.rviz')],
-        parameters=[{'use_sim_time': given['use_sim_time'] == 'true' or bool(given['bag'])}],
+        parameters=_sim_time(given),
         remappings=[(f'/segmentation/{name}', f'{base}/{name}') for name in SHOWN],
     )
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from nav_msgs.msg import OccupancyGrid
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -20,6 +20,7 @@ from stdc_ros.diagnostics import Statistics, explain_silence
 from stdc_ros.images import ImageError, compressed_to_bgr, image_to_bgr
 from stdc_ros.labels import create_label_info, make_label_info
 from stdc_ros.parameters import Parameters
+from stdc_ros.qos import declare_overrides, overridable
 from stdc_ros.results import check_fit
 from stdc_ros.sight import Sight
 from stdc_ros.wire import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, WireError, decode, encode
@@ -78,18 +79,13 @@ class Camera:
         self._receive = receive
         _, self._type, suffix, self._to_bgr = TRANSPORTS[settings.image_transport]
         inside = f'{name}/' if name else ''
-        image = node.resolve_topic_name(f'{inside}image')
-        self.topic = _remapped(node, f'{inside}image{suffix}') or image + suffix
-        self._info_topic = _remapped(node, f'{inside}camera_info') or str(PurePosixPath(image).parent / 'camera_info')
+        self._source = f'{inside}image{suffix}'
+        self.topic = _remapped(node, self._source) or node.resolve_topic_name(f'{inside}image') + suffix
+        beside = PurePosixPath(self.topic.removesuffix(suffix)).parent / 'camera_info'
+        self._info_topic = _remapped(node, f'{inside}camera_info') or str(beside)
         below = f'{inside}{node.get_name()}' if name else '~'
         self._outputs = {
-            output: node.create_publisher(
-                of,
-                f'{below}/{output}',
-                # One each: an override changes the profile itself.
-                QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            )
+            output: self._advertise(of, f'{below}/{output}')
             for output, of in OUTPUTS.items()
             if output != 'drivable_grid' or settings.drivable_grid
         }
@@ -100,8 +96,10 @@ class Camera:
         self._infos_since = 0.0
         self._info: bytes | None = None
         self._last_sign = 0.0  # of life: when the last image came, or else when the node began to listen
-        self._told_bad = 0
         self._bad_info = ''
+        # Now: a mistake in them is told at the start, not when somebody listens.
+        declare_overrides(node, self.topic, _newest(settings.image_reliability))
+        declare_overrides(node, self._info_topic, _newest('best_effort'))
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -124,9 +122,8 @@ class Camera:
         wanted = self.wanted()
         if wanted and self._images is None:
             of = TRANSPORTS[self._settings.image_transport][0]
-            # Depth 1: the middleware keeps the newest image, as the worker does.
             callback = self._take if _TELLS_DELIVERY else lambda data: self._take(data, {})
-            self._images = self._subscribe(of, self.topic, callback, self._settings.image_reliability)
+            self._images = self._subscribe(of, self.topic, callback, _newest(self._settings.image_reliability))
             self._number = None
             self._last_sign = time.monotonic()
             self.sight = Sight()
@@ -136,18 +133,23 @@ class Camera:
             give_back_freed_memory()
         informed = bool(wanted & {'camera_info', 'drivable_grid'})
         if informed and self._infos is None:
-            self._infos = self._subscribe(CameraInfo, self._info_topic, self._take_info, 'best_effort')
+            self._infos = self._subscribe(CameraInfo, self._info_topic, self._take_info, _newest('best_effort'))
             self._infos_since = time.monotonic()
         elif not informed and self._infos is not None:
             self._node.destroy_subscription(self._infos)
             self._infos = self._info = None
 
-    def _subscribe(self, of: type, topic: str, callback: Callable[..., None], reliability: str) -> Subscription:
-        quality = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy[reliability.upper()]
-        )
-        overrides = QoSOverridingOptions.with_default_policies()
-        return self._node.create_subscription(of, topic, callback, quality, qos_overriding_options=overrides, raw=True)
+    def _advertise(self, of: type, topic: str) -> Publisher:
+        # A profile of its own: an override changes it.
+        quality = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        with overridable(self._node, topic) as overrides:
+            return self._node.create_publisher(of, topic, quality, qos_overriding_options=overrides)
+
+    def _subscribe(self, of: type, topic: str, callback: Callable[..., None], quality: QoSProfile) -> Subscription:
+        with overridable(self._node, topic) as overrides:
+            return self._node.create_subscription(
+                of, topic, callback, quality, qos_overriding_options=overrides, raw=True
+            )
 
     def _take(self, data: bytes, delivery: dict[str, int | None]) -> None:
         self._count_missed(delivery.get('publication_sequence_number'))
@@ -191,7 +193,7 @@ class Camera:
             check_fit(info, height, width)
         except (WireError, CameraInfoError) as error:
             self._bad_info = str(error)
-            self.statistics.bad_infos += 1
+            self.statistics.add_trouble('with a bad CameraInfo', self._bad_info)
             return None
         self._bad_info = ''
         return info
@@ -206,23 +208,24 @@ class Camera:
             self._labels.publish(make_label_info(names, self._node.get_clock().now().to_msg()))
 
     def complaint(self) -> str:
-        """What is wrong with the images; empty: nothing."""
+        """Why no image comes, or what the images and their CameraInfo lack; empty: nothing."""
         now = time.monotonic()
-        bad = self.statistics.fates['bad'] - self._told_bad
-        self._told_bad += bad
         patience = self._settings.stale_after
         if self._images is not None and now - self._last_sign > patience:
             reliable = self._images.qos_profile.reliability == ReliabilityPolicy.RELIABLE
-            reason = explain_silence(self._node, self.topic, self._type, reliable)
+            reason = explain_silence(self._node, self._source, self.topic, self._type, reliable)
             return f'no image on {self.topic} for {now - self._last_sign:.0f} s: {reason}'
-        if bad:
-            return f'{bad} bad images on {self.topic} since the last report'
         if self._infos is not None and self._bad_info:
             return f'{self._info_topic}: {self._bad_info}; nothing for camera_info and drivable_grid'
         if self._infos is not None and self._info is None and now - self._infos_since > patience:
             return f'no CameraInfo on {self._info_topic}: nothing for camera_info and drivable_grid'
         seen = self.sight.complaint(now, patience) if self._images is not None else ''
         return f'{self.topic} shows {seen}' if seen else ''
+
+
+def _newest(reliability: str) -> QoSProfile:
+    """The middleware keeps the newest message, as the worker does."""
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy[reliability.upper()])
 
 
 def _remapped(node: Node, topic: str) -> str:

@@ -12,8 +12,9 @@ from rclpy.qos import ReliabilityPolicy
 #: Latencies are those of so many frames back: ten seconds of a 30 Hz camera.
 WINDOW = 300
 
-#: Seconds back over which the rate is taken.
+#: Seconds back over which the rate is taken, and the highest rate that is told, in frames per second.
 RATE_WINDOW = 5.0
+HIGHEST_RATE = 1000
 
 #: Seconds. A stamp further from now is from another clock (a bag replayed without /clock) and says nothing of latency.
 PLAUSIBLE_LATENCY = 60.0
@@ -24,24 +25,27 @@ STAGES = ('transport', 'wait', 'convert', 'inference', 'publish', 'image to mask
 #: What becomes of a received frame. One that is none of these is still at work.
 FATES = ('segmented', 'dropped', 'too old', 'unwanted', 'bad', 'failed')
 
+#: What a segmented frame may lack.
+LACKS = ('with a bad CameraInfo', 'without a grid')
+
 
 class Statistics:
     """Frames of one camera since the start, and the latencies of the last ones.
 
     ``received`` counts what the middleware hands over, ``missed`` what was lost on the way to it or replaced there by a
     newer frame, as the publisher's numbers tell; None: the middleware gives no numbers, or no frame has come.
-    ``bad_infos`` counts segmented frames that needed a CameraInfo and whose newest one was none, or of images of
-    another size; ``missing_grids`` those of which no grid could be made.
+    ``counts`` are those of :data:`FATES` and :data:`LACKS`: segmented frames that needed a CameraInfo and whose newest
+    one was none, or of images of another size, and those of which no grid could be made.
     """
 
     def __init__(self) -> None:
         self.received = 0
         self.missed: int | None = None
-        self.bad_infos = 0
-        self.missing_grids = 0
-        self.fates: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+        self._reasons: dict[str, str] = {}
+        self._told: Counter[str] = Counter()
         self._latencies = {stage: deque[float](maxlen=WINDOW) for stage in STAGES}
-        self._published = deque[float](maxlen=WINDOW)
+        self._published = deque[float](maxlen=int(RATE_WINDOW * HIGHEST_RATE))
 
     def add(self, now: float, **latencies: float) -> None:
         """Count a segmented frame.
@@ -51,11 +55,26 @@ class Statistics:
             latencies: seconds by stage, with ``_`` for the space; those from a stamp are left out where it is from
                 another clock.
         """
-        self.fates['segmented'] += 1
+        self.counts['segmented'] += 1
         self._published.append(now)
         for stage, seconds in latencies.items():
             if 0 <= seconds < PLAUSIBLE_LATENCY:
                 self._latencies[stage.replace('_', ' ')].append(seconds)
+
+    def add_trouble(self, kind: str, reason: str) -> None:
+        """Count a frame that comes to less than it should, by one of :data:`FATES` or :data:`LACKS`, and keep why."""
+        self.counts[kind] += 1
+        self._reasons[kind] = reason
+
+    def new_trouble(self) -> str:
+        """How many such frames there were since this was asked last, and why the last ones; empty: none."""
+        told = []
+        for kind, reason in self._reasons.copy().items():
+            count = self.counts[kind]
+            if count > self._told[kind]:
+                told.append(f'{count - self._told[kind]} {_counted(kind)} ({reason})')
+            self._told[kind] = count
+        return f'since the last report {", ".join(told)}' if told else ''
 
     def rate(self, now: float) -> float:
         """Masks per second of late."""
@@ -66,9 +85,7 @@ class Statistics:
         """The table of a ``DiagnosticStatus``."""
         rows = {'masks per second': f'{self.rate(now):.1f}', 'frames received': self.received}
         rows['frames missed'] = 'unknown' if self.missed is None else self.missed
-        rows.update({_counted(fate): self.fates[fate] for fate in FATES})
-        rows['frames with a bad CameraInfo'] = self.bad_infos
-        rows['frames without a grid'] = self.missing_grids
+        rows.update({_counted(kind): self.counts[kind] for kind in (*FATES, *LACKS)})
         for stage, latencies in self._latencies.items():
             milliseconds = np.array(latencies.copy()) * 1000
             for percent in percents:
@@ -77,8 +94,8 @@ class Statistics:
         return [KeyValue(key=key, value=str(value)) for key, value in rows.items()]
 
 
-def _counted(fate: str) -> str:
-    return 'bad images' if fate == 'bad' else f'frames {fate}'
+def _counted(kind: str) -> str:
+    return 'bad images' if kind == 'bad' else f'frames {kind}'
 
 
 def make_status(name: str, warning: str, values: list[KeyValue], **facts: str) -> DiagnosticStatus:
@@ -91,17 +108,19 @@ def make_status(name: str, warning: str, values: list[KeyValue], **facts: str) -
     )
 
 
-def explain_silence(node: Node, topic: str, topic_type: str, reliable: bool) -> str:
+def explain_silence(node: Node, name: str, topic: str, topic_type: str, reliable: bool) -> str:
     """Who publishes on a topic from which nothing is heard, and which of them cannot be heard.
 
     Args:
-        topic: resolved name.
+        name: of the topic, which can be remapped.
+        topic: where it is.
         topic_type: such as ``sensor_msgs/msg/Image``.
         reliable: whether the subscription asks for reliable delivery.
     """
     publishers = node.get_publishers_info_by_topic(topic)
     if not publishers:
-        return 'nobody publishes it (remap image to your camera: --ros-args -r image:=/camera/image_raw)'
+        suffix = '/compressed' if name.endswith('/compressed') else ''
+        return f'nobody publishes it (remap {name} to your camera: --ros-args -r {name}:=/camera/image_raw{suffix})'
     told = []
     for publisher in publishers:
         name = f'{publisher.node_namespace.rstrip("/")}/{publisher.node_name}'

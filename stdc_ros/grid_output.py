@@ -11,7 +11,7 @@ from stdc_core.inference import Segmentation
 from stdc_ros.camera_model import CameraInfoError, CameraModel
 from stdc_ros.drivable_grid import DrivableGrid, GridSettings, make_grid_message
 from stdc_ros.parameters import Parameters
-from stdc_ros.transforms import FixedPose, TransformedPose, pose_source
+from stdc_ros.transforms import FixedPose, TransformedPose, listen
 from stdc_ros.wire import TYPES
 
 POSE_NUMBERS = 6
@@ -25,12 +25,21 @@ class GridOutput:
         classes: of the model.
         frame: name of the ground frame.
         pose: tells the camera's pose in it.
+        rectified: whether the images are.
     """
 
-    def __init__(self, settings: GridSettings, classes: ClassTable, frame: str, pose: FixedPose | TransformedPose):
+    def __init__(
+        self,
+        settings: GridSettings,
+        classes: ClassTable,
+        frame: str,
+        pose: FixedPose | TransformedPose,
+        rectified: bool,
+    ):
         self._grid = DrivableGrid(settings, classes)
         self._frame = frame
         self._pose = pose
+        self._rectified = rectified
 
     def message(self, header: Any, found: Segmentation, info: Any) -> Any:
         """A ``nav_msgs/OccupancyGrid`` at the stamp of the image, in the ground frame.
@@ -45,7 +54,8 @@ class GridOutput:
             CameraInfoError: camera or pose cannot be used, or TF does not know the pose.
             GridError: the mask fits no grid.
         """
-        cells = self._grid(found.mask, found.confidence, CameraModel.from_info(info), self._pose(header))
+        camera = CameraModel.from_info(info, self._rectified)
+        cells = self._grid(found.mask, found.confidence, camera, self._pose(header))
         ground = TYPES.types['std_msgs/msg/Header'](stamp=header.stamp, frame_id=self._frame)
         return make_grid_message(TYPES.types['nav_msgs/msg/OccupancyGrid'], ground, cells, self._grid.settings)
 
@@ -66,10 +76,12 @@ def make_grids(node: Node, parameters: Parameters, classes: ClassTable) -> dict[
         raise CameraInfoError(
             f'grid_camera_pose has {len(poses)} numbers, expected {POSE_NUMBERS} for each of {len(names)} cameras'
         )
+    transforms = None if poses else listen(node)
+    if not poses and transforms is None:
+        raise CameraInfoError('drivable_grid needs grid_camera_pose here: tf2_ros is not installed')
     grids = {}
     for index, name in enumerate(names):
-        pose = pose_source(node, p.grid_frame, poses[POSE_NUMBERS * index : POSE_NUMBERS * (index + 1)])
-        if pose is None:
-            raise CameraInfoError('drivable_grid needs grid_camera_pose here: tf2_ros is not installed')
-        grids[name] = GridOutput(settings, classes, p.grid_frame, pose)
+        fixed = poses[POSE_NUMBERS * index : POSE_NUMBERS * (index + 1)]
+        pose = FixedPose(fixed) if fixed else TransformedPose(transforms, p.grid_frame)
+        grids[name] = GridOutput(settings, classes, p.grid_frame, pose, p.grid_rectified)
     return grids

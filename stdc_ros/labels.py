@@ -7,7 +7,8 @@ from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from stdc_ros.qos import overridable
 
 try:
     from vision_msgs.msg import LabelInfo, VisionClass
@@ -20,8 +21,8 @@ def create_label_info(node: Node, topic: str) -> Any | None:
     if LabelInfo is None:
         return None
     latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    overrides = QoSOverridingOptions.with_default_policies()
-    return node.create_publisher(LabelInfo, topic, latched, qos_overriding_options=overrides)
+    with overridable(node, topic) as overrides:
+        return node.create_publisher(LabelInfo, topic, latched, qos_overriding_options=overrides)
 
 
 def make_label_info(names: Sequence[str], stamp: Any) -> Any:

@@ -138,6 +138,10 @@ class Parameters:
         'the other; not given: from TF, at the stamp of the image.',
     )
     grid_classes: tuple[str, ...] = _parameter((), 'Names of the drivable classes; not given: road.')
+    grid_rectified: bool = _parameter(
+        False,
+        'The images are rectified, as image_rect of image_proc: P of their CameraInfo holds, not K and the distortion.',
+    )
     grid_x_min: float = _parameter(0.0, 'Where the grid begins, metres ahead.', bounds=(-1000.0, 1000.0))
     grid_x_max: float = _parameter(40.0, 'Where the grid ends, metres ahead.', bounds=(-1000.0, 1000.0))
     grid_y_min: float = _parameter(-10.0, 'Right edge of the grid, metres to the left.', bounds=(-1000.0, 1000.0))
@@ -232,12 +236,11 @@ def warn_of_unknown(node: Node) -> None:
 
     To be called when everything is declared.
     """
-    # rclpy has no public way to see the values that were given; without this attribute there is no warning.
+    # rclpy has no public way to see the values that were given, nor, in Humble, all that are declared.
     for name in getattr(node, '_parameter_overrides', {}):
-        # Those of a camera's subscription are declared when somebody listens.
-        if not node.has_parameter(name) and not name.startswith('qos_overrides.'):
+        if not node.has_parameter(name):
             known = [entry.name for entry in fields(Parameters)]
-            close = difflib.get_close_matches(name, known, n=1)
+            close = difflib.get_close_matches(name, node._parameters, n=1)
             hint = f'did you mean {close[0]}?' if close else f'expected one of {", ".join(known)}'
             node.get_logger().warning(f'parameter {name} is given but does not exist: {hint}')
 

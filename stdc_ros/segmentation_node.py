@@ -19,6 +19,8 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
@@ -33,6 +35,7 @@ from stdc_ros.diagnostics import make_status
 from stdc_ros.drivable_grid import GridError
 from stdc_ros.grid_output import make_grids
 from stdc_ros.images import ImageError
+from stdc_ros.qos import overridable
 from stdc_ros.results import Result
 from stdc_ros.shared_memory import remove_dead_segments
 from stdc_ros.start import keep_signals
@@ -43,6 +46,8 @@ LISTENER_PERIOD = 0.1
 DIAGNOSTICS_PERIOD = 1.0
 LOG_PERIOD = 5.0
 SHUTDOWN = 5.0
+
+_LIBRARY = logging.getLogger('stdc_core')
 
 
 class Job(NamedTuple):
@@ -75,13 +80,15 @@ class SegmentationNode(Node):
         # Before the model is read: other nodes discover the topics meanwhile.
         names = self._settings.cameras or ('',)
         self._cameras = [Camera(self, name, self._settings, self._receive) for name in names]
-        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
-        self._performance = self.create_publisher(DiagnosticArray, '~/performance', 10)
+        self._reports = [self._create_reports(topic) for topic in ('/diagnostics', '~/performance')]
         self.create_service(SetBool, '~/set_enabled', self._set_enabled)
         parameters.warn_of_unknown(self)
 
         self._model = self._settings.model or DEFAULT_MODEL
-        logging.getLogger('stdc_core').addHandler(_RosLog(self))
+        self._silent_until: dict[tuple[Camera, str], float] = {}
+        self._library_log = _RosLog(self)
+        _LIBRARY.setLevel(logging.INFO)
+        _LIBRARY.addHandler(self._library_log)
         self._segmenter = self._load()
         self._worker = LatestFrameWorker(self._process, self._report_failure, self._segmenter.max_batch)
         classes = self._segmenter.info.classes
@@ -135,7 +142,12 @@ class SegmentationNode(Node):
     def close(self) -> None:
         """End the worker thread, then the node: nothing is published by a node that is half gone."""
         self._worker.close(SHUTDOWN)
+        _LIBRARY.removeHandler(self._library_log)
         self.destroy_node()
+
+    def _create_reports(self, topic: str) -> Publisher:
+        with overridable(self, topic) as overrides:
+            return self.create_publisher(DiagnosticArray, topic, QoSProfile(depth=10), qos_overriding_options=overrides)
 
     def _create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:
         # The node's own clock stands still under use_sim_time until somebody publishes /clock.
@@ -175,7 +187,7 @@ class SegmentationNode(Node):
         begun = time.monotonic()
         camera, wanted = frame.camera, frame.camera.wanted()
         if not wanted:
-            camera.statistics.fates['unwanted'] += 1
+            camera.statistics.counts['unwanted'] += 1
             return None
         try:
             message, to_bgr = camera.decode(frame)
@@ -185,11 +197,9 @@ class SegmentationNode(Node):
             image = to_bgr()
             self._segmenter.check_size(*image.shape[:2])
         except (ImageError, SizeError) as error:
-            camera.statistics.fates['bad'] += 1
-            self.get_logger().warning(
-                f'image on {camera.topic} is left out: {error} ({camera.statistics.fates["bad"]} so far)',
-                throttle_duration_sec=LOG_PERIOD,
-            )
+            camera.statistics.add_trouble('bad', str(error))
+            count = camera.statistics.counts['bad']
+            self._warn(camera, 'bad', f'image on {camera.topic} is left out: {error} ({count} so far)')
             return None
         camera.sight.look(image, begun)
         return Job(frame, wanted, message.header, stamp, image, begun, time.monotonic())
@@ -198,11 +208,9 @@ class SegmentationNode(Node):
         limit, age = self._settings.max_frame_age, self._now() - stamp
         if not limit or age <= limit:
             return False
-        camera.statistics.fates['too old'] += 1
-        self.get_logger().warning(
-            f'images on {camera.topic} are left out: {age:.3f} s old, max_frame_age is {limit} s',
-            throttle_duration_sec=LOG_PERIOD,
-        )
+        reason = f'{age:.3f} s old, max_frame_age is {limit} s'
+        camera.statistics.add_trouble('too old', reason)
+        self._warn(camera, 'too old', f'images on {camera.topic} are left out: {reason}')
         return True
 
     def _segment(self, jobs: list[Job]) -> None:
@@ -250,37 +258,44 @@ class SegmentationNode(Node):
         try:
             camera.publish('drivable_grid', self._grids[camera.name].message(job.header, found, info))
         except (CameraInfoError, GridError) as error:
-            camera.statistics.missing_grids += 1
-            self.get_logger().warning(f'no drivable_grid of {camera.topic}: {error}', throttle_duration_sec=LOG_PERIOD)
+            camera.statistics.add_trouble('without a grid', str(error))
+            self._warn(camera, 'without a grid', f'no drivable_grid of {camera.topic}: {error}')
 
     def _now(self) -> float:
         return self.get_clock().now().nanoseconds / 1e9
 
     def _report_failure(self, frames: list[Frame], error: Exception) -> None:
+        reason = f'{type(error).__name__}: {one_line(error, 800)}'
         for frame in frames:
-            frame.camera.statistics.fates['failed'] += 1
-        self.get_logger().error(
-            f'image on {frames[0].camera.topic} is left out: {type(error).__name__}: {one_line(error, 800)}',
-            throttle_duration_sec=LOG_PERIOD,
-        )
+            frame.camera.statistics.add_trouble('failed', reason)
+        topics = ', '.join(frame.camera.topic for frame in frames)
+        self.get_logger().error(f'image on {topics} is left out: {reason}', throttle_duration_sec=LOG_PERIOD)
+
+    def _warn(self, camera: Camera, kind: str, text: str) -> None:
+        # At most every LOG_PERIOD for each camera and kind of trouble: the throttle of rclpy is one for all.
+        now = time.monotonic()
+        if now >= self._silent_until.get((camera, kind), now):
+            self._silent_until[camera, kind] = now + LOG_PERIOD
+            self.get_logger().warning(text)
 
     def _diagnose(self) -> None:
         report = DiagnosticArray(status=[self._status(camera) for camera in self._cameras])
         report.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(report)
-        self._performance.publish(report)
+        for publisher in self._reports:
+            publisher.publish(report)
 
     def _status(self, camera: Camera) -> Any:
         """One camera's ``DiagnosticStatus``; what is wrong with it goes to the log, too."""
         segmenter, statistics = self._segmenter, camera.statistics
-        statistics.fates['dropped'] = self._worker.dropped[camera]
+        statistics.counts['dropped'] = self._worker.dropped[camera]
         complaint = camera.complaint()
         if complaint:
-            self.get_logger().warning(complaint, throttle_duration_sec=LOG_PERIOD)
+            self._warn(camera, 'complaint', complaint)
+        trouble = statistics.new_trouble()  # which the log has told already
         wanted = camera.wanted()
         return make_status(
             f'{self.get_fully_qualified_name()[1:]}: {camera.name or "segmentation"}',
-            complaint,
+            complaint or (f'{camera.topic}: {trouble}' if trouble else ''),
             statistics.values(time.monotonic()),
             model=segmenter.info.name,
             backend=segmenter.backend,

@@ -41,19 +41,30 @@ class FixedPose:
         return self._pose
 
 
+class Transforms:
+    """What TF tells a node, heard once for all of its cameras.
+
+    Attributes:
+        buffer: ``tf2_ros.Buffer``.
+    """
+
+    def __init__(self, node: Node):
+        self.buffer = tf2_ros.Buffer()
+        self._listener = tf2_ros.TransformListener(self.buffer, node)
+
+
 class TransformedPose:
     """A camera whose frame TF knows.
 
     Args:
-        node: that listens to TF.
+        transforms: of the node.
         ground: name of the ground frame.
     """
 
-    def __init__(self, node: Node, ground: str):
+    def __init__(self, transforms: Transforms, ground: str):
         self._ground = ground
         self._newest = 0
-        self._buffer = tf2_ros.Buffer()
-        self._listener = tf2_ros.TransformListener(self._buffer, node)
+        self._buffer = transforms.buffer
 
     def __call__(self, header: Any) -> np.ndarray:
         """Pose of the optical frame in the ground frame, float64 ``[4, 4]``, at the stamp of an image.
@@ -78,12 +89,6 @@ class TransformedPose:
         return pose_of_transform((move.x, move.y, move.z), (turn.x, turn.y, turn.z, turn.w))
 
 
-def pose_source(node: Node, ground: str, fixed: Sequence[float]) -> FixedPose | TransformedPose | None:
-    """Where a camera's pose comes from; None: it was not given, and there is no TF.
-
-    Args:
-        fixed: the pose, if it was given.
-    """
-    if fixed:
-        return FixedPose(fixed)
-    return None if tf2_ros is None else TransformedPose(node, ground)
+def listen(node: Node) -> Transforms | None:
+    """Listen to TF; None where there is none."""
+    return None if tf2_ros is None else Transforms(node)

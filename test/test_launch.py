@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -174,16 +175,8 @@ def test_the_arguments_are_described():
     assert all(argument.description != 'no description given' for argument in arguments.values())
 
 
-@needs_launch
-@pytest.mark.parametrize(
-    ('given', 'expected'),
-    [
-        ({}, [[]]),
-        ({'bag': 'drive.mcap'}, [[], ['ros2', 'bag', 'play', '--clock', '100', 'drive.mcap']]),
-        ({'rviz': 'true'}, [[], ['-d', str(ROOT / 'config' / 'segmentation.rviz')]]),
-    ],
-)
-def test_arguments_decide_which_processes_there_are_and_what_they_are_told(given, expected):
+def launched(**given: str) -> tuple[list[Any], Any]:
+    """Processes that the launch file starts if these arguments are given, and their context."""
     from launch.launch_description_sources import get_launch_description_from_python_launch_file
     from launch.utilities import perform_substitutions
 
@@ -194,11 +187,62 @@ def test_arguments_decide_which_processes_there_are_and_what_they_are_told(given
     for argument in (entity for entity in entities if type(entity).__name__ == 'DeclareLaunchArgument'):
         default = perform_substitutions(context, argument.default_value)
         context.launch_configurations[argument.name] = given.get(argument.name, default)
-    processes = next(entity for entity in entities if type(entity).__name__ == 'OpaqueFunction').execute(context)
+    start = next(entity for entity in entities if type(entity).__name__ == 'OpaqueFunction')
+    return start.execute(context), context
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        ({}, [[]]),
+        ({'bag': 'drive.mcap'}, [[], ['ros2', 'bag', 'play', '--clock', '100', 'drive.mcap']]),
+        ({'rviz': 'true'}, [[], ['-d', str(ROOT / 'config' / 'segmentation.rviz')]]),
+    ],
+)
+def test_arguments_decide_which_processes_there_are_and_what_they_are_told(given, expected):
     # What stands in the file; the rest of a node's command is made when it starts.
+    processes, _ = launched(**given)
     started = [[part.text for parts in process.cmd for part in parts if hasattr(part, 'text')] for process in processes]
     started = [[word for word in words if word not in ('--ros-args', '-r')] for words in started]
     assert started == expected
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [({}, {}), ({'bag': 'drive.mcap'}, {'use_sim_time': True}), ({'use_sim_time': 'false'}, {'use_sim_time': False})],
+)
+def test_the_clock_is_that_of_the_parameter_file_unless_it_is_asked_for(given, expected):
+    from launch_ros.utilities import evaluate_parameters
+
+    (node, *_), context = launched(**given)
+    (file, *parameters) = evaluate_parameters(context, node._Node__parameters)
+    assert str(file) == str(ROOT / 'config' / 'segmentation.yaml')
+    assert {name: value for table in parameters for name, value in table.items()} == expected
+
+
+@needs_launch
+@pytest.mark.parametrize(
+    ('given', 'expected'),
+    [
+        ({}, {'image': 'image'}),
+        ({'image': '/front/image_raw'}, {'image': '/front/image_raw'}),
+        ({'cameras': 'a b', 'image': 'image_raw'}, {'a/image': 'a/image_raw', 'b/image': 'b/image_raw'}),
+    ],
+)
+def test_images_come_from_the_topics_that_are_named(given, expected):
+    from launch.utilities import perform_substitutions
+
+    (node, *_), context = launched(**given)
+    told = [[perform_substitutions(context, list(name)) for name in rule] for rule in node._Node__remappings]
+    assert dict(told) == expected
+
+
+@needs_launch
+def test_several_cameras_have_not_one_topic():
+    with pytest.raises(ValueError, match='image is /front/image, expected a name below that of each camera: a b'):
+        launched(cameras='a b', image='/front/image')
 
 
 @needs_launch

@@ -16,6 +16,7 @@ from stdc_core.inference import Segmenter
 from stdc_core.visualization import colorize, overlay
 from stdc_ros.images import image_to_bgr
 
+MASK_QUALITY = 'qos_overrides./left/segmentation/mask.publisher'
 OUTPUTS = ('mask', 'confidence', 'color_mask', 'overlay')
 
 
@@ -225,6 +226,10 @@ def corrupt_model(folder: Path) -> Path:
         (['-p', 'overlay_opacity:=2.0'], ['overlay_opacity', '2.0', 'Max: 1.0']),
         (['-p', 'image_reliability:=sometimes'], ['image_reliability', 'sometimes', 'best_effort, reliable']),
         (['--params-file', '/nowhere/params.yaml'], ['/nowhere/params.yaml']),
+        *(
+            (['-p', f'qos_overrides./left/{topic}.reliability:=perhaps'], [f'/left/{topic.split(".")[0]}', 'perhaps'])
+            for topic in ('image.subscription', 'camera_info.subscription', 'segmentation/mask.publisher')
+        ),
     ],
 )
 def test_a_start_that_must_fail_says_why_in_one_line(arguments, words, tmp_path):
@@ -247,9 +252,16 @@ def test_the_input_scale_is_a_parameter():
     assert bytes(mask.data) == expected.tobytes()
 
 
-def test_a_misspelt_parameter_is_warned_of():
-    with NodeProcess('-p', 'overlay_opacty:=0.3', namespace='/left') as process:
-        process.wait_for_output('parameter overlay_opacty is given but does not exist: did you mean overlay_opacity?')
+@pytest.mark.parametrize(
+    ('given', 'meant', 'value'),
+    [
+        ('overlay_opacty', 'overlay_opacity', '0.3'),
+        (f'{MASK_QUALITY.replace("mask", "maks")}.depth', f'{MASK_QUALITY}.depth', '3'),
+    ],
+)
+def test_a_misspelt_parameter_is_warned_of(given, meant, value):
+    with NodeProcess('-p', f'{given}:={value}', namespace='/left') as process:
+        process.wait_for_output(f'parameter {given} is given but does not exist: did you mean {meant}?')
 
 
 def test_publishers_that_cannot_be_heard_are_named():

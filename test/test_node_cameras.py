@@ -148,6 +148,27 @@ def test_a_missing_camera_info_is_told():
         )
 
 
+def test_beside_a_remapped_compressed_image_is_its_camera_info():
+    arguments = ['-p', 'image_transport:=compressed', '-r', 'image/compressed:=/front/image_raw/compressed']
+    with NodeProcess(*arguments) as process, Client(image='/front/image_raw/compressed', of=CompressedImage) as client:
+        process.wait_for_output('/front/image_raw/compressed -> ')
+        client.listen('camera_info')
+        infos = client.node.create_publisher(CameraInfo, '/front/camera_info', 1)
+        client.spin_until(lambda: infos.get_subscription_count() == 1, 'the node subscribes to the camera_info')
+
+
+def test_every_silent_camera_is_told_of():
+    with (
+        NodeProcess('-p', 'cameras:=[a, b]', '-p', 'stale_after:=0.3') as process,
+        Client(camera='a') as a,
+        Client(camera='b') as b,
+    ):
+        a.listen('mask')
+        b.listen('mask')
+        for camera in 'ab':
+            process.wait_for_output(f'no image on /{camera}/image for')
+
+
 def test_performance_tells_every_stage_of_every_camera():
     with NodeProcess('-p', 'cameras:=[a, b]', namespace='/left') as process, Client('/left', camera='b') as client:
         process.wait_for_output('/left/b/segmentation/mask')

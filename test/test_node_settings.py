@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import ReliabilityPolicy
 from ros_helpers import Client, NodeProcess
 from scenes import message_of, pinhole_info, pixels, scene
@@ -57,6 +60,12 @@ def test_frames_that_are_too_old_are_dropped_and_counted(client, process):
     client.send(message_of(scene()))  # stamped in 2023
     client.wait_for_diagnostics('frames too old', str(int(before['frames too old']) + 1))
     assert 'images on /left/image are left out' in process.output
+    timer = client.node.create_timer(0.1, lambda: client.send(message_of(scene())))
+    status = client.diagnostics()
+    client.node.destroy_timer(timer)
+    assert re.fullmatch(r'/left/image: since the last report \d+ frames too old \(.* s old, .*\)', status['message'])
+    assert status['level'] == str(DiagnosticStatus.WARN[0])
+    assert client.diagnostics()['message'] == 'ok'
     young = message_of(scene())
     young.header.stamp = now(client).to_msg()
     client.segment(young)
@@ -116,15 +125,17 @@ def test_quality_of_service_can_be_overridden_for_every_topic():
         '/right/image.subscription.reliability': 'reliable',
         '/right/segmentation/mask.publisher.reliability': 'best_effort',
         '/right/segmentation/mask.publisher.depth': '2',
+        '/right/segmentation/performance.publisher.reliability': 'best_effort',
     }
     arguments = [part for key, value in overrides.items() for part in ('-p', f'qos_overrides.{key}:={value}')]
     with NodeProcess(*arguments, namespace='/right') as process, Client('/right') as client:
         process.wait_for_output('/right/segmentation/mask')
         client.listen('confidence')
         client.segment(message_of(scene()), 'confidence')
-        (publisher,) = client.node.get_publishers_info_by_topic('/right/segmentation/mask')
         (subscription,) = client.node.get_subscriptions_info_by_topic('/right/image')
-        assert publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        for output in ('mask', 'performance'):
+            (publisher,) = client.node.get_publishers_info_by_topic(f'/right/segmentation/{output}')
+            assert publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
         assert subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         assert 'does not exist' not in process.output
 
@@ -136,8 +147,10 @@ def parameters(**values: str) -> list[str]:
     return [part for name, value in values.items() for part in ('-p', f'{name}:={value}')]
 
 
-def test_the_drivable_grid_is_that_of_the_mask_in_the_ground_frame():
-    with NodeProcess(*parameters(**GRID), namespace='/right') as process, Client('/right') as client:
+@pytest.mark.parametrize('rectified', [False, True])
+def test_the_drivable_grid_is_that_of_the_mask_in_the_ground_frame(rectified):
+    arguments = parameters(**GRID, grid_rectified=str(rectified).lower())
+    with NodeProcess(*arguments, namespace='/right') as process, Client('/right') as client:
         process.wait_for_output('/right/segmentation/drivable_grid')
         client.listen('mask', 'confidence', 'drivable_grid')
         camera = client.node.create_publisher(CameraInfo, '/right/camera_info', 1)
@@ -145,6 +158,8 @@ def test_the_drivable_grid_is_that_of_the_mask_in_the_ground_frame():
         image = SyntheticDrive(frames=1)[0].image
         message = message_of(image)
         info = pinhole_info(image)
+        info.r = np.eye(3).reshape(-1)
+        info.p = np.array([600.0, 0, 240, 0, 0, 600, 180, 0, 0, 0, 1, 0])  # another focal length than K
         camera.publish(info)
         client.spin_until(lambda: bool(client.received['drivable_grid']) or client.send(message), 'a drivable_grid')
         grid = client.received['drivable_grid'][0]
@@ -154,7 +169,7 @@ def test_the_drivable_grid_is_that_of_the_mask_in_the_ground_frame():
     assert (grid.info.origin.position.x, grid.info.origin.position.y) == (0.0, -10.0)
     offline = DrivableGrid(GridSettings(resolution=0.5), Segmenter.load().info.classes)
     pose = pose_of_body([0.5, 0.0, 1.4, 0.0, 0.1, 0.0])
-    expected = offline(mask, confidence, CameraModel.from_info(info), pose)
+    expected = offline(mask, confidence, CameraModel.from_info(info, rectified), pose)
     assert {-1, 0, 100} == set(np.unique(expected))
     np.testing.assert_array_equal(np.reshape(grid.data, (40, 80)), expected)
 
@@ -183,6 +198,30 @@ def test_without_tf_a_grid_needs_the_pose():
     with NodeProcess(*parameters(drivable_grid='true'), namespace='/right') as process:
         assert process.wait() == 1
         assert 'drivable_grid needs grid_camera_pose here: tf2_ros is not installed' in process.output
+
+
+#: A node in whose process the library logs.
+LOGGING = """
+import logging
+from stdc_ros.segmentation_node import SegmentationNode
+introduce, close = SegmentationNode._introduce, SegmentationNode.close
+def log(self):
+    introduce(self)
+    logging.getLogger('stdc_core.inference').info('the engine is half built')
+def ask(self):
+    close(self)
+    print(logging.getLogger('stdc_core').handlers, 'are left', flush=True)
+SegmentationNode._introduce, SegmentationNode.close = log, ask
+"""
+
+
+def test_what_the_library_tells_is_in_the_log():
+    with NodeProcess(namespace='/right', prelude=LOGGING) as process:
+        process.wait_for_output('[INFO]')
+        process.wait_for_output('the engine is half built')
+        process.process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+        assert '[] are left' in process.output
 
 
 def test_build_only_ends_when_everything_is_built():

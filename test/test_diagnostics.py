@@ -1,0 +1,27 @@
+"""What is counted of a camera's frames."""
+
+from __future__ import annotations
+
+from stdc_ros.diagnostics import Statistics
+
+
+def test_the_rate_of_a_fast_camera_is_told():
+    statistics = Statistics()
+    for frame in range(1200):
+        statistics.add(frame / 120)
+    assert 119 < statistics.rate(10.0) <= 120
+
+
+def test_trouble_is_told_once_with_its_count_and_the_last_reason():
+    statistics = Statistics()
+    for reason in ('cut off', 'of 5 bytes'):
+        statistics.add_trouble('bad', reason)
+    statistics.add_trouble('without a grid', 'no transform')
+    assert statistics.new_trouble() == (
+        'since the last report 2 bad images (of 5 bytes), 1 frames without a grid (no transform)'
+    )
+    assert statistics.new_trouble() == ''
+    statistics.add_trouble('bad', 'empty')
+    assert statistics.new_trouble() == 'since the last report 1 bad images (empty)'
+    rows = {value.key: value.value for value in statistics.values(0.0)}
+    assert (rows['bad images'], rows['frames without a grid']) == ('3', '1')
