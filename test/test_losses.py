@@ -34,6 +34,14 @@ def test_detail_target_of_any_size(height, width):
     assert set(target.unique().tolist()) <= {0.0, 1.0}
 
 
+def test_autocast_does_not_round_the_ids():
+    torch.manual_seed(0)
+    label = torch.randint(0, 150, (2, 12, 16)).repeat_interleave(5, 1).repeat_interleave(5, 2)
+    expected = detail_target(label)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(detail_target(label), expected)
+
+
 def test_dice_is_zero_where_all_is_right_and_near_one_where_all_is_wrong():
     target = torch.zeros(1, 1, 40, 40)
     target[..., :20] = 1
@@ -68,6 +76,14 @@ def test_ohem_never_counts_ignored_pixels():
     ohem_cross_entropy(logits, label, 0.7, min_kept=1000).backward()
     assert logits.grad[..., :10].abs().sum() == 0
     assert (logits.grad[..., 10:].abs().sum(1) > 0).all()
+
+
+def test_ohem_with_threshold_one_counts_pixels_without_a_loss_too():
+    logits, label = hard_and_easy(10, 100)
+    logits[:, 0, :, 10:] = 200
+    loss = F.cross_entropy(logits, label, reduction='none')
+    assert (loss == 0).sum() == 90
+    assert float(ohem_cross_entropy(logits, label, 1.0, min_kept=1)) == pytest.approx(float(loss.mean()))
 
 
 def test_ohem_survives_few_pixels():

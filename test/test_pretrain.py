@@ -1,12 +1,16 @@
 """Pretraining and what comes of it: images by class, a run that learns and resumes, weights to begin with, import."""
 
 import json
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -219,11 +223,68 @@ def test_a_killed_run_ends_as_if_it_had_not_been(hook, step, images, tmp_path, m
     assert 'the run is complete' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(('sent', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_fails_and_says_how_to_continue_it(sent, status, images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrain, 'STDCClassifier', Tiny)
+    out = tmp_path / 'out'
+    original = pretrain.ClassificationTask.training_step
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            pretrain.ClassificationTask, 'training_step', lambda *args: (os.kill(os.getpid(), sent), original(*args))[1]
+        )
+        try:
+            assert main(arguments(images, out)) == status
+        except SystemExit as error:
+            assert error.code == status
+    assert f'--resume --out {out} continues the run\n' in capsys.readouterr().err
+    assert main(['pretrain', '--out', str(out), '--resume']) == 0
+
+
+def test_a_run_is_resumed_on_the_same_images_from_anywhere(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrain, 'STDCClassifier', Tiny)
+    shutil.copytree(images, tmp_path / 'images')
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments('images', 'run', epochs=1, val_epochs=1)) == 0
+    resumed = ['pretrain', '--out', str(tmp_path / 'run'), '--resume']
+    classifier, record = tmp_path / 'run' / 'classifier.safetensors', tmp_path / 'run' / 'run.yaml'
+    monkeypatch.chdir(images)
+    classifier.unlink()
+    assert main(resumed) == 0
+    classifier.unlink()
+    red = tmp_path / 'images' / 'train' / 'red'
+    shutil.copy(red / '0.JPEG', red / '4.JPEG')
+    capsys.readouterr()
+    assert main(resumed) == 2
+    assert 'images/train: expected the 12 images that the run was begun with, found 13' in capsys.readouterr().err
+    for split in ('train', 'val'):
+        (tmp_path / 'images' / split / 'red').rename(tmp_path / 'images' / split / 'pink')
+    assert main(resumed) == 2
+    said = capsys.readouterr().err
+    assert 'train: expected the 3 classes that the run was begun with, found 3; missing: red; new: pink' in said
+    # The record of an older version says nothing of them.
+    content = yaml.safe_load(record.read_text())
+    record.write_text(yaml.safe_dump({'config': content['config'], 'data': content['data']}))
+    assert main(resumed) == 0
+
+
+def test_a_broken_image_is_one_line_from_any_process(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrain, 'STDCClassifier', Tiny)
+    shutil.copytree(images, tmp_path / 'images')
+    broken = tmp_path / 'images' / 'train' / 'red' / '0.JPEG'
+    broken.write_text('hello')
+    assert main(arguments(tmp_path / 'images', tmp_path / 'run', workers=1)) == 2
+    said = capsys.readouterr().err
+    assert f'stdc pretrain: {broken}: not an image that OpenCV reads\n' in said
+    assert 'Traceback' not in said
+
+
 @pytest.mark.parametrize(
     ('extra', 'message'),
     [
         (['--set', 'epoch=3'], "unknown key 'epoch'; did you mean 'epochs'?"),
         (['--set', 'batch_size=13'], 'batch_size: 13, but there are 12 images to train on'),
+        (['--set', 'batch_size=1'], 'batch_size: expected 2 or more per device, found 1 on 1'),
+        (['--set', 'seed=99999999999'], 'seed: expected at most 4294967295, found 99999999999'),
         (['--set', 'dropout=2'], 'dropout: expected at most 1'),
         (['--data', 'absent'], 'absent/train: not there'),
         (['--resume'], 'holds no run to resume'),
@@ -237,11 +298,14 @@ def test_mistakes_are_one_line(extra, message, images, tmp_path, capsys):
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_run_needs_data_and_an_empty_folder(images, run, capsys):
+def test_a_run_needs_data_and_an_empty_folder(images, run, tmp_path, capsys):
     assert main(['pretrain', '--out', 'absent']) == 2
     assert '--data is missing' in capsys.readouterr().err
     assert main(arguments(images, run)) == 2
     assert 'is not empty' in capsys.readouterr().err
+    (tmp_path / 'file').write_text('mine')
+    assert main(arguments(images, tmp_path / 'file')) == 2
+    assert f'{tmp_path}/file: is a file, expected a folder to write to' in capsys.readouterr().err
 
 
 # Weights to begin with

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from stdc_core.classes import CAMVID
 from stdc_core.cli import main
@@ -88,6 +89,54 @@ def test_a_killed_run_ends_as_if_it_had_not_been(checkpoint_every, dataset, whol
     with open(killed / f'from_step_{reached}' / 'metrics.csv') as file:
         steps = [int(row['step']) for row in csv.DictReader(file)]
     assert min(steps) >= reached
+
+
+@pytest.mark.parametrize(('sent', 'name', 'status'), [('SIGTERM', 'SIGTERM', 143), ('SIGINT', 'Ctrl-C', 130)])
+def test_a_stopped_run_fails_and_says_how_to_continue_it(sent, name, status, dataset, tmp_path):
+    out = tmp_path / 'stopped'
+    process = start(arguments(dataset, out))
+    deadline = time.monotonic() + 120
+    while not (out / 'last.ckpt').exists():
+        assert process.poll() is None, process.stdout.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(getattr(signal, sent))
+    said = process.communicate(timeout=120)[0].decode()
+    assert process.returncode == status, said
+    assert f'stopped by {name}; --resume --out {out} continues the run' in said.splitlines()
+    assert 'Traceback' not in said
+    assert main(['train', '--resume', '--out', str(out)]) == 0
+    assert (out / 'weights.safetensors').is_file()
+
+
+def test_a_run_is_resumed_with_its_classes_from_anywhere(dataset, tmp_path, monkeypatch, capsys):
+    names = [f'thing {number}' for number in range(len(CAMVID))]
+    table = tmp_path / 'mine.yaml'
+    table.write_text('classes:\n' + ''.join(f'  - {{name: {name}, color: [1, 2, 3]}}\n' for name in names))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'data').symlink_to(dataset)
+    assert main(arguments('data', 'run', steps=1, val_every=1, classes='mine.yaml')) == 0
+    (tmp_path / 'elsewhere').mkdir()
+    monkeypatch.chdir(tmp_path / 'elsewhere')
+    weights, record = tmp_path / 'run' / 'weights.safetensors', tmp_path / 'run' / 'run.yaml'
+    table.write_text('classes: [{name: other, color: [1, 2, 3]}]')
+    weights.unlink()
+    assert main(['train', '--resume', '--out', str(tmp_path / 'run')]) == 0
+    assert load_weights(weights)[1].names == tuple(names)
+
+    # A run of an older version has no table in its record.
+    content = yaml.safe_load(record.read_text())
+    kept = content.pop('class_table')
+    content['config']['classes'] = 'camvid'
+    record.write_text(yaml.safe_dump(content))
+    weights.unlink()
+    assert main(['train', '--resume', '--out', str(tmp_path / 'run')]) == 0
+    assert load_weights(weights)[1].names == CAMVID.names
+    record.write_text(yaml.safe_dump(content | {'class_table': kept[:-5]}))
+    weights.unlink()
+    capsys.readouterr()
+    assert main(['train', '--resume', '--out', str(tmp_path / 'run')]) == 2
+    assert 'run.yaml: damaged (class_table: not a class table' in capsys.readouterr().err
 
 
 def test_what_cannot_be_resumed_is_named(dataset, tmp_path, capsys):

@@ -121,6 +121,8 @@ def test_values_out_of_range_are_named(tmp_path):
     for override, message in (
         ('steps=0', 'steps: expected 1 or more, found 0'),
         ('learning_rate=0', r'learning_rate: expected more than 0, found 0\.0'),
+        ('ohem_threshold=0', r'ohem_threshold: expected more than 0, found 0\.0'),
+        ('seed=99999999999', 'seed: expected at most 4294967295, found 99999999999'),
         ('extra_share=1.5', r'extra_share: expected at most 1, found 1\.5'),
         ('scale_min=3', r'expected scale_min <= scale_max, found 3\.0 and 2\.0'),
         ('train_split=a++b', r"train_split: expected split names joined by '\+', found 'a\+\+b'"),
@@ -224,6 +226,43 @@ def test_bad_data_is_found_before_training(dataset, tmp_path, capsys):
         assert label.name in said
     assert '40' in said
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    ('extra', 'message'),
+    [
+        (
+            ['--set', 'extra_share=0.25'],
+            'no extra data was given: give `--extra FOLDER` (`stdc render FOLDER` makes one)',
+        ),
+        (['--extra', 'more'], 'extra_share is 0, but extra data was given, more: set the share'),
+    ],
+)
+def test_extra_data_and_its_share_go_together(extra, message, dataset, tmp_path, capsys):
+    assert main(['train', '--data', str(dataset), '--out', str(tmp_path / 'run'), *extra]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_is_no_folder_of_a_run(dataset, tmp_path, capsys):
+    (tmp_path / 'run').write_text('mine')
+    assert main(['train', '--data', str(dataset), '--out', str(tmp_path / 'run')]) == 2
+    assert capsys.readouterr().err == f'stdc train: {tmp_path / "run"}: is a file, expected a folder to write to\n'
+
+
+@pytest.mark.parametrize(('scores', 'best'), [((0.1, 0.2), 0.2), ((0.2, 0.1), 0.2)], ids=['last', 'in training'])
+def test_the_best_validation_may_be_the_one_after_the_training(scores, best, dataset, tmp_path, monkeypatch):
+    given = iter(scores)
+    monkeypatch.setattr(ConfusionMatrix, 'miou', lambda _: next(given))
+    settings = ['crop_height=64', 'crop_width=64', 'batch_size=2', 'steps=3', 'val_every=2', 'workers=0']
+    out = tmp_path / 'run'
+    arguments = ['train', '--data', str(dataset), '--out', str(out), *(f'--set={setting}' for setting in settings)]
+    assert main(arguments) == 0
+    model, _, provenance = load_weights(out / 'best.safetensors')
+    last, _, its_provenance = load_weights(out / 'weights.safetensors')
+    assert float(provenance['miou'].split()[0]) == best
+    assert float(its_provenance['miou'].split()[0]) == scores[-1]
+    same = torch.equal(model.head[1].weight, last.head[1].weight)
+    assert same == (best == scores[-1])
 
 
 def test_every_part_of_the_loss_trains_its_head():

@@ -1,4 +1,4 @@
-"""CamVid as it was published: 701 frames of 720 x 960 pixels, and labels in 32 colours.
+"""CamVid as it was published, 701 frames of 720 x 960 pixels and labels in 32 colours, and as SegNet has it.
 
 Brostow, Fauqueur, Cipolla, "Semantic object classes in video: A high-definition ground truth database", Pattern
 Recognition Letters 30(2), 2009. The classes are folded into 11 and the frames split as for SegNet (Badrinarayanan,
@@ -16,7 +16,7 @@ import numpy as np
 
 from stdc_core.classes import CAMVID, IGNORE
 from stdc_core.data.folder import SegmentationFolder, pictures
-from stdc_core.data.reading import ids_of_colors, some
+from stdc_core.data.reading import ids_of_colors, read_ids, some
 
 #: What each of the 11 classes, and void (None), is made of: the 32 classes of label_colors.txt with their RGB.
 COLORS = {
@@ -63,6 +63,9 @@ FRAMES = {'train': 367, 'val': 101, 'test': 233}
 _IMAGES = ('701_StillsRaw_full', '701_StillsRaw', 'images', 'train', 'val', 'test')
 _LABELS = ('LabeledApproved_full', 'LabeledApproved', 'labels', 'train_labels', 'val_labels', 'test_labels')
 
+# Id of void in SegNet's labels, after the 11 classes.
+_SEGNET_VOID = len(CAMVID)
+
 _FRAME = re.compile(r'(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)')
 
 
@@ -103,11 +106,7 @@ class CamVid(SegmentationFolder):
     def _find(self) -> list[tuple[Path, Path]]:
         if self.split not in FRAMES:
             raise ValueError(f'{self.root}: CamVid has the splits {", ".join(FRAMES)}, found {self.split!r}')
-        if self.classes.names != CAMVID.names:
-            raise ValueError(
-                f'{self.root}: colour labels of CamVid need the class table camvid, found one of {len(self.classes)} '
-                f'classes, {", ".join(self.classes.names[:3])}, ...'
-            )
+        _need_camvid(self)
         images = sorted((p for name in _IMAGES for p in pictures(self.root / name)), key=lambda path: path.name)
         mine = [path for path in images if split_of(path.stem) == self.split]
         if not mine:
@@ -128,6 +127,47 @@ class CamVid(SegmentationFolder):
 
     def _ids(self, path: Path) -> np.ndarray:
         return ids_of_colors(path, _COLORS, _IDS)
+
+
+class CamVidSegNet(SegmentationFolder):
+    """CamVid at 360 x 480 as the SegNet tutorial has it: ``SPLIT/*.png`` and, of the same names, ``SPLITannot/*.png``.
+
+    The labels hold the ids of the 11 classes, and 11 for void.
+
+    Raises:
+        FileNotFoundError: as ``SegmentationFolder``.
+        ValueError: a class table that is not CamVid's.
+    """
+
+    looks_for = 'ROOT/SPLIT/*.png and ROOT/SPLITannot/*.png of the same name'
+
+    @classmethod
+    def fits(cls, root: Path, split: str) -> bool:
+        return bool(pictures(root / split)) and (root / f'{split}annot').is_dir()
+
+    def _find(self) -> list[tuple[Path, Path]]:
+        _need_camvid(self)
+        images = pictures(self.root / self.split)
+        if not images:
+            raise FileNotFoundError(f'{self.root / self.split}: no images')
+        frames = FRAMES.get(self.split, len(images))
+        if len(images) != frames:
+            self.warnings.append(f'{self}: {len(images)} images, but this split of CamVid has {frames}')
+        return [(path, self.root / f'{self.split}annot' / f'{path.stem}.png') for path in images]
+
+    def _ids(self, path: Path) -> np.ndarray:
+        ids = read_ids(path)
+        ids[ids == _SEGNET_VOID] = IGNORE
+        return ids
+
+
+def _need_camvid(dataset: SegmentationFolder) -> None:
+    """Raise ValueError unless the class table is that of CamVid."""
+    if dataset.classes.names != CAMVID.names:
+        raise ValueError(
+            f'{dataset.root}: labels of CamVid need the class table camvid, found one of {len(dataset.classes)} '
+            f'classes, {", ".join(dataset.classes.names[:3])}, ...'
+        )
 
 
 def _frames(folder: Path) -> bool:

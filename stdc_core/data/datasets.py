@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stdc_core.classes import ClassTable
-from stdc_core.data.camvid import CamVid
+from stdc_core.data.camvid import CamVid, CamVidSegNet
 from stdc_core.data.cityscapes import Cityscapes
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.reading import some
@@ -15,6 +15,7 @@ LAYOUTS: dict[str, type[SegmentationFolder]] = {
     'folder': SegmentationFolder,
     'cityscapes': Cityscapes,
     'camvid': CamVid,
+    'segnet': CamVidSegNet,
 }
 
 
@@ -27,8 +28,8 @@ def open_dataset(
         root: the dataset's folder.
         split: ``'train'``, ``'val'``, ...; of CamVid and Cityscapes also ``'test'``.
         classes: what the ids mean.
-        layout: ``'folder'``, ``'cityscapes'``, ``'camvid'`` (the classes of the same names document them), or
-            ``'auto'``: the one of which files are there.
+        layout: ``'folder'``, ``'cityscapes'``, ``'camvid'``, ``'segnet'`` (the classes in ``LAYOUTS`` document them),
+            or ``'auto'``: the one of which files are there.
         require_labels: see ``SegmentationFolder``.
 
     Raises:

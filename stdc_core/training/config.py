@@ -38,6 +38,9 @@ def key(
 
 Config = TypeVar('Config')
 
+#: NumPy takes seeds of 32 bits.
+LARGEST_SEED = 2**32 - 1
+
 
 def check_values(config: Any) -> None:
     """Hold every field to its limits. Raises ConfigError, naming the key, what was found and what was expected."""
@@ -189,8 +192,8 @@ class TrainConfig(MachineConfig):
     detail_weight: float = key(1.0, 'weight of the detail loss (Equation 4); 0 trains without', minimum=0)
     ohem_threshold: float = key(
         0.7,
-        'pixels whose class has less probability are hard, the others do not count; 1: all count',
-        minimum=0,
+        'pixels whose class has at most this probability are hard, the others do not count; 1: all count',
+        above=0,
         maximum=1,
     )
     class_balance: float = key(0.5, 'class weights are the inverse frequency to this power; 0: all alike', minimum=0)
@@ -211,7 +214,7 @@ class TrainConfig(MachineConfig):
     # The run.
     val_every: int = key(500, 'steps between validations', minimum=1)
     checkpoint_every: int = key(500, 'steps between checkpoints that --resume takes up', minimum=1)
-    seed: int = key(0, 'seed of weights, order and augmentation', minimum=0)
+    seed: int = key(0, 'seed of weights, order and augmentation', minimum=0, maximum=LARGEST_SEED)
     loader: str = key(
         'auto',
         'resident keeps the images on the device and augments them there in batches; workers reads and augments them '

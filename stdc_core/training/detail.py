@@ -29,6 +29,12 @@ def detail_target(label: Tensor, ignore_index: int = IGNORE) -> Tensor:
     Returns:
         float32 ``[N, 1, H, W]`` of 0 and 1.
     """
+    # Under autocast the convolutions would round the sums of large ids to eight bits, which moves edges.
+    with torch.no_grad(), torch.autocast(label.device.type, enabled=False):
+        return _detail_target(label, ignore_index)
+
+
+def _detail_target(label: Tensor, ignore_index: int) -> Tensor:
     ids = label.unsqueeze(1).float()
     known = (label != ignore_index).unsqueeze(1).float()
     ids = ids * known

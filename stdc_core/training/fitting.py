@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
+import signal
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,8 +21,10 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressB
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from stdc_core.data.check import DataError
 from stdc_core.files import appearing
 from stdc_core.one_line import one_line
 from stdc_core.plain_yaml import read_yaml
@@ -37,7 +42,9 @@ BEST = 'best.ckpt'
 
 
 def need_empty(out: Path) -> None:
-    """Raise FileExistsError if the folder of a run that is to begin holds something."""
+    """Raise FileExistsError if the folder of a run that is to begin holds something, or is a file."""
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f'{out}: is a file, expected a folder to write to')
     # Another process of the same run may have begun it.
     if not rank_zero_only.rank and out.exists() and any(out.iterdir()):
         resumable = '; --resume continues the run in it' if (out / RECORD).is_file() else ''
@@ -49,7 +56,7 @@ def begin(out: Path, config: Any, sources: dict[str, Any]) -> None:
 
     Args:
         config: a configuration dataclass.
-        sources: paths that the run reads, as text or lists of text.
+        sources: paths that the run reads, as text or lists of text, and what else it needs to be resumed.
 
     Raises:
         FileExistsError: ``out`` already holds something.
@@ -78,9 +85,10 @@ def recall(out: Path, cls: type, overrides: list[str], changeable: tuple[str, ..
     try:
         record = read_yaml(path)
         stored = dict(record.pop('config'))
-        sources = {'data': record['data'], 'extra': record.get('extra', []), 'init': record.get('init', '')}
-        if not all(isinstance(path, str) for path in (sources['data'], sources['init'], *sources['extra'])):
-            raise TypeError('data, extra and init: expected paths')
+        sources = {'extra': [], 'init': '', **record}
+        texts = (sources['data'], sources['init'], *sources['extra'], *sources.get('classes', []))
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError('data, extra, init and classes: expected text')
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f'{path}: damaged ({one_line(error)})') from error
     for override in overrides:
@@ -207,3 +215,36 @@ def make_trainer(config: Any, out: Path, start: int, monitor: str, progress: boo
         enable_progress_bar=progress,
         enable_model_summary=False,
     )
+
+
+@contextmanager
+def running(trainer: lightning.Trainer, out: Path) -> Iterator[None]:
+    """Around what the trainer does: a run that is stopped ends as others do, and one line on stderr says what then.
+
+    Args:
+        out: folder of the run.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, of which Lightning makes exit status 1.
+        SystemExit: status 143 on SIGTERM, of which Lightning makes 0.
+        DataError: a process that reads could not; without that process's traceback.
+    """
+    try:
+        yield
+    except (SystemExit, RuntimeError) as error:
+        # SIGTERM to all processes ends those that read, too, which is a RuntimeError here.
+        if trainer.received_sigterm or isinstance(error, SIGTERMException):
+            stopped, end = 'SIGTERM', SystemExit(128 + signal.SIGTERM)
+        elif isinstance(error.__context__, KeyboardInterrupt):
+            stopped, end = 'Ctrl-C', KeyboardInterrupt()
+        else:
+            raise
+        if not rank_zero_only.rank:
+            # The bar's line has no end yet.
+            print(f'\nstopped by {stopped}; --resume --out {out} continues the run', file=sys.stderr)
+        raise end from None
+    except (ValueError, OSError) as error:
+        if not str(error).startswith('Caught '):
+            raise
+        # PyTorch puts the traceback of the process that reads in the message; the last line is the error.
+        raise DataError(str(error).rstrip().rpartition('\n')[2].partition(': ')[2]) from error

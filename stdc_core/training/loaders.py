@@ -31,9 +31,6 @@ def train_loader(
     """
     rank, world, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device
     need_even_batches(config.batch_size, world)
-    if config.batch_size < 2 * world:
-        # Global pooling leaves one value per image and channel, of which batch norm takes the variance.
-        raise ConfigError(f'batch_size: expected 2 or more per device, found {config.batch_size} on {world}')
     shares = pooled_shares([len(d) for d in own], [len(d) for d in extra], config.extra_share)
     datasets = [*own, *extra]
     schedule = BatchSchedule([len(d) for d in datasets], shares, config.batch_size, config.seed)
@@ -62,9 +59,12 @@ def train_loader(
 
 
 def need_even_batches(batch_size: int, world: int) -> None:
-    """Raise ConfigError unless a batch can be dealt out evenly to ``world`` devices."""
+    """Raise ConfigError unless a batch can be dealt out evenly to ``world`` devices, two or more images to each."""
     if batch_size % world:
         raise ConfigError(f'batch_size: expected a multiple of the {world} devices, found {batch_size}')
+    if batch_size < 2 * world:
+        # Global pooling leaves one value per image and channel, of which batch norm takes the variance.
+        raise ConfigError(f'batch_size: expected 2 or more per device, found {batch_size} on {world}')
 
 
 def one_opencv_thread() -> None:

@@ -21,14 +21,14 @@ def ohem_cross_entropy(
 ) -> Tensor:
     """Cross-entropy over the hard pixels alone: online hard example mining (section 4.2).
 
-    Pixels whose true class has a probability below ``threshold`` are hard. Where they are fewer than ``min_kept``, the
-    ``min_kept`` hardest count instead, or as many as are labelled. Ignored pixels are never among them; a batch without
-    a labelled pixel has loss 0.
+    Pixels whose true class has at most the probability ``threshold`` are hard. Where they are fewer than ``min_kept``,
+    the ``min_kept`` hardest count instead, or as many as are labelled. Ignored pixels are never among them; a batch
+    without a labelled pixel has loss 0.
 
     Args:
         logits: float ``[N, C, H, W]``.
         label: int64 ``[N, H, W]``.
-        threshold: probability, the paper's 0.7.
+        threshold: probability above 0, the paper's 0.7; with 1 every pixel is hard.
         min_kept: pixels that always count; by default a sixteenth of all, as the paper's recipe has it.
         weight: float ``[C]``, class weights applied to the loss that is averaged. Hardness is judged without them.
         ignore_index: label of the pixels that do not count.
@@ -45,7 +45,7 @@ def ohem_cross_entropy(
     min_kept = min(max(min_kept, 1), loss.numel())
     if not min_kept:
         return logits.sum() * 0.0
-    hard = loss > -math.log(threshold)
+    hard = loss >= -math.log(threshold)
     if hard.sum() > min_kept:
         loss, flat_label = loss[hard], flat_label[hard]
     else:

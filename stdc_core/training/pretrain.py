@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import lightning
 import numpy as np
@@ -16,11 +17,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from stdc_core.data.image_folder import ImageFolder, RandomCrop, centre_crop
+from stdc_core.data.reading import some
 from stdc_core.data.schedule import BatchSchedule, SampleKey, ScheduleSampler
 from stdc_core.model.segmentation import normalize
 from stdc_core.model.stdc import STDCClassifier
 from stdc_core.model.weights import save_classifier
-from stdc_core.training.fitting import LAST, begin, make_trainer, reached, recall
+from stdc_core.one_line import one_line
+from stdc_core.training.config import ConfigError
+from stdc_core.training.fitting import LAST, begin, make_trainer, need_empty, reached, recall, running
 from stdc_core.training.loaders import need_even_batches, one_opencv_thread
 from stdc_core.training.pretrain_config import RUN_KEYS, PretrainConfig
 from stdc_core.training.task import rate
@@ -127,8 +131,8 @@ def pretrain(config: PretrainConfig, data: Path, out: Path, progress: bool = Tru
         ConfigError: the batch does not fit the data or the devices.
     """
     splits = _open(config, data)
-    begin(out, config, {'data': str(data)})
-    return _run(config, data, splits, out, progress)
+    need_empty(out)
+    return _run(config, data, splits, out, progress, resumed=False)
 
 
 def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, progress: bool = True) -> Path:
@@ -142,13 +146,15 @@ def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, p
     Raises:
         FileNotFoundError: no run was begun in ``out``, or the images are not where they were.
         FileExistsError: the run is complete.
-        ConfigError: its record is damaged or a key that must not change is overridden.
+        ConfigError: its record is damaged, a key that must not change is overridden, or the images are others now.
     """
     config, sources = recall(out, PretrainConfig, list(overrides), RUN_KEYS)
     if (out / CLASSIFIER).is_file():
         raise FileExistsError(f'{out / CLASSIFIER} is there: the run is complete')
     data = data or Path(sources['data'])
-    return _run(config, data, _open(config, data), out, progress)
+    splits = _open(config, data)
+    _need_same(data, splits[0], sources)
+    return _run(config, data, splits, out, progress, resumed=True)
 
 
 def _open(config: PretrainConfig, data: Path) -> tuple[ImageFolder, ImageFolder]:
@@ -158,8 +164,30 @@ def _open(config: PretrainConfig, data: Path) -> tuple[ImageFolder, ImageFolder]
     return train, ImageFolder(data, 'val', train.classes)
 
 
+def _need_same(data: Path, train: ImageFolder, sources: dict[str, Any]) -> None:
+    """Raise ConfigError unless the classes and the number of images are those in the run's record, if it has them."""
+    begun = sources.get('classes', list(train.classes))
+    if begun != list(train.classes):
+        missing = some([name for name in begun if name not in train.classes], 3)
+        new = some([name for name in train.classes if name not in begun], 3)
+        raise ConfigError(
+            f'{data}/train: expected the {len(begun)} classes that the run was begun with, found {len(train.classes)}; '
+            f'missing: {missing or "none"}; new: {new or "none"}'
+        )
+    images = sources.get('images', len(train))
+    if images != len(train):
+        raise ConfigError(
+            f'{data}/train: expected the {one_line(images)} images that the run was begun with, found {len(train)}'
+        )
+
+
 def _run(
-    config: PretrainConfig, data: Path, splits: tuple[ImageFolder, ImageFolder], out: Path, progress: bool
+    config: PretrainConfig,
+    data: Path,
+    splits: tuple[ImageFolder, ImageFolder],
+    out: Path,
+    progress: bool,
+    resumed: bool,
 ) -> Path:
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     train, val = splits
@@ -173,6 +201,8 @@ def _run(
         one_opencv_thread()
     loading = {'num_workers': config.workers, 'pin_memory': gpu}
     need_even_batches(config.batch_size, world)
+    if not resumed:
+        begin(out, config, {'data': str(data.absolute()), 'classes': list(train.classes), 'images': len(train)})
     schedule = BatchSchedule([len(train)], None, config.batch_size, config.seed)
     crop = RandomCrop(config.image_size, config.area_min, config.jitter)
     sampler = ScheduleSampler(schedule, plan.steps, start, rank, world)
@@ -180,14 +210,16 @@ def _run(
     centred = _Centred(val, config.image_size, rank, world)
     val_loader = DataLoader(centred, batch_size=max(1, config.batch_size // world), **loading)
     if start < plan.steps:
-        trainer.fit(task, loader, val_loader, ckpt_path=out / LAST if start else None, weights_only=True)
+        with running(trainer, out):
+            trainer.fit(task, loader, val_loader, ckpt_path=out / LAST if start else None, weights_only=True)
     else:
         # Only the result is missing. Lightning would not train, nor put the average in the place of the last weights;
         # a checkpoint holds the average under this name.
         task.load_state_dict(torch.load(out / LAST, map_location='cpu', weights_only=True)['state_dict'])
     if config.epochs % config.val_epochs or 'top1' not in trainer.callback_metrics:
         # The last validation was of earlier weights, or of an earlier process.
-        trainer.validate(task, val_loader, verbose=False)
+        with running(trainer, out):
+            trainer.validate(task, val_loader, verbose=False)
     if trainer.is_global_zero:
         top1, top5 = (float(trainer.callback_metrics[name]) for name in ('top1', 'top5'))
         provenance = {

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from stdc_core.training.config import ConfigError, MachineConfig, key
+from stdc_core.training.config import LARGEST_SEED, ConfigError, MachineConfig, key
 
 #: Keys that a resumed run may change: none of them moves the curve.
 RUN_KEYS = ('workers', 'devices', 'num_nodes', 'accelerator', 'checkpoint_every')
@@ -41,7 +41,7 @@ class PretrainConfig(MachineConfig):
     # The run.
     val_epochs: int = key(1, 'epochs between validations', minimum=1)
     checkpoint_every: int = key(2000, 'steps between checkpoints that --resume takes up', minimum=1)
-    seed: int = key(0, 'seed of weights, order, augmentation and dropout', minimum=0)
+    seed: int = key(0, 'seed of weights, order, augmentation and dropout', minimum=0, maximum=LARGEST_SEED)
     workers: int = key(8, 'processes that read and augment, per device; 0: none but the trainer', minimum=0)
 
     def in_steps(self, images: int) -> SimpleNamespace:

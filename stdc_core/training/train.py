@@ -16,14 +16,14 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from stdc_core.classes import class_table
+from stdc_core.classes import ClassTable, class_table
 from stdc_core.data.check import check, shared_images
 from stdc_core.data.datasets import open_dataset
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import initialise, save_weights
-from stdc_core.training.config import RUN_KEYS, TrainConfig
-from stdc_core.training.fitting import BEST, LAST, begin, make_trainer, need_empty, reached, recall
+from stdc_core.training.config import RUN_KEYS, ConfigError, TrainConfig
+from stdc_core.training.fitting import BEST, LAST, RECORD, begin, make_trainer, need_empty, reached, recall, running
 from stdc_core.training.loaders import train_loader
 from stdc_core.training.task import SegmentationTask
 
@@ -81,14 +81,23 @@ def train(
     Raises:
         FileExistsError: ``out`` already holds something.
         DataError: images or labels that cannot be trained on; the message lists the files.
-        ValueError: extra data and ``extra_share`` do not go together, or ``init`` is of another network.
+        ConfigError: extra data and ``extra_share`` do not go together.
+        ValueError: ``init`` is of another network.
     """
-    if bool(extra) != (config.extra_share > 0):
-        raise ValueError(f'extra_share is {config.extra_share}, but {len(extra)} folders of extra data were given')
+    if config.extra_share and not extra:
+        raise ConfigError(
+            f'extra_share is {config.extra_share}, but no extra data was given: give `--extra FOLDER` '
+            '(`stdc render FOLDER` makes one) or `--set extra_share=0`'
+        )
+    if extra and not config.extra_share:
+        raise ConfigError(
+            f'extra_share is 0, but extra data was given, {extra[0]}: set the share of the samples drawn from it, '
+            'such as `--set extra_share=0.25`'
+        )
     if init is not None and not init.is_file():
         raise FileNotFoundError(f'{init}: no such file')
     need_empty(out)
-    return _run(config, data, out, extra, init, progress, resumed=False)
+    return _run(config, class_table(config.classes), data, out, extra, init, progress, resumed=False)
 
 
 def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, progress: bool = True) -> Path:
@@ -107,14 +116,24 @@ def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, p
     config, sources = recall(out, TrainConfig, list(overrides), RUN_KEYS)
     if (out / WEIGHTS).is_file():
         raise FileExistsError(f'{out / WEIGHTS} is there: the run is complete')
+    # The table that the run began with, whatever is in its file now. Runs of older versions have not kept it.
+    classes = _kept_table(out, sources['class_table']) if 'class_table' in sources else class_table(config.classes)
     init = Path(sources['init']) if sources['init'] else None
-    return _run(
-        config, data or Path(sources['data']), out, [Path(path) for path in sources['extra']], init, progress, True
-    )
+    extra = [Path(path) for path in sources['extra']]
+    return _run(config, classes, data or Path(sources['data']), out, extra, init, progress, resumed=True)
+
+
+def _kept_table(out: Path, text: str) -> ClassTable:
+    """The class table in a run's record. Raises ConfigError if it is damaged."""
+    try:
+        return ClassTable.from_json(text)
+    except ValueError as error:
+        raise ConfigError(f'{out / RECORD}: damaged (class_table: {error})') from error
 
 
 def _run(
     config: TrainConfig,
+    classes: ClassTable,
     data: Path,
     out: Path,
     extra: Sequence[Path],
@@ -123,7 +142,6 @@ def _run(
     resumed: bool,
 ) -> Path:
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    classes = class_table(config.classes)
     # Labels that are missing are listed by the check, with everything else that is wrong.
     open_ = functools.partial(open_dataset, classes=classes, require_labels=False)
     own = [open_(data, split) for split in config.train_split.split('+')]
@@ -147,17 +165,25 @@ def _run(
         mine = Subset(_Whole(val), range(trainer.global_rank, len(val), trainer.world_size))
         val_loader = DataLoader(mine, batch_size=1, num_workers=config.workers)
     if not resumed:
-        sources = {'data': str(data), 'extra': [str(path) for path in extra], 'init': str(init) if init else ''}
+        # With all that a resumed run reads, wherever it is started.
+        sources = {
+            'data': str(data.absolute()),
+            'extra': [str(path.absolute()) for path in extra],
+            'init': str(init.absolute()) if init else '',
+            'class_table': classes.to_json(),
+        }
         begin(out, config, sources)
     if start < config.steps:
-        trainer.fit(task, loader, val_loader, ckpt_path=out / LAST if start else None, weights_only=True)
+        with running(trainer, out):
+            trainer.fit(task, loader, val_loader, ckpt_path=out / LAST if start else None, weights_only=True)
     else:
         # The run was killed after its last step. A checkpoint holds the averaged weights under this name.
         task.load_state_dict(torch.load(out / LAST, map_location='cpu', weights_only=True)['state_dict'])
     stale = start == config.steps or config.steps % min(config.val_every, config.steps)
     if val_loader is not None and stale:
         # The last validation was of earlier weights, or of an earlier process.
-        trainer.validate(task, val_loader, verbose=False)
+        with running(trainer, out):
+            trainer.validate(task, val_loader, verbose=False)
 
     provenance = {
         'data': ', '.join([f'{data.name}/{config.train_split}', *(f'{path.name}/train' for path in extra)]),
@@ -167,18 +193,32 @@ def _run(
     }
     if trainer.is_global_zero:
         last = {name: value.clone() for name, value in task.state_dict().items()}
+        miou = trainer.callback_metrics.get('miou')
         results = {}
         if val is not None:
-            best = torch.load(out / BEST, map_location='cpu', weights_only=True)
-            score = max(state['best_model_score'] for state in best['callbacks'].values() if state.get('monitor'))
-            results[BEST_WEIGHTS] = best['state_dict'], score
+            results[BEST_WEIGHTS] = _best(out / BEST, last, miou)
         # The last one, by which a run is known to be complete.
-        results[WEIGHTS] = last, trainer.callback_metrics.get('miou')
-        for name, (state, miou) in results.items():
+        results[WEIGHTS] = last, miou
+        for name, (state, score) in results.items():
             task.load_state_dict(state)
-            measured = {'miou': f'{float(miou):.4f} on {data.name}/{val.split}'} if val is not None else {}
+            measured = {'miou': f'{float(score):.4f} on {data.name}/{val.split}'} if val is not None else {}
             save_weights(task.model.cpu(), out / name, classes, provenance | measured)
     return out / WEIGHTS
+
+
+def _best(path: Path, last: dict[str, Tensor], miou: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Weights of the best validation, and its mIoU: of the checkpoint, or of the last one, which may not be in it.
+
+    Args:
+        path: the checkpoint; a run that was killed in its first validation has none.
+        last, miou: of the last validation.
+    """
+    if path.is_file():
+        best = torch.load(path, map_location='cpu', weights_only=True)
+        score = max(state['best_model_score'] for state in best['callbacks'].values() if state.get('monitor'))
+        if float(score) >= float(miou):
+            return best['state_dict'], score
+    return last, miou
 
 
 def _checked(
