@@ -89,11 +89,11 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
         raise FileNotFoundError(f'params_file {given["params_file"]}: no such file')
     if given['cameras'].split() and given['image'].startswith('/'):
         raise ValueError(f'image is {given["image"]}, expected a name below that of each camera: {given["cameras"]}')
-    processes: list[ExecuteProcess] = [_node(given)]
+    # rviz2 first: where it is not installed, launch ends there, and would leave what it has started behind.
+    processes: list[ExecuteProcess] = [_rviz(given)] if given['rviz'] == 'true' else []
+    processes.append(_node(given))
     if given['bag']:
         processes.append(ExecuteProcess(cmd=['ros2', 'bag', 'play', '--clock', '100', given['bag']], output='screen'))
-    if given['rviz'] == 'true':
-        processes.append(_rviz(given))
     return processes
 
 

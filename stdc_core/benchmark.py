@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from stdc_core.data.synthetic import SyntheticDrive
@@ -22,8 +21,11 @@ from stdc_core.export.onnx import export
 from stdc_core.export.quantize import quantize
 from stdc_core.files import write_png
 from stdc_core.inference import BACKENDS, DEFAULT_MODEL, BackendError, Segmenter
-from stdc_core.model.segmentation import STDCSeg, normalize, upsample
+from stdc_core.inference.backend import MAX_THREADS
+from stdc_core.inference.input_scale import check_input_scale
+from stdc_core.model.segmentation import STDCSeg, normalize, rescale, upsample
 from stdc_core.model.weights import load_weights, save_weights
+from stdc_core.scaled_size import scaled_size
 
 WARM_UP_RUNS = 3
 CALIBRATION_FRAMES = 8
@@ -60,8 +62,7 @@ def tuned_forward(model: STDCSeg, image: np.ndarray, input_scale: float) -> np.n
 
 def _input(image: np.ndarray, input_scale: float) -> torch.Tensor:
     x = normalize(torch.from_numpy(image)[None].permute(0, 3, 1, 2))
-    size = tuple(int(side * input_scale) for side in image.shape[:2])
-    return x if input_scale == 1 else F.interpolate(x, size=size, mode='bilinear', align_corners=True)
+    return rescale(x, input_scale)
 
 
 def _drive(folder: Path, size: tuple[int, int]) -> list[Path]:
@@ -92,7 +93,17 @@ def benchmark(
         threads: CPU threads of both sides.
         runs: timed runs of each side; the medians count.
         int8: time the network in int8 too, calibrated on a rendered drive.
+
+    Raises:
+        ValueError: a number is out of its range, or nothing is left of the image at the input scale.
     """
+    if not 1 <= threads <= MAX_THREADS:
+        raise ValueError(f'threads: expected 1 to {MAX_THREADS}, found {threads}')
+    if runs < 1:
+        raise ValueError(f'runs: expected 1 or more, found {runs}')
+    check_input_scale(input_scale)
+    if not all(scaled_size(size, input_scale)):
+        raise ValueError(f'size: nothing is left of {size[0]}x{size[1]} at input scale {input_scale:g}')
     weights = weights or DEFAULT_MODEL
     torch.set_num_threads(threads)
     trained, classes, _ = load_weights(weights)
@@ -136,7 +147,7 @@ def benchmark(
 
     medians = {name: 1e3 * statistics.median(values) for name, values in times.items()}
     reference, best = list(medians.values())[:2]
-    network = tuple(int(side * input_scale) for side in size)
+    network = scaled_size(size, input_scale)
     print(
         f'{trained.backbone.name}, {len(classes)} classes, '
         f'image {size[0]} x {size[1]}, network {network[0]} x {network[1]}'

@@ -166,9 +166,10 @@ def _render(options: argparse.Namespace) -> None:
     from stdc_core.data.synthetic import SyntheticDrive
     from stdc_core.files import write_png
 
+    for name in ('drives', 'frames', 'every'):
+        if getattr(options, name) < 1:
+            raise ValueError(f'--{name}: expected 1 or more, found {getattr(options, name)}')
     folders = [options.out / options.split / name for name in ('images', 'labels')]
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
     height, width = options.size
     length = options.frames * options.every
     for seed in tqdm(range(options.seed, options.seed + options.drives), unit='drive', disable=None):
@@ -256,8 +257,6 @@ def _predict(options: argparse.Namespace) -> None:
     from stdc_core.inference import DEFAULT_MODEL, Segmenter
     from stdc_core.predict import predict
 
-    if options.threads < 0:
-        raise ValueError(f'--threads: expected 0 or more, found {options.threads}')
     # As Ctrl-C: unfinished files are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     result = predict(

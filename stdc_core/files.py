@@ -39,6 +39,7 @@ def appearing(path: Path) -> Iterator[Path]:
 
     Raises:
         WriteError: there is no room, or no permission.
+        IsADirectoryError: a file was made, and ``path`` is a folder.
     """
     with unfinished(path) as partial:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,8 +69,20 @@ def unfinished(path: Path) -> Iterator[Path]:
         _remove(partial)
 
 
+def check_no_folder(path: Path) -> None:
+    """Raises IsADirectoryError if there is a folder at ``path``, which a file must not replace."""
+    if path.is_dir():
+        raise IsADirectoryError(f'{path}: is a folder, expected a file to write')
+
+
 def put_in_place(made: Path, path: Path) -> None:
-    """Move a file or a folder to ``path``, in the same folder, in place of what is there."""
+    """Move a file or a folder to ``path``, in the same folder, in place of what is there.
+
+    Raises:
+        IsADirectoryError: a file would replace a folder.
+    """
+    if not made.is_dir():
+        check_no_folder(path)
     retired = path.with_name(f'.{path.name}.{_me()}.old')
     if not path.is_dir():
         os.replace(made, path)

@@ -146,12 +146,13 @@ def plan(inputs: Sequence[Path], out: Path, outputs: Sequence[str]) -> list[Job]
         raise PredictError(_listed(missing))
     if out.exists() and not out.is_dir():
         raise PredictError(f'{out}: is a file, expected a folder to write to')
-    jobs: dict[Path, Job] = {}
+    # One file may be several inputs, by links and by folders in folders, whose outputs have names of their own.
+    jobs: dict[tuple[Path, ...], Job] = {}
     makers: dict[Path, Path] = {}
     for source, relative in (pair for path in inputs for pair in _found(path, out)):
-        key = source.resolve()
         job = _job(source, out / relative.parent / relative.stem, outputs)
-        if key in jobs and jobs[key].targets == job.targets:
+        key = (source.resolve(), *job.targets.values())
+        if key in jobs:
             continue  # named twice
         for target in job.targets.values():
             other = makers.setdefault(target, source)
@@ -160,9 +161,10 @@ def plan(inputs: Sequence[Path], out: Path, outputs: Sequence[str]) -> list[Job]
                     f'{other} and {source} would both be written to {target}; rename one, or say another --out for it'
                 )
         jobs[key] = job
+    sources = {source for source, *_ in jobs}
     for job in jobs.values():
         for target in job.targets.values():
-            if target.resolve() in jobs:
+            if target.resolve() in sources:
                 raise PredictError(f'{target}: the output of {job.source} is an input as well; choose another --out')
     return list(jobs.values())
 
@@ -256,10 +258,12 @@ def _segment_video(job: Job, pictures: Pictures, bar: tqdm) -> int:
     with closing(VideoReader(job.source)) as reader, ExitStack() as stack:
         sinks: dict[str, Callable[[np.ndarray], None]] = {}
         for image in reader:
-            for name, picture in _named(job, pictures, image).items():
+            named = _named(job, pictures, image)
+            # Folders first, so that they appear last: a WebM file may turn out in the end to be none.
+            for name in sorted(named, key=job.is_folder, reverse=True):
                 if name not in sinks:
                     sinks[name] = stack.enter_context(_sink(job, name, image.shape[:2], reader.rate))
-                sinks[name](picture)
+                sinks[name](named[name])
             count += 1
             bar.update()
         if not count:

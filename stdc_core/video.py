@@ -101,7 +101,13 @@ def webm_writer(path: Path, size: tuple[int, int], rate: float) -> Iterator[Call
         finally:
             writer.release()
         # OpenCV does not tell when the disk is full, and a file that is cut off may still tell its whole length.
-        with closing(VideoReader(partial)) as written:
-            found = sum(1 for _ in written)
+        try:
+            with closing(VideoReader(partial)) as written:
+                found = sum(1 for _ in written)
+        except VideoError as error:
+            raise OSError(
+                f'{path}: not one of {count} frames of {width} x {height} pixels can be read back; '
+                'are they too small for VP8, or is the disk full?'
+            ) from error
         if found < count:
             raise OSError(f'{path}: only {found} of {count} frames could be written; is the disk full?')

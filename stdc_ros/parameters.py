@@ -13,6 +13,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from stdc_core.inference import BACKENDS, PRECISIONS
+from stdc_core.inference.backend import MAX_THREADS
+from stdc_core.scaled_size import scaled_size
 
 _SIZE = r'[1-9]\d{0,4}x[1-9]\d{0,4}'
 
@@ -81,7 +83,9 @@ class Parameters:
         False, 'Build the engine of tensorrt for images of image_size, or find it in the cache, and end.'
     )
     image_size: str = _parameter('', 'WIDTHxHEIGHT of the images that build_only builds for.', check=_check_image_size)
-    threads: int = _parameter(0, 'CPU threads for inference; 0: every core that the node may use.', bounds=(0, 256))
+    threads: int = _parameter(
+        0, 'CPU threads for inference; 0: every core that the node may use.', bounds=(0, MAX_THREADS)
+    )
     cameras: tuple[str, ...] = _parameter(
         (), 'Several cameras: their names, which are the namespaces of their topics.', check=_check_cameras
     )
@@ -250,7 +254,8 @@ def output_size(setting: str, image: tuple[int, int], input_scale: float) -> tup
     if setting == 'input':
         return image
     if setting == 'network':
-        return max(1, int(image[0] * input_scale)), max(1, int(image[1] * input_scale))
+        height, width = scaled_size(image, input_scale)
+        return max(1, height), max(1, width)
     return size_of(setting)
 
 

@@ -18,12 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from stdc_core.inference import BACKENDS, DEFAULT_MODEL, BackendError, ModelError, Segmentation, Segmenter
+from stdc_core.inference.backend import MAX_THREADS
 from stdc_core.visualization import colorize, overlay
 from stdc_ros.bags import IMAGE, TYPES, Bag, BagError, BagMessage, write_bag
 from stdc_ros.images import ImageError, make_image
-
-#: As of the node's parameter.
-MAX_THREADS = 256
 
 #: Name of each output: encoding, and how it is made of the image and its segmentation.
 Make = Callable[[np.ndarray, Segmentation, Segmenter], np.ndarray]

@@ -287,6 +287,7 @@ def test_a_disk_of_its_own(mount, reason, inputs, tmp_path):
     for module, arguments, target in (
         ('stdc_ros.segment_bag', [inputs / 'drive.mcap', tmp_path / 'drive.mcap'], 'drive.mcap'),
         ('stdc_core.cli', ['predict', inputs / 'pictures', '--out', tmp_path], '_overlay.png'),
+        ('stdc_core.cli', ['evaluate', DEFAULT_MODEL, '--data', inputs / 'dataset', '--out', tmp_path], 'report.json'),
     ):
         command = [sys.executable, '-m', module, *arguments]
         run = subprocess.run(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from conftest import REPOSITORY
@@ -147,6 +151,59 @@ def test_what_is_written_over_is_there_all_the_time(cache):
     cache.path('a').write_bytes(b'STDCENG1' + b'0' * 40)
     with pytest.raises(DamagedError, match='a: of 48 bytes'):
         cache.read('a')
+
+
+def test_a_user_without_a_home_has_a_folder_among_the_temporary_files(monkeypatch, tmp_path):
+    def no_home():
+        raise RuntimeError('Could not determine home directory.')
+
+    for name in ('STDC_CACHE_DIR', 'XDG_CACHE_HOME'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, 'home', no_home)
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    folder = tmp_path / f'stdc_ros-{os.getuid()}'
+    assert cache_folder() == folder
+    EngineCache().write('a.engine', b'x')
+    assert EngineCache().read('a.engine') == b'x'
+    assert folder.stat().st_mode & 0o777 == 0o700
+    # What somebody else may have written there is not run.
+    folder.chmod(0o777)
+    for refused in (lambda: EngineCache().read('a.engine'), lambda: EngineCache().write('a.engine', b'y')):
+        with pytest.raises(PermissionError, match='expected a folder that only this user may use'):
+            refused()
+    folder.chmod(0o700)
+    another = os.getuid() + 1
+    monkeypatch.setattr(os, 'getuid', lambda: another)
+    folder = folder.rename(tmp_path / f'stdc_ros-{another}')
+    assert get(Builder().store(EngineCache())) == '1 engine of net'
+    assert [path.name for path in folder.iterdir()] == ['a.engine']
+
+
+def test_where_there_are_no_locks_engines_are_built_all_the_same(cache, monkeypatch):
+    def no_locks(file, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, 'flock', no_locks)
+    with cache.building('key') as locked:
+        assert not locked
+    builder = Builder()
+    assert get(builder.store(cache)) == get(builder.store(cache)) == '1 engine of net'
+    assert len(builder.timings) == 1
+
+
+def test_engines_that_are_built_at_once_lose_no_timings(cache):
+    def build(network, options, timings, progress):
+        time.sleep(0.3)
+        return network, timings + network
+
+    store = EngineStore(cache, build, bytes, {})
+    threads = [Thread(target=store.get, args=(network, OPTIONS, print)) for network in (b'a', b'b')]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    timing = next(cache.folder.glob('*.timing'))
+    assert sorted(cache.read(timing.name)) == sorted(b'ab')
 
 
 #: A process that takes half a second to build, and says so in a file.

@@ -129,7 +129,7 @@ def test_weights_and_the_model_exported_from_them_agree(dataset, tmp_path):
 
     # A model file's own input scale holds in torch as well.
     assert open_predictor(exported, flip=True, device='cpu').protocol['input_scale'] == 0.75
-    assert open_predictor(exported, input_scale=1, device='cpu').protocol['input_scale'] == 1
+    assert open_predictor(exported, input_scale=1, flip=True, device='cpu').protocol['input_scale'] == 1
 
 
 def test_scales_and_mirror_image_are_averaged():
@@ -263,8 +263,11 @@ def test_an_image_that_is_too_small_is_named(dataset):
     [
         (['--data', 'nowhere'], 'nowhere'),
         (['--split', 'test'], 'test'),
-        (['--threads', '-1'], 'threads: expected 0 or more, found -1'),
+        (['--threads', '-1'], 'threads: expected 0 to 256, found -1'),
+        (['--threads', '257'], 'threads: expected 0 to 256, found 257'),
         (['--scales', '0', '1'], 'scales: expected positive numbers, found 0.0, 1.0'),
+        (['--flip', '--backend', 'openvino'], 'backend openvino: only for a model.onnx without --scales, --flip'),
+        (['--flip', '--precision', 'fp99'], 'precision fp99: only for a model.onnx without --scales, --flip'),
         (['--scales', 'nan'], 'scales: expected positive numbers, found nan'),
     ],
 )
@@ -307,9 +310,23 @@ def test_an_interrupted_report_leaves_nothing(dataset, tmp_path):
         raise KeyboardInterrupt
 
     broken = Predictor(interrupt, CAMVID, 'broken', predictor.protocol)
-    with pytest.raises(KeyboardInterrupt):
-        write_report(tmp_path / 'out', evaluation, broken, dataset, Path('m'), Path('d'), 'val')
-    assert not list(tmp_path.iterdir())
+    for out in (tmp_path / 'out', tmp_path):
+        with pytest.raises(KeyboardInterrupt):
+            write_report(out, evaluation, broken, dataset, Path('m'), Path('d'), 'val')
+        assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_folder_that_is_there_stays_and_is_written_to(data, tmp_path, monkeypatch, capsys):
+    out = tmp_path / 'out'
+    out.mkdir()
+    monkeypatch.chdir(out)
+    before = out.stat().st_ino
+    arguments = ['evaluate', str(DEFAULT_MODEL), '--data', str(data), '--limit', '1', '--threads', '1', '--out', '.']
+    assert main(arguments) == 0, capsys.readouterr().err
+    assert sorted(path.name for path in out.iterdir()) == ['confusion.png', 'report.json', 'sheet.png']
+    assert out.stat().st_ino == before
+    assert main(arguments) == 2
+    assert '. is not empty' in capsys.readouterr().err
 
 
 def test_a_model_file_is_evaluated_without_torch(data):
@@ -317,8 +334,10 @@ def test_a_model_file_is_evaluated_without_torch(data):
         'import sys; sys.modules["torch"] = None; from stdc_core.cli import main; '
         f'sys.exit(main(["evaluate", {str(DEFAULT_MODEL)!r}, "--data", {str(data)!r}, "--limit", "1", *sys.argv[1:]]))'
     )
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    for scale in ([], ['--input-scale', '1', '--backend', 'onnxruntime']):
+        result = subprocess.run([sys.executable, '-c', code, *scale], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+    assert 'input scale 1, onnxruntime' in result.stdout
     result = subprocess.run([sys.executable, '-c', code, '--flip'], capture_output=True, text=True)
     assert result.returncode == 2
     assert 'needs torch' in result.stderr

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from stdc_core.classes import CAMVID
+from stdc_core.cli import main
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.export.graph import DeployedGraph, own_offset
 from stdc_core.export.onnx import export
@@ -33,7 +34,8 @@ def weights(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize('input_scale', [1.5, 1.0, 0.75, 0.5])
+# ONNX Runtime's 0.7 is a float32: of 360 rows, the network sees 252 and not 251.
+@pytest.mark.parametrize('input_scale', [1.5, 1.0, 0.75, 0.7, 0.5])
 def test_torch_and_onnx_runtime_agree_on_a_drive(input_scale, tmp_path):
     drive = SyntheticDrive(seed=5, frames=200)
     frames = np.stack([drive[index].image for index in (0, 90, 199)])
@@ -107,6 +109,49 @@ def test_an_existing_file_is_not_overwritten_unasked(weights, tmp_path):
     assert (tmp_path / 'model.onnx').read_text() == 'mine'
     export(weights, tmp_path / 'model.onnx', overwrite=True)
     assert Segmenter.load(tmp_path / 'model.onnx').info.classes == CAMVID
+
+
+def test_a_file_does_not_replace_a_folder(tmp_path, capsys):
+    (tmp_path / 'models').mkdir()
+    (tmp_path / 'models' / 'mine').write_text('mine')
+    # Before anything is read.
+    assert main(['export', 'absent.onnx', str(tmp_path / 'models'), '--overwrite']) == 2
+    assert f'{tmp_path}/models: is a folder, expected a file to write' in capsys.readouterr().err
+    assert (tmp_path / 'models' / 'mine').read_text() == 'mine'
+
+
+def test_a_very_small_input_scale(weights, tmp_path, capsys):
+    export(weights, tmp_path / 'model.onnx', 0.01)
+    assert Segmenter.load(tmp_path / 'model.onnx')(np.zeros((120, 130, 3), np.uint8)).mask.shape == (120, 130)
+    with pytest.raises(ValueError, match='input scale: expected 1/1024 or more in a model file, found 1e-05'):
+        export(weights, tmp_path / 'smaller.onnx', 1e-5)
+    assert main(['benchmark', str(weights), '--size', '64x96', '--input-scale', '0.01']) == 2
+    assert capsys.readouterr().err == 'stdc benchmark: size: nothing is left of 64x96 at input scale 0.01\n'
+
+
+def test_the_accuracy_in_a_model_file_names_the_scale_that_it_was_measured_at(tmp_path):
+    weights, model = tmp_path / 'weights.safetensors', tmp_path / 'model.onnx'
+    recipe = json.dumps({'input_scale': 1.5})
+    save_weights(STDCSeg('stdc1', 11), weights, CAMVID, {'recipe': recipe, 'miou': '0.4388 on sm/val'})
+    assert export(weights, model).provenance['miou'] == '0.4388 on sm/val'
+    told = '0.4388 on sm/val at input scale 1.5'
+    assert export(weights, tmp_path / 'half.onnx', 0.5).provenance['miou'] == told
+    assert export(tmp_path / 'half.onnx', tmp_path / 'one.onnx', 1.0).provenance['miou'] == told
+    assert export(tmp_path / 'half.onnx', tmp_path / 'again.onnx').provenance['miou'] == told
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--threads', '0'], 'threads: expected 1 to 256, found 0'),
+        (['--threads', '257'], 'threads: expected 1 to 256, found 257'),
+        (['--runs', '0'], 'runs: expected 1 or more, found 0'),
+        (['--input-scale', '5'], 'input scale: expected above 0 and at most 4, found 5.0'),
+    ],
+)
+def test_wrong_numbers_for_the_benchmark_are_told_before_the_work(arguments, message, capsys):
+    assert main(['benchmark', 'absent.onnx', *arguments]) == 2
+    assert capsys.readouterr().err == f'stdc benchmark: {message}\n'
 
 
 @pytest.mark.parametrize('input_scale', [0.0, -1.0, 4.5])

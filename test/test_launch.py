@@ -197,7 +197,7 @@ def launched(**given: str) -> tuple[list[Any], Any]:
     [
         ({}, [[]]),
         ({'bag': 'drive.mcap'}, [[], ['ros2', 'bag', 'play', '--clock', '100', 'drive.mcap']]),
-        ({'rviz': 'true'}, [[], ['-d', str(ROOT / 'config' / 'segmentation.rviz')]]),
+        ({'rviz': 'true'}, [['-d', str(ROOT / 'config' / 'segmentation.rviz')], []]),
     ],
 )
 def test_arguments_decide_which_processes_there_are_and_what_they_are_told(given, expected):

@@ -118,6 +118,17 @@ def test_an_input_named_twice_is_done_once(street, segmenter, tmp_path):
     assert predict(segmenter, [street, street.parent, street], tmp_path / 'out').inputs == 1
 
 
+def test_one_file_that_is_several_inputs_has_the_outputs_of_each(street, segmenter, tmp_path):
+    (street.parent / 'latest.png').symlink_to(street)
+    link, out = street.parent / 'latest.png', tmp_path / 'out'
+    assert predict(segmenter, [street, link], out, outputs=['mask']).inputs == 2
+    assert files(out) == ['latest_mask.png', 'street_mask.png']
+    day = tmp_path / 'in' / 'day1'
+    write_png(day / 'a.png', read(street))
+    assert predict(segmenter, [street.parent, day], tmp_path / 'both', outputs=['mask']).inputs == 4
+    assert files(tmp_path / 'both') == ['a_mask.png', 'day1/a_mask.png', 'latest_mask.png', 'street_mask.png']
+
+
 def test_two_inputs_of_one_name(street, segmenter, tmp_path):
     other = tmp_path / 'in' / 'street.bmp'
     cv2.imwrite(str(other), read(street))
@@ -209,6 +220,17 @@ def test_a_video_that_is_cut_off_is_segmented_so_far(segmenter, tmp_path):
     assert f'cut.webm: cut off or damaged; the first {result.frames} of 20 frames' in result.warnings[0]
 
 
+def test_a_video_too_small_for_vp8_is_named_and_leaves_nothing(segmenter, tmp_path):
+    small, out = tmp_path / 'tiny.avi', tmp_path / 'out'
+    writer = cv2.VideoWriter(str(small), cv2.VideoWriter_fourcc(*'MJPG'), 10, (2, 2))
+    for value in (50, 100, 150):
+        writer.write(np.full((2, 2, 3), value, np.uint8))
+    writer.release()
+    with pytest.raises(OSError, match=rf'^{out}/tiny_overlay\.webm: not one of 3 frames of 2 x 2 pixels can be read'):
+        predict(segmenter, [small], out, outputs=['mask', 'overlay', 'confidence'])
+    assert not list(out.iterdir())
+
+
 def test_an_interrupted_video_leaves_nothing_and_keeps_the_old(clip, segmenter, tmp_path):
     out = tmp_path / 'out'
     (out / 'clip.v2_mask').mkdir(parents=True)
@@ -235,7 +257,7 @@ def test_an_interrupted_video_leaves_nothing_and_keeps_the_old(clip, segmenter, 
     [
         (['absent.png', 'gone'], 'absent.png: no such file or folder\ngone: no such'),
         (['in', '--overlay-opacity', '1.5'], 'overlay opacity: expected 0 to 1, found 1.5'),
-        (['in', '--threads', '-1'], '--threads: expected 0 or more, found -1'),
+        (['in', '--threads', '-1'], 'threads: expected 0 to 256, found -1'),
         (['in', '--model', 'absent.onnx'], 'absent.onnx: no such model file'),
         (['empty'], 'empty: holds no images or videos'),
         (['in', '--out', 'file'], 'file: is a file, expected a folder'),
@@ -267,6 +289,15 @@ def test_a_file_appears_complete_or_not_at_all(tmp_path):
         partial.write_text('whole')
         assert not path.exists()
     assert files(path.parent) == ['a.txt']
+
+
+def test_a_file_does_not_replace_a_folder(tmp_path):
+    (tmp_path / 'folder').mkdir()
+    (tmp_path / 'folder' / 'mine').write_text('mine')
+    error = pytest.raises(IsADirectoryError, match='folder: is a folder, expected a file')
+    with error, appearing(tmp_path / 'folder') as partial:
+        partial.write_text('whole')
+    assert files(tmp_path) == ['folder/mine']
 
 
 def test_videos_of_odd_size_and_without_frames(tmp_path):

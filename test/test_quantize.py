@@ -17,9 +17,12 @@ import pytest
 from conftest import REPOSITORY, in_own_process
 from onnx import numpy_helper
 
+from stdc_core.classes import CAMVID
 from stdc_core.cli import main
+from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.export.quantize import QuantizeError, block_names, find_images, quantize
+from stdc_core.files import write_png
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
 from stdc_core.inference.backends import make_backend
 from stdc_core.inference.fold import fold
@@ -142,10 +145,46 @@ def test_the_labels_of_a_dataset_are_no_images_to_calibrate_on(images):
     assert find_images(files[:1]) == files[:1]
 
 
+@pytest.mark.parametrize(
+    ('image', 'label'),
+    [
+        ('701_StillsRaw_full/0001TP_006690.png', 'LabeledApproved_full/0001TP_006690_L.png'),
+        ('train/0001TP_006690.png', 'train_labels/0001TP_006690_L.png'),
+        ('train/0001TP_006690.png', 'trainannot/0001TP_006690.png'),
+        ('leftImg8bit/val/ulm/ulm_0_1_leftImg8bit.png', 'gtFine/val/ulm/ulm_0_1_gtFine_labelIds.png'),
+        ('leftImg8bit/val/ulm/ulm_0_1_leftImg8bit.png', 'gtFine/val/ulm/ulm_0_1_gtFine_color.png'),
+    ],
+)
+def test_the_labels_of_other_layouts_are_no_images_either(image, label, tmp_path):
+    for name in (image, label):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_images([tmp_path]) == [tmp_path / image]
+
+
+def test_data_without_a_label_sets_no_limit(model, images, tmp_path):
+    for name in ('images', 'labels'):
+        (tmp_path / 'val' / name).mkdir(parents=True)
+    write_png(tmp_path / 'val' / 'images' / 'a.png', np.zeros((64, 96, 3), np.uint8))
+    write_png(tmp_path / 'val' / 'labels' / 'a.png', np.full((64, 96), 255, np.uint8))
+    data = SegmentationFolder(tmp_path, 'val', CAMVID)
+    with pytest.raises(QuantizeError, match=f'{tmp_path}/val: no pixel has a label of a class'):
+        quantize(model, tmp_path / 'out.onnx', sorted((images / 'val' / 'images').iterdir()), data)
+    assert not (tmp_path / 'out.onnx').exists()
+
+
 def test_mistakes_are_told(model, images, quantized, tmp_path, capsys):
     files = sorted((images / 'val' / 'images').iterdir())
     with pytest.raises(QuantizeError, match='1 images to calibrate on, expected 2'):
         quantize(model, tmp_path / 'out.onnx', files[:1])
+    for threads in (-1, 257):
+        with pytest.raises(ValueError, match=f'threads: expected 0 to 256, found {threads}'):
+            quantize(model, tmp_path / 'out.onnx', files, threads=threads)
+    for limit in ('nan', 'inf', '-1'):
+        with pytest.raises(ValueError, match=f'max loss: expected a finite number of 0 or more, found {limit}'):
+            quantize(model, tmp_path / 'out.onnx', files, max_loss=float(limit))
+    with pytest.raises(IsADirectoryError, match='is a folder, expected a file to write'):
+        quantize(model, tmp_path, files, overwrite=True)
     with pytest.raises(ModelError, match='is quantised already'):
         quantize(quantized[0], tmp_path / 'out.onnx', files)
     with pytest.raises(WeightsError, match='is quantised, so its weights are gone'):

@@ -169,6 +169,12 @@ def test_an_impossible_input_scale_is_named(scale):
         Segmenter.load(input_scale=scale)
 
 
+@pytest.mark.parametrize('threads', [-1, 257, 100_000])
+def test_an_impossible_number_of_threads_is_named(threads):
+    with pytest.raises(ValueError, match=f'^threads: expected 0 to 256, found {threads}$'):
+        Segmenter.load('absent.onnx', threads)
+
+
 def test_nothing_is_kept_or_sent_of_what_it_is_used_for(tmp_path):
     kept = ('ORT_DISABLE_TELEMETRY', 'XDG_CACHE_HOME')
     environment = {name: value for name, value in os.environ.items() if name not in kept}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stdc_core.classes import CAMVID
+from stdc_core.cli import main
 from stdc_core.data.synthetic import Frame, SyntheticDrive
 
 SKY, ROAD = CAMVID.names.index('sky'), CAMVID.names.index('road')
@@ -135,3 +136,19 @@ def test_odd_sizes_and_long_drives() -> None:
 def test_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SyntheticDrive(**arguments)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--drives', '0'], '--drives: expected 1 or more, found 0'),
+        (['--frames', '0'], '--frames: expected 1 or more, found 0'),
+        (['--every', '0'], '--every: expected 1 or more, found 0'),
+        (['--seed', '-1'], 'expected a seed of 0 or more, found -1'),
+        (['--size', '31x480'], 'found 31 x 480'),
+    ],
+)
+def test_a_wrong_argument_to_render_is_told_and_leaves_nothing(arguments, message, tmp_path, capsys) -> None:
+    assert main(['render', str(tmp_path / 'out'), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stdc_core.evaluation.evaluate import Predictor
 from stdc_core.inference import Segmenter
+from stdc_core.inference.backend import check_threads
 
 
 def open_predictor(
@@ -22,9 +23,9 @@ def open_predictor(
 ) -> Predictor:
     """A network to evaluate.
 
-    A ``model.onnx`` is run by the segmenter, as the node runs it, unless an argument asks for what the file does not
-    do: another input scale, several scales, flipping, or a CUDA device. Then, and for weights always, torch runs the
-    same graph in float32.
+    A ``model.onnx`` is run by the segmenter, as the node runs it, unless an argument asks for what the segmenter does
+    not do: other scales, flipping, or torch's CUDA device. Then, and for weights always, torch runs the same graph in
+    float32.
 
     Args:
         path: a ``model.onnx`` from ``stdc export`` or weights from ``stdc train``.
@@ -32,7 +33,7 @@ def open_predictor(
             were validated at in training, or else 1.
         scales: factors on the input scale; the probabilities at several are averaged.
         flip: average over the mirrored image too.
-        threads: CPU threads; 0 takes every core that this process may use.
+        threads: CPU threads, at most 256; 0 takes every core that this process may use.
         device: ``'cpu'``, ``'cuda'``, or ``'auto'``: what torch finds.
         backend, precision: of the segmenter.
 
@@ -41,24 +42,24 @@ def open_predictor(
         ValueError: the file or an argument cannot be used; the message says why.
         ModuleNotFoundError: torch is needed and not installed.
     """
-    if threads < 0:
-        raise ValueError(f'threads: expected 0 or more, found {threads}')
+    check_threads(threads)
     if not scales or not all(math.isfinite(scale) and scale > 0 for scale in scales):
         raise ValueError(f'scales: expected positive numbers, found {", ".join(map(str, scales)) or "none"}')
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file; expected a model.onnx or weights (.safetensors)')
-    as_shipped = input_scale is None and tuple(scales) == (1.0,) and not flip and device != 'cuda'
+    as_shipped = tuple(scales) == (1.0,) and not flip and device != 'cuda'
     if path.suffix == '.onnx' and as_shipped:
-        return _segmenter(path, threads, backend, precision)
-    if backend != 'auto':
-        raise ValueError(f'backend {backend}: only for a model.onnx at its own input scale, one scale and no flip')
+        return _segmenter(path, input_scale, threads, backend, precision)
+    for name, value in (('backend', backend), ('precision', precision)):
+        if value != 'auto':
+            raise ValueError(f'{name} {value}: only for a model.onnx without --scales, --flip and --device cuda')
     from stdc_core.evaluation.torch_predictor import torch_predictor
 
     return torch_predictor(path, input_scale, scales, flip, threads, device)
 
 
-def _segmenter(path: Path, threads: int, backend: str, precision: str) -> Predictor:
-    segmenter = Segmenter.load(path, threads, backend=backend, precision=precision)
+def _segmenter(path: Path, input_scale: float | None, threads: int, backend: str, precision: str) -> Predictor:
+    segmenter = Segmenter.load(path, threads, input_scale, backend, precision)
     protocol = {
         'input_scale': segmenter.info.input_scale,
         'scales': [1.0],

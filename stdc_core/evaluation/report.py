@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy as np
 from stdc_core.evaluation.confusion_picture import confusion_picture
 from stdc_core.evaluation.evaluate import Dataset, Evaluation, ImageScore, Predictor, evenly, predict_sample
 from stdc_core.evaluation.sheet import Row, sheet
-from stdc_core.files import appearing, write_png
+from stdc_core.files import appearing, unfinished, write_png
 
 #: Images in the sheet: spread evenly over the dataset, and besides those the worst.
 SPREAD, WORST = 6, 3
+
+_REPORT = 'report.json'
 
 
 def summary(evaluation: Evaluation) -> str:
@@ -89,17 +92,28 @@ def report(evaluation: Evaluation, predictor: Predictor, model: Path, data: Path
 
 
 def check_folder(out: Path) -> None:
-    """Raises FileExistsError if a report cannot be written to this folder, as it holds something or is a file."""
+    """Can a report be written to this folder? It may be missing, or empty.
+
+    Raises:
+        FileExistsError: it holds something, or is a file.
+        WriteError: it is there and cannot be written to.
+    """
     if out.exists() and not out.is_dir():
         raise FileExistsError(f'{out}: is a file, expected a folder to write to')
-    if out.is_dir() and any(out.iterdir()):
-        raise FileExistsError(f'{out} is not empty; choose another folder or move it away')
+    if out.is_dir():
+        with unfinished(out / _REPORT) as partial:  # which removes what a killed process has left
+            if any(out.iterdir()):
+                raise FileExistsError(f'{out} is not empty; choose another folder or move it away')
+            partial.touch()
 
 
 def write_report(
     out: Path, evaluation: Evaluation, predictor: Predictor, dataset: Dataset, model: Path, data: Path, split: str
 ) -> None:
     """Write ``report.json``, ``confusion.png`` and ``sheet.png``. The folder appears with all three or not at all.
+
+    One that is there, and empty, stays: it may be a mount point, or where the shell is. The files appear in it when
+    they are complete, ``report.json`` last.
 
     Raises:
         FileExistsError: the folder holds something.
@@ -110,15 +124,18 @@ def write_report(
     number = f'{len(evaluation.images)} image{"s" if len(evaluation.images) != 1 else ""}'
     title = f'{data.resolve().name}/{split}: mIoU {_percent(evaluation.confusion.miou())}'
     subtitle = f'{describe(predictor)}, {number}, pixel accuracy {_percent(evaluation.confusion.pixel_accuracy())}'
-    with appearing(out.resolve()) as folder:
+    there = out.is_dir()
+    with unfinished(out / _REPORT) if there else appearing(out.resolve()) as folder:
         folder.mkdir()
-        (folder / 'report.json').write_text(json.dumps(content, indent=1) + '\n')
         picture = confusion_picture(evaluation.confusion, evaluation.classes, title, subtitle)
         write_png(folder / 'confusion.png', picture)
         groups = [
             (heading, [_row(predictor, dataset, image) for image in images]) for heading, images in chosen(evaluation)
         ]
         write_png(folder / 'sheet.png', sheet(groups, evaluation.classes, title, subtitle))
+        (folder / _REPORT).write_text(json.dumps(content, indent=1) + '\n')
+        for name in ('confusion.png', 'sheet.png', _REPORT) if there else ():
+            os.replace(folder / name, out / name)
 
 
 def chosen(evaluation: Evaluation) -> list[tuple[str, list[ImageScore]]]:

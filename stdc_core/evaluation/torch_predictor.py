@@ -13,6 +13,7 @@ from stdc_core.evaluation.evaluate import Predictor
 from stdc_core.export.graph import DeployedGraph, own_offset, own_scale
 from stdc_core.inference.model_file import ModelInfo
 from stdc_core.model.weights import load_weights
+from stdc_core.scaled_size import scaled_size
 
 
 def torch_predictor(
@@ -29,8 +30,7 @@ def torch_predictor(
     graphs = [DeployedGraph(model, input_scale * scale, own_offset(provenance)).eval().to(place) for scale in scales]
 
     def mask(image: np.ndarray) -> np.ndarray:
-        smallest = min(image.shape[:2]) * min(graph.input_scale for graph in graphs)
-        if smallest < 1:
+        if not all(scaled_size(image.shape[:2], min(graph.input_scale for graph in graphs))):
             raise ValueError(f'image: of shape {list(image.shape)}, nothing is left at scale {input_scale}')
         batch = torch.from_numpy(np.ascontiguousarray(image)).to(place)[None]
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from pathlib import Path
 
@@ -12,13 +13,20 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from stdc_core.export.graph import DeployedGraph, own_offset, own_scale
-from stdc_core.files import appearing
+from stdc_core.files import appearing, check_no_folder
+from stdc_core.inference.input_scale import check_input_scale
 from stdc_core.inference.model_file import ModelInfo
 from stdc_core.model.weights import load_weights
 
 # The newest that TensorRT 8.5 and 8.6 read. torch's newer exporter starts at 18, hence the older one below.
 OPSET = 17
 _OUTPUTS = ('mask', 'confidence')
+
+# Between a network's accuracy and the input scale that it was measured at, where it is not the file's own.
+_MEASURED_AT = ' at input scale '
+
+# Below it, the image that a graph is traced with would take too much memory.
+_SMALLEST_SCALE = 1 / 1024
 
 
 def export(
@@ -36,14 +44,20 @@ def export(
         What was written into the file's metadata.
 
     Raises:
-        FileExistsError: ``out`` exists and ``overwrite`` is false.
+        FileExistsError: ``out`` exists and ``overwrite`` is false; IsADirectoryError: it is a folder.
+        ValueError: the input scale is out of its range.
         FileNotFoundError, WeightsError: see ``load_weights``.
     """
+    check_no_folder(Path(out))
     if Path(out).exists() and not overwrite:
         raise FileExistsError(f'{out} exists; say --overwrite to replace it')
     model, classes, provenance = load_weights(weights)
+    own = own_scale(weights, provenance)
     if input_scale is None:
-        input_scale = own_scale(weights, provenance)
+        input_scale = own
+    _check_traceable(input_scale)
+    if input_scale != own and 'miou' in provenance and _MEASURED_AT not in provenance['miou']:
+        provenance = {**provenance, 'miou': f'{provenance["miou"]}{_MEASURED_AT}{own:g}'}
     info = ModelInfo(model.backbone.name, input_scale, classes, provenance)
     proto = _trace(DeployedGraph(model, input_scale, own_offset(provenance)).eval())
     _name_shared_initializers(proto.graph)
@@ -55,6 +69,13 @@ def export(
     return info
 
 
+def _check_traceable(input_scale: float) -> None:
+    """Raise ValueError unless a graph can be traced at this input scale."""
+    check_input_scale(input_scale)
+    if input_scale < _SMALLEST_SCALE:
+        raise ValueError(f'input scale: expected 1/1024 or more in a model file, found {input_scale}')
+
+
 def _trace(graph: DeployedGraph) -> onnx.ModelProto:
     """The graph as ONNX with batch, height and width free, and batch norms left apart from the convolutions.
 
@@ -62,12 +83,13 @@ def _trace(graph: DeployedGraph) -> onnx.ModelProto:
     back; every runtime fuses them when it loads the file.
     """
     buffer = io.BytesIO()
+    smallest = math.ceil(2 / graph.input_scale)  # of which the network sees a pixel, however its size is rounded
     axes = {0: 'batch', 1: 'height', 2: 'width'}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of constants that are meant to be constants
         torch.onnx.export(
             graph,
-            (torch.zeros(1, 64, 96, 3, dtype=torch.uint8),),
+            (torch.zeros(1, max(64, smallest), max(96, smallest), 3, dtype=torch.uint8),),
             buffer,
             dynamo=False,
             opset_version=OPSET,

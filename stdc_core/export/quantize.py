@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +26,8 @@ from stdc_core.classes import ClassTable
 from stdc_core.data.folder import IMAGE_SUFFIXES
 from stdc_core.data.reading import read_image
 from stdc_core.evaluation.evaluate import Dataset, Predictor, evaluate, evenly
-from stdc_core.files import appearing
+from stdc_core.files import appearing, check_no_folder
+from stdc_core.inference.backend import check_threads
 from stdc_core.inference.backends import make_backend
 from stdc_core.inference.fold import fold, remove_unused
 from stdc_core.inference.model_file import ModelError, read_model
@@ -86,15 +89,21 @@ def quantize(
         images: image files like those that the model will see; some are taken, evenly.
         data: labelled images to measure mIoU on.
         max_loss: of mIoU in points, or without ``data`` of labels in percent; None: 0.5 and 1.
-        threads: CPU threads; 0 takes every core that this process may use.
+        threads: CPU threads, at most 256; 0 takes every core that this process may use.
 
     Raises:
-        FileExistsError: ``out`` exists and ``overwrite`` is false.
+        FileExistsError: ``out`` exists and ``overwrite`` is false; IsADirectoryError: it is a folder.
         FileNotFoundError, ModelError: there is no such model, or it is none, or quantised already.
-        QuantizeError: there are too few images, or the loss is too large however much stays in float.
+        QuantizeError: there are too few images, the data has no labelled pixel, or the loss is too large however much
+            stays in float.
+        ValueError: ``max_loss`` or ``threads`` is out of its range.
     """
+    check_no_folder(out)
     if out.exists() and not overwrite:
         raise FileExistsError(f'{out} exists; say --overwrite to replace it')
+    if max_loss is not None and not 0 <= max_loss < math.inf:
+        raise ValueError(f'max loss: expected a finite number of 0 or more, found {max_loss}')
+    check_threads(threads)
     if len(images) < 2:
         raise QuantizeError(f'{len(images)} images to calibrate on, expected 2 at least and better {CALIBRATED}')
     model, info = read_model(model_path)
@@ -108,6 +117,8 @@ def quantize(
     reference = _run(folded, threads)
     changed = _Changed(reference, compared, threads)
     before = _miou(reference, data, info.classes) if data is not None else None
+    if before is not None and math.isnan(before):
+        raise QuantizeError(f'{data}: no pixel has a label of a class, expected some to measure mIoU on')
     limit = max_loss if max_loss is not None else MAX_CHANGED if data is None else MAX_LOST
 
     def lost(candidate: onnx.ModelProto) -> float:
@@ -115,7 +126,7 @@ def quantize(
 
     candidate, kept, blocks = full, [], {}
     loss = lost(full)
-    if loss > limit:
+    if not loss <= limit:
         blocks = {block: changed(_in_float(full, folded, [block])) for block in block_names(folded)}
         # The block whose staying in float helps most goes first.
         for block in sorted(blocks, key=blocks.get):
@@ -140,7 +151,7 @@ def quantize(
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Image files: those given, and all in the folders given; of a dataset with `images/` and `labels/`, the images.
+    """Image files: those given, and all in the folders given but for the labels of datasets.
 
     Raises:
         FileNotFoundError: what is not there is named.
@@ -158,7 +169,16 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def _is_label(file: Path) -> bool:
-    return file.parent.name == 'labels' and file.parent.with_name('images').is_dir()
+    """Whether a picture is a label: of our own layout, of CamVid as published, of SegNet's, or of Cityscapes."""
+    folder = file.parent
+    if folder.name == 'labels' and folder.with_name('images').is_dir():
+        return True
+    if 'label' in folder.name.lower() and file.name.endswith('_L.png'):
+        return True
+    images = folder.name.removesuffix('annot')
+    if images not in ('', folder.name) and folder.with_name(images).is_dir():
+        return True
+    return re.search(r'_gt(Fine|Coarse)_\w+\.png$', file.name) is not None
 
 
 def block_names(model: onnx.ModelProto) -> list[str]:

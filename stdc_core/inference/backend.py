@@ -11,9 +11,18 @@ import numpy as np
 #: needs a model from ``stdc quantize``.
 PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
 
+#: CPU threads, at most.
+MAX_THREADS = 256
+
 
 class BackendError(ValueError):
     """A backend that nobody knows, or that cannot run here; the message says what it lacks."""
+
+
+def check_threads(threads: int) -> None:
+    """Raise ValueError unless this is a number of CPU threads, or 0: all."""
+    if not 0 <= threads <= MAX_THREADS:
+        raise ValueError(f'threads: expected 0 to {MAX_THREADS}, found {threads}')
 
 
 class Backend(ABC):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +25,21 @@ class DamagedError(ValueError):
 
 
 def cache_folder() -> Path:
-    """``$STDC_CACHE_DIR``, or ``stdc_ros`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``)."""
+    """``$STDC_CACHE_DIR``, or ``stdc_ros`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``).
+
+    Of a user without a home, such as a mere number in a container: ``stdc_ros-NUMBER`` among the temporary files.
+    """
     own = os.environ.get('STDC_CACHE_DIR')
     if own:
         return Path(own)
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'stdc_ros'
+    try:
+        return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'stdc_ros'
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / _temporary_name()
+
+
+def _temporary_name() -> str:
+    return f'stdc_ros-{os.getuid()}'
 
 
 def key_of(network: bytes, **conditions: object) -> str:
@@ -64,6 +77,7 @@ class EngineCache:
             OSError: it cannot be read.
         """
         path = self.path(name)
+        self._check_owner()
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -76,7 +90,7 @@ class EngineCache:
 
     def write(self, name: str, data: bytes) -> None:
         """Keep data under a name. Raises OSError."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_folder()
         with appearing(self.path(name)) as partial, open(partial, 'wb') as file:
             file.write(MAGIC + hashlib.sha256(data).digest() + data)
             file.flush()
@@ -91,14 +105,30 @@ class EngineCache:
         """Wait until no other process builds the engine of this key, and be the one that does.
 
         The lock goes with the process that holds it, however that ends. Gives whether there is a lock: in a folder that
-        cannot be written to, each process builds for itself.
+        cannot be written to, or on a disk of the network that has no locks, each process builds for itself.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._make_folder()
             file = open(self.path(f'{key}.lock'), 'w')  # noqa: SIM115  (the lock is held for as long as it is open)
         except OSError:
             yield False
             return
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield True
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                locked = True
+            except OSError:
+                locked = False
+            yield locked
+
+    def _make_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._check_owner()
+
+    def _check_owner(self) -> None:
+        """Raises PermissionError for a folder among the temporary files that somebody else made or may write to."""
+        if self.folder.name != _temporary_name() or not os.path.lexists(self.folder):
+            return
+        found = self.folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            raise PermissionError(errno.EPERM, 'expected a folder that only this user may use', str(self.folder))

@@ -53,11 +53,13 @@ class EngineStore:
             if engine is not None:
                 return engine
             timing = f'{key_of(b"", **self._conditions)}.timing'
-            data, timings = self._build(network, options, self._read(timing) or b'', progress)
+            # One at a time: the next begins with what this one learns, and the GPU is timed undisturbed.
+            with self._cache.building(timing):
+                data, timings = self._build(network, options, self._read(timing) or b'', progress)
+                if timings:
+                    self._keep(timing, timings)
             engine = self._load(data)
             self._keep(name, data)
-            if timings:
-                self._keep(timing, timings)
             return engine
 
     def _kept(self, name: str) -> Any:

@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from stdc_core.inference.fold import fold, remove_unused
 from stdc_core.inference.kernels import Normalization
 from stdc_core.inference.quantized import is_quantized
+from stdc_core.scaled_size import scaled_size
 
 #: Names of the network's input, float ``[N, 3, h, w]``, and output, float ``[N, C, ceil(h/8), ceil(w/8)]``.
 PLANES, LOGITS = 'planes', 'logits'
@@ -37,9 +38,8 @@ class Parts(NamedTuple):
     classes: int
 
     def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) for an image of (H, W), as ONNX's Resize rounds it."""
-        height, width = (int(np.float32(side) * np.float32(self.scale)) for side in size)
-        return height, width
+        """(h, w) for an image of (H, W)."""
+        return scaled_size(size, self.scale)
 
 
 def split(model: onnx.ModelProto) -> Parts:

@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stdc_core.inference.backend import Backend, BackendError
+from stdc_core.inference.backend import Backend, BackendError, check_threads
 from stdc_core.inference.backends import make_backend
 from stdc_core.inference.input_scale import set_input_scale
 from stdc_core.inference.model_file import ModelError, ModelInfo, read_model
 from stdc_core.one_line import one_line
+from stdc_core.scaled_size import scaled_size
 
 #: The model that is shipped: STDC1 for the eleven classes of CamVid.
 DEFAULT_MODEL = Path(__file__).parent.parent / 'weights' / 'stdc1_camvid.onnx'
@@ -91,7 +92,7 @@ class Segmenter:
 
         Args:
             path: a ``model.onnx`` from ``stdc export``.
-            threads: CPU threads; 0 takes every core that this process may use.
+            threads: CPU threads, at most 256; 0 takes every core that this process may use.
             input_scale: the network sees the image at this scale, above 0 and at most 4; None: the model's own. Time
                 grows with its square.
             backend: what computes, one of ``BACKENDS``.
@@ -101,10 +102,12 @@ class Segmenter:
                 answers meanwhile.
 
         Raises:
+            ValueError: the number of threads is out of its range.
             FileNotFoundError: there is no such file.
             ModelError: it is not such a model, or damaged, or the input scale is out of its range.
             BackendError: there is no such backend or precision, or what it needs is not there.
         """
+        check_threads(threads)
         model, info = read_model(path)
         if input_scale is not None and input_scale != info.input_scale:
             try:
@@ -137,7 +140,7 @@ class Segmenter:
     def check_size(self, height: int, width: int) -> None:
         """Raise SizeError unless images of this size keep a pixel after the input scale, and at most MAX_PIXELS."""
         scale = self.info.input_scale
-        if min(height, width) * scale < 1:
+        if not all(scaled_size((height, width), scale)):
             raise SizeError(f'image of {width} x {height} pixels, expected 1 x 1 to be left at input scale {scale:g}')
         if height * width * max(1, scale) ** 2 > MAX_PIXELS:
             seen = f', {width * scale:.0f} x {height * scale:.0f} for the network at input scale {scale:g}'

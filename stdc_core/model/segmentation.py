@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stdc_core.model.stdc import ConvBNReLU, STDCBackbone
+from stdc_core.scaled_size import scaled_size
 
 
 class AttentionRefinement(nn.Module):
@@ -118,8 +119,12 @@ def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def rescale(image: Tensor, scale: float) -> Tensor:
-    """The image ``[N, C, H, W]`` at the network's input scale, ``[N, C, floor(scale H), floor(scale W)]``."""
-    return image if scale == 1 else F.interpolate(image, scale_factor=scale, mode='bilinear', align_corners=True)
+    """The image ``[N, C, H, W]`` at the network's input scale, ``[N, C, h, w]`` as ``scaled_size`` says."""
+    if scale == 1:
+        return image
+    if torch.onnx.is_in_onnx_export():  # the exported graph is for every size
+        return F.interpolate(image, scale_factor=scale, mode='bilinear', align_corners=True)
+    return F.interpolate(image, size=scaled_size(image.shape[2:], scale), mode='bilinear', align_corners=True)
 
 
 def _global_mean(x: Tensor) -> Tensor:
