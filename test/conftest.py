@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +17,9 @@ Result = TypeVar('Result')
 
 # Before the first import of a message: the message classes read it then. Wrong field types are errors, not garbage.
 os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
+
+# Before the first logger: those of launch, which the pytest plugin of ROS 2 imports, keep their records from caplog.
+logging.setLoggerClass(logging.Logger)
 
 # A robot has no torch: `colcon test` there tests all but training and export.
 _NEED_TORCH = [
