@@ -18,8 +18,8 @@ CONFIG = Path(__file__).resolve().parent.parent / 'config'
 #: Where Fast DDS 2 (Humble to Jazzy) and 3 (Kilted and later) look for profiles. Other middlewares ignore both.
 PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
-#: Pictures that rviz2 shows.
-SHOWN = ('overlay', 'color_mask')
+#: What rviz2 shows.
+SHOWN = ('overlay', 'color_mask', 'drivable_grid')
 
 ARGUMENTS = (
     DeclareLaunchArgument(
@@ -127,7 +127,7 @@ def _sim_time(given: dict[str, str]) -> list[dict[str, bool]]:
 
 
 def _rviz(given: dict[str, str]) -> Node:
-    """rviz2 on the pictures of the node, or of its first camera."""
+    """rviz2 on the outputs of the node, or of its first camera."""
     parts = [given['namespace'].strip('/'), *given['cameras'].split()[:1], 'segmentation']
     base = ''.join(f'/{part}' for part in parts if part)
     return Node(

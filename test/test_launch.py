@@ -59,7 +59,7 @@ def test_the_costmap_file_names_topics_and_classes_that_there_are():
     assert named == set(Segmenter.load().info.classes.names) - {'sky'}
 
 
-def test_rviz_shows_pictures_that_there_are():
+def test_rviz_shows_outputs_that_there_are():
     displays = yaml.safe_load((ROOT / 'config' / 'segmentation.rviz').read_text())['Visualization Manager']['Displays']
     topics = [display['Topic']['Value'] for display in displays]
     assert topics
