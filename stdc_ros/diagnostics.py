@@ -119,6 +119,8 @@ def explain_silence(node: Node, name: str, topic: str, topic_type: str, reliable
     """
     publishers = node.get_publishers_info_by_topic(topic)
     if not publishers:
+        if topic != node.resolve_topic_name(name, only_expand=True):  # it is remapped already
+            return 'nobody publishes it'
         suffix = '/compressed' if name.endswith('/compressed') else ''
         return f'nobody publishes it (remap {name} to your camera: --ros-args -r {name}:=/camera/image_raw{suffix})'
     told = []

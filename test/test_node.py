@@ -272,3 +272,14 @@ def test_publishers_that_cannot_be_heard_are_named():
         client.listen('mask', camera=False)
         client.spin_until(lambda: 'no image on /left/image' in process.output, 'a warning that no image comes')
         assert '/client is best_effort, which a reliable subscription cannot receive' in process.output
+
+
+@pytest.mark.parametrize(
+    ('remapped', 'told'),
+    [([], 'nobody publishes it (remap image to '), (['-r', 'image:=/front/image'], 'nobody publishes it\n')],
+)
+def test_a_camera_that_nobody_publishes_is_told(remapped, told):
+    arguments = ['-p', 'stale_after:=0.3', *remapped]
+    with NodeProcess(*arguments, namespace='/left') as process, Client('/left', image='/another') as client:
+        client.listen('mask', camera=False)
+        process.wait_for_output(told)
