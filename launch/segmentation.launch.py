@@ -93,7 +93,9 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
     processes: list[ExecuteProcess] = [_rviz(given)] if given['rviz'] == 'true' else []
     processes.append(_node(given))
     if given['bag']:
-        processes.append(ExecuteProcess(cmd=['ros2', 'bag', 'play', '--clock', '100', given['bag']], output='screen'))
+        # The node is there after a second or so, and would miss the beginning.
+        play = ['ros2', 'bag', 'play', '--clock', '100', '--delay', '3', given['bag']]
+        processes.append(ExecuteProcess(cmd=play, output='screen'))
     return processes
 
 

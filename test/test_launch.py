@@ -196,7 +196,7 @@ def launched(**given: str) -> tuple[list[Any], Any]:
     ('given', 'expected'),
     [
         ({}, [[]]),
-        ({'bag': 'drive.mcap'}, [[], ['ros2', 'bag', 'play', '--clock', '100', 'drive.mcap']]),
+        ({'bag': 'drive.mcap'}, [[], ['ros2', 'bag', 'play', '--clock', '100', '--delay', '3', 'drive.mcap']]),
         ({'rviz': 'true'}, [['-d', str(ROOT / 'config' / 'segmentation.rviz')], []]),
     ],
 )
