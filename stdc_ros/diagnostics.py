@@ -12,9 +12,8 @@ from rclpy.qos import ReliabilityPolicy
 #: Latencies are those of so many frames back: ten seconds of a 30 Hz camera.
 WINDOW = 300
 
-#: Seconds back over which the rate is taken, and the highest rate that is told, in frames per second.
+#: Seconds back over which the rate is taken.
 RATE_WINDOW = 5.0
-HIGHEST_RATE = 1000
 
 #: Seconds. A stamp further from now is from another clock (a bag replayed without /clock) and says nothing of latency.
 PLAUSIBLE_LATENCY = 60.0
@@ -45,7 +44,7 @@ class Statistics:
         self._reasons: dict[str, str] = {}
         self._told: Counter[str] = Counter()
         self._latencies = {stage: deque[float](maxlen=WINDOW) for stage in STAGES}
-        self._published = deque[float](maxlen=int(RATE_WINDOW * HIGHEST_RATE))
+        self._published = deque[float]()
 
     def add(self, now: float, **latencies: float) -> None:
         """Count a segmented frame.
@@ -57,6 +56,8 @@ class Statistics:
         """
         self.counts['segmented'] += 1
         self._published.append(now)
+        while now - self._published[0] >= RATE_WINDOW:
+            self._published.popleft()
         for stage, seconds in latencies.items():
             if 0 <= seconds < PLAUSIBLE_LATENCY:
                 self._latencies[stage.replace('_', ' ')].append(seconds)
