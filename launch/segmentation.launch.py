@@ -81,12 +81,14 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
     """The processes. A function, because an empty argument must not override what the parameter file says.
 
     Raises:
-        FileNotFoundError: there is no such params_file. ROS would go on without.
+        FileNotFoundError: there is no such params_file or bag. ROS would go on without.
         ValueError: several cameras, and one topic for all.
     """
     given = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in ARGUMENTS)}
     if not Path(given['params_file']).is_file():
         raise FileNotFoundError(f'params_file {given["params_file"]}: no such file')
+    if given['bag'] and not Path(given['bag']).exists():
+        raise FileNotFoundError(f'bag {given["bag"]}: no such file or folder')
     if given['cameras'].split() and given['image'].startswith('/'):
         raise ValueError(f'image is {given["image"]}, expected a name below that of each camera: {given["cameras"]}')
     # rviz2 first: where it is not installed, launch ends there, and would leave what it has started behind.

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument('model', type=Path, help='a model.onnx, or weights (.safetensors) of stdc train')
     evaluate.add_argument('--data', type=Path, required=True, help='dataset: folder, CamVid or Cityscapes')
     evaluate.add_argument('--split', default='val', help='default: val')
-    evaluate.add_argument('--out', type=Path, help='new folder for report.json, confusion.png and sheet.png')
+    evaluate.add_argument('--out', type=Path, help='new or empty folder for report.json, confusion.png and sheet.png')
     evaluate.add_argument('--input-scale', type=float, metavar='S', help="default: the model's; of weights, as trained")
     evaluate.add_argument('--scales', type=float, nargs='+', default=[1.0], metavar='S', help='average over scales')
     evaluate.add_argument('--flip', action='store_true', help='average over the mirrored image too')

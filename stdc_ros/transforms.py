@@ -22,6 +22,9 @@ except ImportError:
 #: Seconds to wait for a transform that is as new as the image.
 PATIENCE = 0.05
 
+#: Nanoseconds by which the stamps of a frame go back if time has begun anew, as in a bag that loops.
+BACK = 10**9
+
 
 class FixedPose:
     """A camera that is mounted at a known place.
@@ -44,13 +47,32 @@ class FixedPose:
 class Transforms:
     """What TF tells a node, heard once for all of its cameras.
 
+    The first transform after time has begun anew clears what was known before, which would have it taken for an old one
+    and left out. It stands between ``tf2_ros.TransformListener`` and the buffer for that.
+
     Attributes:
         buffer: ``tf2_ros.Buffer``.
     """
 
     def __init__(self, node: Node):
         self.buffer = tf2_ros.Buffer()
-        self._listener = tf2_ros.TransformListener(self.buffer, node)
+        self._newest: dict[str, int] = {}
+        self._listener = tf2_ros.TransformListener(self, node)
+
+    def set_transform(self, transform: Any, authority: str) -> None:
+        """Take a ``geometry_msgs/TransformStamped`` of /tf."""
+        stamp, frame = _nanoseconds(transform.header.stamp), transform.child_frame_id
+        newest = self._newest.get(frame, stamp)
+        if stamp < newest - BACK:
+            self.buffer.clear()
+            self._newest.clear()
+            newest = stamp
+        self._newest[frame] = max(stamp, newest)
+        self.buffer.set_transform(transform, authority)
+
+    def set_transform_static(self, transform: Any, authority: str) -> None:
+        """Take one of /tf_static, which no time makes old."""
+        self.buffer.set_transform_static(transform, authority)
 
 
 class TransformedPose:
@@ -63,7 +85,6 @@ class TransformedPose:
 
     def __init__(self, transforms: Transforms, ground: str):
         self._ground = ground
-        self._newest = 0
         self._buffer = transforms.buffer
 
     def __call__(self, header: Any) -> np.ndarray:
@@ -72,12 +93,9 @@ class TransformedPose:
         Raises:
             CameraInfoError: TF does not know it.
         """
-        stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
+        stamp = _nanoseconds(header.stamp)
         if stamp < 0:  # of which rclpy makes no time
             raise CameraInfoError(f'an image stamped {stamp / 1e9:.9f} s, expected 0 or later for its transform')
-        if stamp < self._newest - 10**9:  # a bag that began anew: what TF knows is of another time
-            self._buffer.clear()
-        self._newest = stamp
         try:
             found = self._buffer.lookup_transform(
                 self._ground, header.frame_id, Time(nanoseconds=stamp), Duration(seconds=PATIENCE)
@@ -87,6 +105,10 @@ class TransformedPose:
             raise CameraInfoError(f'no transform from {frames}: {one_line(error)}') from error
         move, turn = found.transform.translation, found.transform.rotation
         return pose_of_transform((move.x, move.y, move.z), (turn.x, turn.y, turn.z, turn.w))
+
+
+def _nanoseconds(stamp: Any) -> int:
+    return stamp.sec * 10**9 + stamp.nanosec
 
 
 def listen(node: Node) -> Transforms | None:

@@ -30,6 +30,9 @@ LAUNCH_FILE = ROOT / 'launch' / 'segmentation.launch.py'
 TIMEOUT = 60.0
 
 # Not find_spec('launch'): without the package that finds our own folder of that name.
+#: Any folder: it is not played.
+BAG = str(ROOT / 'test' / 'data')
+
 needs_launch = pytest.mark.skipif(
     find_spec('launch_ros') is None, reason='launch and launch_ros come with ROS 2 and are not on PyPI'
 )
@@ -147,11 +150,12 @@ def test_launching_starts_the_node_with_its_arguments(installed, tmp_path):
 
 
 @needs_launch
-def test_a_parameter_file_that_is_not_there_is_an_error(installed):
-    command = [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), 'params_file:=/nowhere/mine.yaml']
+@pytest.mark.parametrize('name', ['params_file', 'bag'])
+def test_a_file_that_is_not_there_is_an_error(installed, name):
+    command = [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), f'{name}:=/nowhere/mine']
     run = subprocess.run(command, env=installed, capture_output=True, text=True, timeout=TIMEOUT)
     assert run.returncode == 1
-    assert 'params_file /nowhere/mine.yaml: no such file' in run.stderr + run.stdout
+    assert f'{name} /nowhere/mine: no such file' in run.stderr + run.stdout
     assert 'process started' not in run.stderr + run.stdout
 
 
@@ -196,7 +200,7 @@ def launched(**given: str) -> tuple[list[Any], Any]:
     ('given', 'expected'),
     [
         ({}, [[]]),
-        ({'bag': 'drive.mcap'}, [[], ['ros2', 'bag', 'play', '--clock', '100', '--delay', '3', 'drive.mcap']]),
+        ({'bag': BAG}, [[], ['ros2', 'bag', 'play', '--clock', '100', '--delay', '3', BAG]]),
         ({'rviz': 'true'}, [['-d', str(ROOT / 'config' / 'segmentation.rviz')], []]),
     ],
 )
@@ -211,7 +215,7 @@ def test_arguments_decide_which_processes_there_are_and_what_they_are_told(given
 @needs_launch
 @pytest.mark.parametrize(
     ('given', 'expected'),
-    [({}, {}), ({'bag': 'drive.mcap'}, {'use_sim_time': True}), ({'use_sim_time': 'false'}, {'use_sim_time': False})],
+    [({}, {}), ({'bag': BAG}, {'use_sim_time': True}), ({'use_sim_time': 'false'}, {'use_sim_time': False})],
 )
 def test_the_clock_is_that_of_the_parameter_file_unless_it_is_asked_for(given, expected):
     from launch_ros.utilities import evaluate_parameters

@@ -6,16 +6,19 @@ import math
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Quaternion, TransformStamped, Vector3
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_helpers import Client, NodeProcess
 from scenes import message_of, pinhole_info, pixels
 from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import Segmenter
-from stdc_ros.camera_model import CameraModel, pose_of_body
+from stdc_ros.camera_model import CameraInfoError, CameraModel, pose_of_body
 from stdc_ros.drivable_grid import DrivableGrid, GridSettings
+from stdc_ros.transforms import TransformedPose, listen
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -62,6 +65,32 @@ def test_the_pose_of_the_camera_comes_from_tf():
     )
     assert {-1, 0, 100} == set(np.unique(expected))
     np.testing.assert_array_equal(np.reshape(grid.data, (40, 80)), expected)
+
+
+def test_transforms_of_a_bag_that_begins_anew_replace_those_of_its_end():
+    pytest.importorskip('tf2_ros')
+
+    def send(seconds: float, x: float) -> None:
+        for parent, child in (('base_link', 'mast'), ('mast', 'camera')):
+            stamped = transform(parent, child, (x, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+            stamped.header.stamp = Time(sec=int(seconds), nanosec=round(seconds % 1 * 1e9))
+            transforms.set_transform(stamped, 'test')
+
+    def where(seconds: int) -> float:
+        return pose(Header(frame_id='camera', stamp=Time(sec=seconds)))[0, 3]
+
+    with Client() as client:
+        transforms = listen(client.node)
+        pose = TransformedPose(transforms, 'base_link')
+        for second in range(20, 35):
+            send(second, 1.0)
+        send(33.5, 1.0)  # late, as some are: nothing that is known is forgotten for it
+        assert where(25) == pytest.approx(2.0)
+        send(20, 2.0)
+        with pytest.raises(CameraInfoError, match='no transform'):
+            where(25)
+        send(21, 2.0)
+        assert where(21) == pytest.approx(4.0)
 
 
 def test_class_names_reach_those_who_listen_later():
