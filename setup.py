@@ -57,7 +57,7 @@ setup(
         'train': ['torch>=2.5', 'lightning>=2.6', 'safetensors', 'tensorboard'],
         'openvino': ['openvino>=2024.4'],
         'ray': ['ray>=2.9'],
-        'tensorrt': ['tensorrt>=10', 'cuda-bindings>=12.6'],
+        'tensorrt': ['tensorrt>=10', 'cuda-bindings[all]>=12.6'],
         # colcon finds out from this extra that pytest runs the tests; without it, it runs none and reports success.
         'test': ['pytest>=7.4,<9'],
     },

@@ -153,11 +153,6 @@ class HostDevice:
             work()
         return [1.0] * runs
 
-    def reset(self) -> None:
-        self.calls.append('reset')
-        self.allocated.clear()
-        self.graphs = 0
-
 
 def cuda_error(code: int, call: str = 'cudaMalloc') -> CudaError:
     """2: out of memory; 700: an illegal address, which is lasting."""

@@ -191,44 +191,40 @@ def test_an_engine_that_cannot_be_built_leaves_it_to_the_other_one_where_that_ma
     assert made.backend.failure is None
 
 
-@pytest.mark.parametrize(
-    ('call', 'code'), [('launch graph', 700), ('synchronize', 700), ('allocate', 2), ('launch', 2)]
-)
-def test_after_an_error_everything_is_made_anew_and_the_image_segmented(bench, images, expected, call, code):
+@pytest.mark.parametrize('call', ['launch graph', 'synchronize', 'allocate', 'launch'])
+def test_after_an_error_everything_is_made_anew_and_the_image_segmented(bench, images, expected, call):
     made = bench()
     made.backend(images[:1], True)
-    made.fail_next(call, code)
+    made.fail_next(call, 2)
     # Memory is allocated, and kernels are begun one by one, for what was not asked for before.
     confidence = call in ('launch graph', 'synchronize')
     mask, _ = made.backend(images[1:2], confidence)
     assert_equal((mask, None), [each[1:2] for each in expected])
     assert_equal(made.backend(images[2:], True), [each[2:] for each in expected])
-    assert ('reset' in made.device.calls) == (code == 700)
     assert len(made.built) == 1  # the engine comes from the cache
 
 
-@pytest.mark.parametrize('call', ['launch graph', 'enqueue', 'capture'])
-def test_before_the_device_is_reset_nothing_of_tensorrt_is_left(bench, images, monkeypatch, call):
+@pytest.mark.parametrize('call', ['launch graph', 'enqueue'])
+def test_before_anything_is_made_anew_nothing_of_tensorrt_is_left(bench, images, monkeypatch, call):
     made = bench()
     made.backend(images[:1], True)
     alive: list[weakref.ref] = []
+    left: list[int] = []  # when one is made
     execution = HostEngine.execution
 
     def watched(*arguments):
+        left.append(sum(each() is not None for each in alive))
         run = execution(*arguments)
         alive.append(weakref.ref(run))
         return run
 
     monkeypatch.setattr(HostEngine, 'execution', watched)
-    left: list[int] = []
-    reset = made.device.reset
-    monkeypatch.setattr(made.device, 'reset', lambda: (left.append(sum(r() is not None for r in alive)), reset()))
     made.backend(images[:1, :64], False)
     made.backend(images[:1, :64], False)
     assert sum(each() is not None for each in alive) == 1
-    made.fail_next(call, 700)
+    made.fail_next(call, 2)
     made.backend(images[:1, :64] if call == 'launch graph' else images[:1, :72], False)
-    assert left == [0]
+    assert left == ([0, 0] if call == 'launch graph' else [0, 1, 0])
 
 
 @pytest.mark.parametrize('failing', ['', 'cudaStreamEndCapture', 'cudaGraphInstantiateWithFlags', 'work'])
@@ -266,16 +262,27 @@ def test_a_captured_graph_is_given_back_whatever_fails(monkeypatch, failing):
 def test_errors_that_do_not_end_are_the_end(bench, images):
     made = bench()
     made.backend(images[:1], False)
-    made.fail_next('launch graph', *[700] * 9)
-    with pytest.raises(BackendError, match=r'^backend tensorrt: launch graph: cudaErrorIllegalAddress \(700\)$'):
+    made.fail_next('launch graph', *[2] * 9)
+    with pytest.raises(BackendError, match=r'^backend tensorrt: launch graph: cudaErrorMemoryAllocation \(2\)$'):
+        made.backend(images[:1], False)
+    assert made.backend.failure is not None
+    assert made.device.calls.count('launch graph') == 3
+
+
+def test_an_error_that_costs_the_process_its_gpu_is_the_end_at_once(bench, images):
+    made = bench()
+    made.backend(images[:1], False)
+    made.fail_next('synchronize', 700)
+    with pytest.raises(BackendError, match=r'^backend tensorrt: synchronize: cudaErrorIllegalAddress \(700\)$'):
         made.backend(images[:1], False)
     assert made.backend.failure is not None
 
 
-def test_errors_that_do_not_end_leave_it_to_the_other_one_where_that_may(bench, model, images, expected):
+@pytest.mark.parametrize('codes', [[2] * 9, [700]])
+def test_errors_that_do_not_end_leave_it_to_the_other_one_where_that_may(bench, model, images, expected, codes):
     made = bench(other=other_of(model), give_up=True)
     made.backend(images[:1], False)
-    made.fail_next('launch graph', *[700] * 9)
+    made.fail_next('launch graph', *codes)
     np.testing.assert_array_equal(made.backend(images[:1], True)[0], expected[0][:1])
     assert made.backend.name == 'onnxruntime'
 
@@ -283,7 +290,7 @@ def test_errors_that_do_not_end_leave_it_to_the_other_one_where_that_may(bench, 
 def test_errors_now_and_then_are_recovered_from_each_time(bench, images, expected):
     made = bench()
     for _ in range(3):
-        made.fail_next('synchronize', 700)
+        made.fail_next('synchronize', 2)
         assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
 
 
@@ -376,13 +383,17 @@ def test_the_benchmark_checks_and_times_what_it_says(tmp_path, monkeypatch, caps
         if step.way in ('fp32', 'fp16') and (step.kind == 'check' or step.batch == 2 or step.way == 'fp32'):
             # ONNX Runtime has to do for a GPU, and computes float32 with both.
             numbers[step.kind].append(gpu.take(step._replace(way='fp32'), tmp_path, 1, (), make))
-    assert [row['equal'] > 99.9 for row in numbers['check']] == [True] * 3
+    assert [gpu.is_right(row) for row in numbers['check']] == [True] * 4
+    assert not gpu.is_right({**numbers['check'][0], 'equal': 99.8})
+    assert not gpu.is_right({**numbers['check'][0], 'confidence_off': 1.1})
+    with pytest.raises(SystemExit, match='it would run as tensorrt fp32'):
+        gpu.take(gpu.Step('time', 'shipped', 'fp16'), tmp_path, 1, (), lambda path, _, **how: make(path, 'fp32', **how))
     numbers['pytorch'] = [
         {**gpu.Step('pytorch', 'stdc1-seg50', way)._asdict(), 'on': 'PyTorch', 'device_ms': 2.0} for way in gpu.WAYS
     ]
     gpu.report(numbers)
     told = capsys.readouterr().out
-    assert '| stdc1-seg50 | 3.99 ms | TensorRT fp32 | 1.000 | 1.000 |' in told
+    assert '| stdc1-seg50 | 3.99 ms | TensorRT fp32 | 1.000 | 1.000 | 1.000 |' in told
     assert 'check shipped: fp32, all in the engine: ' in told
     assert 'failed: time of something: no memory' in told
 

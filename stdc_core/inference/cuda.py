@@ -1,6 +1,6 @@
 """The little of CUDA that inference needs: memory, one stream, graphs and kernels, behind one small class.
 
-The bindings are NVIDIA's ``cuda-bindings``, or the modules that came before them (``cuda-python`` 11, JetPack 5).
+The bindings are NVIDIA's ``cuda-bindings``, or the modules that came before them (``cuda-python`` 11).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-#: Lasting errors, after which every call in the context fails. From cudaError_t.
+#: Lasting errors: every later call of the process fails. From cudaError_t, whose documentation says so.
 _LASTING = (214, 220, 700, 702, 710, 714, 715, 716, 717, 718, 719)
 _OUT_OF_MEMORY = 2
 
@@ -21,7 +21,7 @@ class CudaError(RuntimeError):
 
     Attributes:
         out_of_memory: the device has too little memory left.
-        lasting: the context is lost: everything on the device has to be made anew, see :meth:`CudaDevice.reset`.
+        lasting: the process can use CUDA no more.
     """
 
     def __init__(self, call: str, name: str, code: int):
@@ -89,17 +89,14 @@ class CudaDevice:
     def __init__(self, index: int = 0):
         self._runtime, self._driver, self._nvrtc = _bindings()
         self._index = index
-        self._start()
+        self.use()
+        self._call('cudaFree', 0)  # makes the context, which the driver's calls need
+        self._stream = self._call('cudaStreamCreateWithFlags', self._runtime.cudaStreamNonBlocking)
+        self.stream = int(self._stream)
         attribute = self._runtime.cudaDeviceAttr
         kinds = (attribute.cudaDevAttrComputeCapabilityMajor, attribute.cudaDevAttrComputeCapabilityMinor)
         self.capability = tuple(self._call('cudaDeviceGetAttribute', kind, index) for kind in kinds)
         self.name = self._call('cudaGetDeviceProperties', index).name.decode().rstrip('\0')
-
-    def _start(self) -> None:
-        self._call('cudaSetDevice', self._index)
-        self._call('cudaFree', 0)  # makes the context, which the driver's calls need
-        self._stream = self._call('cudaStreamCreateWithFlags', self._runtime.cudaStreamNonBlocking)
-        self.stream = int(self._stream)
 
     def _call(self, name: str, *arguments: Any) -> Any:
         error, *values = getattr(self._runtime, name)(*arguments)
@@ -222,6 +219,7 @@ class CudaDevice:
         start, end = (self._call('cudaEventCreate') for _ in range(2))
         times = []
         for _ in range(runs):
+            work()  # else the clock would start on an idle GPU, and the time until the work is begun would count, too
             self._call('cudaEventRecord', start, self._stream)
             work()
             self._call('cudaEventRecord', end, self._stream)
@@ -230,12 +228,6 @@ class CudaDevice:
         for event in (start, end):
             self._call('cudaEventDestroy', event)
         return times
-
-    def reset(self) -> None:
-        """Begin anew after a lasting error. Whatever was on the device is lost, and must not be given back."""
-        self.use()
-        self._call('cudaDeviceReset')
-        self._start()
 
 
 def compile_kernels(nvrtc: Any, source: str, capability: tuple[int, int], macros: Sequence[str] = ()) -> bytes:
@@ -263,11 +255,11 @@ def compile_kernels(nvrtc: Any, source: str, capability: tuple[int, int], macros
     try:
         call('nvrtcCompileProgram', program, len(options), [option.encode() for option in options])
     except CudaError as error:
-        log = b' ' * call('nvrtcGetProgramLogSize', program)
+        log = bytes(call('nvrtcGetProgramLogSize', program))  # of its own: it is written to
         call('nvrtcGetProgramLog', program, log)
         raise CudaError(f'{error}, {log.decode().strip(chr(0))!r}', 'NVRTC', -1) from error
     kind = 'CUBIN' if native else 'PTX'
-    code = b' ' * call(f'nvrtcGet{kind}Size', program)
+    code = bytes(call(f'nvrtcGet{kind}Size', program))
     call(f'nvrtcGet{kind}', program, code)
     call('nvrtcDestroyProgram', program)
     return code

@@ -89,7 +89,7 @@ def build(
         _add_profile(trt, builder, config, network, options.shape)
     cache = None
     if hasattr(config, 'create_timing_cache'):
-        cache = config.create_timing_cache(timings)
+        cache = config.create_timing_cache(timings) or config.create_timing_cache(b'')  # None: TensorRT refuses them
         config.set_timing_cache(cache, False)
     if hasattr(trt, 'IProgressMonitor'):
         monitor = _make_monitor(trt, progress)  # which has to live as long as the build

@@ -71,8 +71,8 @@ class TensorRtBackend(Backend):
     """Runs a deployed graph on an NVIDIA GPU.
 
     An engine is good for one size of the network's input. It is built when the first image of that size comes, unless
-    it is in the cache. What fails on the GPU is made anew once; if it fails again before an image was segmented, that
-    was it: then another backend goes on for good, or :attr:`failure` is set.
+    it is in the cache. What fails on the GPU is made anew once; if it fails again before an image was segmented, or the
+    process can use CUDA no more, that was it: then another backend goes on for good, or :attr:`failure` is set.
 
     Args:
         model: the deployed graph.
@@ -89,6 +89,7 @@ class TensorRtBackend(Backend):
 
     Attributes:
         device: as given.
+        kernels: None: the engine does all.
 
     Raises:
         ValueError: the graph is not as ``stdc export`` makes it.
@@ -115,15 +116,15 @@ class TensorRtBackend(Backend):
         self._other: Backend | None = None
         self._half = precision == 'fp16' or precision == 'int8' and device.capability >= _FIRST_HALF
         self._parts: Parts = split(model)
-        self._kernels: Kernels | None = None
+        self.kernels: Kernels | None = None
         try:
-            self._kernels = Kernels(device, self._half) if kernels else None
+            self.kernels = Kernels(device, self._half) if kernels else None
         except RuntimeError as error:
             _log.warning('without kernels of our own, so slower: %s', error)
-        if typed and self._half and self._kernels is None:
+        if typed and self._half and self.kernels is None:
             _log.warning('in float32: from TensorRT 11 on, the graph in one piece is not made half')
             self._half, self._precision = False, 'fp32'
-        network = self._parts.network if self._kernels else whole(model)
+        network = self._parts.network if self.kernels else whole(model)
         if is_quantized(network):
             network = widen(network)
         if typed and self._half:
@@ -155,8 +156,8 @@ class TensorRtBackend(Backend):
 
     def _options(self, size: tuple[int, int]) -> EngineOptions:
         inner = self._parts.network_size(size)
-        shape = (self.max_batch, 3, *inner) if self._kernels else (self.max_batch, *size, 3)
-        return EngineOptions(self._half, self._precision == 'int8', not self._kernels, shape, tactics=self._tactics)
+        shape = (self.max_batch, 3, *inner) if self.kernels else (self.max_batch, *size, 3)
+        return EngineOptions(self._half, self._precision == 'int8', not self.kernels, shape, tactics=self._tactics)
 
     def _build(self, size: tuple[int, int], progress: Callable[[str], None]) -> None:
         """Make an engine ready. Raises EngineError, CudaError."""
@@ -208,7 +209,7 @@ class TensorRtBackend(Backend):
         except (EngineError, CudaError) as error:
             failed = error
         if failed is not None:
-            # Its traceback would keep the pipeline that failed alive, past the reset of the device.
+            # Its traceback would keep alive what TensorRT has for the pipeline that failed.
             failed.__traceback__ = failed.__context__ = None
             self._recover(failed)
             return self(images, confidence)
@@ -254,38 +255,31 @@ class TensorRtBackend(Backend):
         except CudaError as error:
             if not (error.out_of_memory and self._pipelines):
                 raise
-            self._trim(0)  # those of other shapes can be made again
-            return self.pipeline(shape, confidence)
+        # Those of other shapes can be made again. Not above: the error would keep alive what was made before it.
+        self._trim(0)
+        return self.pipeline(shape, confidence)
 
     def pipeline(self, shape: tuple[int, ...], confidence: bool, graph: bool = True) -> Pipeline:
         """A new pipeline, for images of a size that was prepared; see :class:`Pipeline`."""
         engine = self._ready[self._options(shape[1:3]).shape]
-        return Pipeline(self.device, engine, self._parts, self._kernels, self._half, shape, confidence, graph)
+        return Pipeline(self.device, engine, self._parts, self.kernels, self._half, shape, confidence, graph)
 
     def _trim(self, count: int) -> None:
         while len(self._pipelines) > count:
             self._pipelines.popitem(last=False)[1].close()
 
     def _recover(self, error: Exception) -> None:
-        """Forget everything on the GPU, so that it is made anew; the second time without success, give up."""
-        if self._shaky:
+        """Give back everything on the GPU, so that it is made anew; the second time without success, give up."""
+        if self._shaky or getattr(error, 'lasting', False):
             self._fail(error)
             return
         self._shaky = True
         _log.warning('the GPU failed, everything on it is made anew: %s', error)
-        lasting = getattr(error, 'lasting', False)
         try:
-            if not lasting:
-                self._trim(0)
-            # Before the reset: TensorRT gives back what it has when the last of its objects goes.
-            self._pipelines.clear()
-            self._ready.clear()
-            if lasting:
-                self.device.reset()
-                if self._kernels is not None:
-                    self._kernels = Kernels(self.device, self._half)
+            self._trim(0)
         except CudaError as again:
             self._fail(again)
+        self._ready.clear()
 
     def _fail(self, error: Exception) -> None:
         if self._give_up:
