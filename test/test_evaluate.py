@@ -132,6 +132,21 @@ def test_weights_and_the_model_exported_from_them_agree(dataset, tmp_path):
     assert open_predictor(exported, input_scale=1, flip=True, device='cpu').protocol['input_scale'] == 1
 
 
+def test_on_a_gpu_only_its_rounding_to_fewer_bits_is_switched_off(dataset, monkeypatch):
+    torch = pytest.importorskip('torch')
+    from stdc_core.evaluation import torch_predictor
+
+    cudnn, found = torch.backends.cudnn, []
+    computed = torch_predictor.average_scores
+    monkeypatch.setattr(
+        torch_predictor,
+        'average_scores',
+        lambda *arguments: (found.append((cudnn.enabled, cudnn.allow_tf32)), computed(*arguments))[1],
+    )
+    open_predictor(DEFAULT_MODEL, flip=True, device='cpu').mask(dataset[0].image)
+    assert found == [(True, False)]
+
+
 def test_scales_and_mirror_image_are_averaged():
     torch = pytest.importorskip('torch')
     from stdc_core.evaluation.torch_predictor import average_scores

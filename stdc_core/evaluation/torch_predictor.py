@@ -33,7 +33,7 @@ def torch_predictor(
         if not all(scaled_size(image.shape[:2], min(graph.input_scale for graph in graphs))):
             raise ValueError(f'image: of shape {list(image.shape)}, nothing is left at scale {input_scale}')
         batch = torch.from_numpy(np.ascontiguousarray(image)).to(place)[None]
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             scores = average_scores(graphs, batch, flip)
             return scores.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
 
