@@ -19,18 +19,21 @@ from pathlib import Path
 import cv2
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from stdc_core.classes import CAMVID
 from stdc_core.cli import main as stdc
 from stdc_core.data.augment import Augmentation
+from stdc_core.data.check import check
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.reading import cores
 from stdc_core.data.resident import ResidentDataset, ResidentLoader
 from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, ScheduleSampler
 from stdc_core.model.segmentation import SegmentationOutput, STDCSeg, normalize
 from stdc_core.training.config import TrainConfig
+from stdc_core.training.fitting import growing_average
 from stdc_core.training.task import SegmentationTask
 
 Batch = tuple[Tensor, Tensor]
@@ -50,6 +53,9 @@ class TrainingStep:
         self.device = device
         self.task = SegmentationTask(STDCSeg(config.backbone, len(CAMVID)), config, CAMVID).to(device).train()
         self.optimizer = self.task.configure_optimizers()['optimizer']
+        self.average = AveragedModel(
+            self.task.model, device, multi_avg_fn=growing_average(config.ema_decay), use_buffers=True
+        )
         # There is no trainer to log to.
         self.task.log = self.task.log_dict = lambda *_, **__: None
 
@@ -59,6 +65,7 @@ class TrainingStep:
             loss = self.task.training_step(batch, 0)
         loss.backward()
         self.optimizer.step()
+        self.average.update_parameters(self.task.model)
 
     def network(self, batch: Batch) -> None:
         """Normalisation, forward and backward pass, with a loss that costs next to nothing."""
@@ -101,7 +108,7 @@ def make_loaders(options: argparse.Namespace, device: torch.device, data: Path) 
     """The three ways; each is called with the sampler of a run."""
     datasets = [SegmentationFolder(data, 'train', CAMVID)]
     augmentation = Augmentation(options.crop)
-    resident = ResidentDataset(datasets, device)
+    resident = ResidentDataset(datasets, [check(dataset).sizes for dataset in datasets], device)
     print(f'{len(datasets[0])} images, {resident.pixels.nbytes / 2**20:.0f} MB on the device')
 
     def ordinary(samples: AugmentedSamples) -> Loader:
@@ -179,6 +186,7 @@ def compare(
         'network, forward and backward': lambda: step.network(fixed),
         'losses, forward and backward': lambda: step.losses(output, fixed[1]),
         'optimiser': step.optimizer.step,
+        'average of the weights': lambda: step.average.update_parameters(step.task.model),
         'for comparison: the whole step': lambda: step(fixed),
         'for comparison: making a batch on the device': lambda: next(data),
     }

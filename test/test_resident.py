@@ -40,6 +40,14 @@ def datasets():
     return [[make_sample(i, 72, 96) for i in range(5)], [make_sample(10 + i, *size) for i, size in enumerate(sizes)]]
 
 
+def sizes_of(dataset):
+    return Counter(sample.label.shape for sample in dataset)
+
+
+def resident(datasets, device='cpu'):
+    return ResidentDataset(datasets, [sizes_of(dataset) for dataset in datasets], device)
+
+
 def keys_of(datasets, count=4):
     return [
         SampleKey(d, i, 100 * d + 10 * i + n)
@@ -72,7 +80,7 @@ def exact(image, label, matrix, crop):
 def test_batch_is_the_bilinear_crop_by_definition(datasets, device):
     augmentation = Augmentation(CROP, brightness=0, contrast=0, saturation=0)
     keys = keys_of(datasets)
-    images, labels = BatchAugmentation(augmentation)(ResidentDataset(datasets, device), keys)
+    images, labels = BatchAugmentation(augmentation)(resident(datasets, device), keys)
     assert images.dtype == labels.dtype == torch.uint8
     assert images.shape == (len(keys), *CROP, 3) and labels.shape == (len(keys), *CROP)
     for key, image, label in zip(keys, images.cpu().numpy(), labels.cpu().numpy(), strict=True):
@@ -89,7 +97,7 @@ def test_batch_equals_the_ordinary_loaders(datasets, device):
     augmentation = Augmentation(CROP)
     keys = keys_of(datasets)
     ordinary = AugmentedSamples(datasets, augmentation)
-    images, labels = BatchAugmentation(augmentation)(ResidentDataset(datasets, device), keys)
+    images, labels = BatchAugmentation(augmentation)(resident(datasets, device), keys)
     expected = [ordinary[key] for key in keys]
     image = np.stack([image for image, _ in expected])
     label = np.stack([label for _, label in expected])
@@ -104,7 +112,7 @@ def test_padding_is_never_a_class(datasets):
     """A crop four times as large as the image has as many labelled pixels as the image covers."""
     augmentation = Augmentation((144, 192), scale=(1, 1), brightness=0, contrast=0, saturation=0)
     keys = [SampleKey(0, i, i) for i in range(5)]
-    images, labels = BatchAugmentation(augmentation)(ResidentDataset(datasets), keys)
+    images, labels = BatchAugmentation(augmentation)(resident(datasets), keys)
     for image, label in zip(images.numpy(), labels.numpy(), strict=True):
         inside = label != IGNORE
         rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
@@ -114,12 +122,13 @@ def test_padding_is_never_a_class(datasets):
 
 
 def test_bytes_and_sizes(datasets):
-    assert resident_bytes(datasets[:1]) == 5 * 74 * 98 * 4
-    assert ResidentDataset(datasets[:1]).pixels.nbytes == resident_bytes(datasets[:1])
-    assert available_bytes('cpu') > resident_bytes(datasets)
-    assert fits(datasets, 'cpu', 0.9) and not fits(datasets, 'cpu', 0.0)
-    # Not even where the images after the first are larger is anything lost.
-    data = ResidentDataset(datasets[::-1])
+    sizes = [sizes_of(dataset) for dataset in datasets]
+    assert resident_bytes(sizes[:1]) == 5 * 74 * 98 * 4
+    assert resident(datasets).pixels.nbytes == resident_bytes(sizes)
+    assert available_bytes('cpu') > resident_bytes(sizes)
+    assert fits(sizes, 'cpu', 0.9) and not fits(sizes, 'cpu', 0.0)
+    # Each image keeps its own size.
+    data = resident(datasets[::-1])
     assert [place[1:].tolist() for place in data.places[0]] == [[40, 50], [90, 70], [61, 133]]
     whole = Augmentation((61, 133), scale=(1, 1), brightness=0, contrast=0, saturation=0)
     (image,), (label,) = BatchAugmentation(whole)(data, [(0, 2, 3)])
@@ -185,7 +194,7 @@ def test_more_mistakes_are_named():
 @pytest.mark.parametrize('kind', ['resident', 'cached', 'workers'])
 def test_resumed_batches_are_those_of_an_uninterrupted_run(datasets, kind):
     augmentation = Augmentation(CROP)
-    data = ResidentDataset(datasets)
+    data = resident(datasets)
 
     def batches(start, rank=0, world=1):
         # A schedule of its own each time: nothing is carried over.

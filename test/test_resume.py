@@ -116,6 +116,7 @@ def test_a_run_is_resumed_with_its_classes_from_anywhere(dataset, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'data').symlink_to(dataset)
     assert main(arguments('data', 'run', steps=1, val_every=1, classes='mine.yaml')) == 0
+    assert 'the learning rate rises for 2 steps, and the run has 1' in capsys.readouterr().err
     (tmp_path / 'elsewhere').mkdir()
     monkeypatch.chdir(tmp_path / 'elsewhere')
     weights, record = tmp_path / 'run' / 'weights.safetensors', tmp_path / 'run' / 'run.yaml'

@@ -19,6 +19,7 @@ from stdc_core.inference import Segmenter
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import WeightsError, load_weights, save_weights
 from stdc_core.training.config import ConfigError, TrainConfig, load_config
+from stdc_core.training.fitting import need_empty
 from stdc_core.training.task import SegmentationTask, _thin, rate
 
 RECIPES = Path(__file__).parent.parent / 'config' / 'train'
@@ -101,6 +102,21 @@ def test_padding_is_never_a_class():
     assert (padded == 255).sum() == 64 * 64 - 100
 
 
+def test_without_padding_a_small_image_is_enlarged_until_it_covers_the_crop():
+    image, label = np.full((20, 30, 3), 200, np.uint8), np.zeros((20, 30), np.uint8)
+    for seed in range(10):
+        _, cropped = Augmentation((64, 64), scale=(0.5, 5), pad=False)(image, label, np.random.default_rng(seed))
+        assert (cropped == 0).all()
+
+
+@pytest.mark.parametrize(('uniform', 'middle'), [(True, (0.25 + 4) / 2), (False, 1.0)])
+def test_the_enlargement_or_its_logarithm_is_drawn_uniformly(uniform, middle):
+    augment, rng = Augmentation((64, 64), scale=(0.25, 4), uniform=uniform), np.random.default_rng(0)
+    factors = [augment.placement((64, 64), rng)[1, 1] for _ in range(2000)]
+    assert 0.25 <= min(factors) < 0.3 and 3.9 < max(factors) <= 4
+    assert np.median(factors) == pytest.approx(middle, rel=0.1)
+
+
 def test_misspelt_and_mistyped_keys_are_named(tmp_path):
     (tmp_path / 'train.yaml').write_text('learning_rat: 0.1\n')
     with pytest.raises(ConfigError, match=r"train\.yaml: unknown key 'learning_rat'; did you mean 'learning_rate'"):
@@ -157,7 +173,7 @@ def test_shipped_recipes_are_configurations_for_every_machine(recipe):
 
 
 def test_the_papers_recipe():
-    """Section 4.2 of the paper; the factor of the heads is the reference implementation's."""
+    """Section 4.2 of the paper; the factor of the heads and how images are enlarged, the reference implementation's."""
     config = load_config(RECIPES / 'cityscapes_stdc1_seg75.yaml')
     model = STDCSeg(config.backbone, 19)
     made = SegmentationTask(model, config, CITYSCAPES).configure_optimizers()
@@ -175,6 +191,7 @@ def test_the_papers_recipe():
     assert rates['backbone.stage1.bn.weight'] == (0.01, 0.0, 0.9)
     assert rates['head.1.weight'] == rates['ffm.conv.conv.weight'] == (0.1, 5e-4, 0.9)
     assert config.input_scale == 0.75
+    assert (config.scale_min, config.scale_max, config.scale_draw, config.pad_crops) == (0.125, 1.5, 'uniform', False)
     assert schedule.lr_lambdas[0](0) == 1 / 1000
     assert rate(config, 999) == rate(config, 1000) == 1
     assert rate(config, 30500) == pytest.approx(0.5**0.9)
@@ -263,6 +280,38 @@ def test_the_best_validation_may_be_the_one_after_the_training(scores, best, dat
     assert float(its_provenance['miou'].split()[0]) == scores[-1]
     same = torch.equal(model.head[1].weight, last.head[1].weight)
     assert same == (best == scores[-1])
+
+
+def test_the_best_validation_is_known_in_a_folder_that_was_moved(dataset, tmp_path, monkeypatch):
+    given = iter([0.9, 0.2, 0.1])
+    monkeypatch.setattr(ConfusionMatrix, 'miou', lambda _: next(given))
+    settings = ['crop_height=64', 'crop_width=64', 'batch_size=2', 'steps=1', 'workers=0', 'val_every=1']
+    begun, moved = tmp_path / 'begun', tmp_path / 'moved'
+    assert main(['train', '--data', str(dataset), '--out', str(begun), *(f'--set={text}' for text in settings)]) == 0
+    # As if it had been interrupted.
+    (begun / 'weights.safetensors').unlink()
+    record = begun / 'run.yaml'
+    record.write_text(record.read_text().replace('steps: 1\n', 'steps: 3\n', 1))
+    begun.rename(moved)
+    assert main(['train', '--resume', '--out', str(moved)]) == 0
+    scores = [float(load_weights(moved / f'{name}.safetensors')[2]['miou'].split()[0]) for name in ('best', 'weights')]
+    assert scores == [0.9, 0.1]
+
+
+def test_every_device_has_an_image_to_validate_on(dataset, tmp_path, capsys):
+    settings = ['devices=4', 'batch_size=8', 'accelerator=cpu']
+    arguments = ['train', '--data', str(dataset), '--out', str(tmp_path / 'run')]
+    assert main([*arguments, *(f'--set={setting}' for setting in settings)]) == 2
+    assert 'expected an image or more for each of the 4 devices, found 3' in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+
+
+def test_the_folder_of_a_run_on_several_machines_is_begun_by_the_first(tmp_path, monkeypatch):
+    (tmp_path / 'run.yaml').write_text('')
+    with pytest.raises(FileExistsError):
+        need_empty(tmp_path)
+    monkeypatch.setenv('NODE_RANK', '1')
+    need_empty(tmp_path)
 
 
 def test_every_part_of_the_loss_trains_its_head():

@@ -19,8 +19,10 @@ class Augmentation:
 
     Args:
         crop: (height, width) of the result, in pixels.
-        scale: range of the random enlargement, drawn log-uniformly.
+        scale: range of the random enlargement.
         brightness, contrast, saturation: largest relative change of each.
+        uniform: the enlargement is drawn uniformly, else its logarithm is.
+        pad: a crop may reach beyond the image; else the image is enlarged until it covers the crop.
     """
 
     crop: tuple[int, int]
@@ -28,6 +30,8 @@ class Augmentation:
     brightness: float = 0.3
     contrast: float = 0.3
     saturation: float = 0.3
+    uniform: bool = False
+    pad: bool = True
 
     def __call__(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """uint8 ``[H, W, 3]`` and ``[H, W]`` to the same of size ``crop``; what lies outside the image is ignored."""
@@ -42,8 +46,10 @@ class Augmentation:
 
     def placement(self, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
         """Affine map ``[2, 3]`` from pixels of the source, of ``size`` (height, width), to pixels of the crop."""
-        factor = float(np.exp(rng.uniform(*np.log(self.scale))))
+        factor = rng.uniform(*self.scale) if self.uniform else float(np.exp(rng.uniform(*np.log(self.scale))))
         (crop_height, crop_width), (height, width) = self.crop, size
+        if not self.pad:
+            factor = max(factor, crop_height / height, crop_width / width)
         # A negative slack is padding; either is split at random.
         left = rng.uniform() * (width * factor - crop_width)
         top = rng.uniform() * (height * factor - crop_height)

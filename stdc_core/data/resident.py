@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,18 +14,16 @@ from stdc_core.classes import IGNORE
 from stdc_core.data.augment import PADDING, Augmentation, draw_light
 from stdc_core.data.schedule import SampleKey, Samples, ScheduleSampler, read_all
 
+#: Number of images of each (height, width), as ``DataReport`` has it.
+Sizes = Mapping[tuple[int, int], int]
+
 # A pixel is four bytes, blue, green, red and class id, so that one look-up of an int32 fetches them all.
 _PIXEL_BYTES = 4
 
 
-def resident_bytes(datasets: Sequence[Samples]) -> int:
-    """Device memory that `ResidentDataset` takes, in bytes, if each dataset's images have the size of its first."""
-    total = 0
-    for dataset in datasets:
-        if len(dataset):
-            height, width = dataset[0].label.shape
-            total += len(dataset) * _bordered(height, width) * _PIXEL_BYTES
-    return total
+def resident_bytes(sizes: Sequence[Sizes]) -> int:
+    """Device memory that `ResidentDataset` takes, in bytes, for datasets of these sizes."""
+    return _PIXEL_BYTES * sum(count * _bordered(*size) for each in sizes for size, count in each.items())
 
 
 def available_bytes(device: torch.device | str) -> int:
@@ -50,9 +48,9 @@ def _table(path: Path) -> dict[str, str]:
     return {words[0]: words[1] for words in map(str.split, path.read_text().splitlines())}
 
 
-def fits(datasets: Sequence[Samples], device: torch.device | str, share: float = 0.5) -> bool:
-    """Whether the datasets take at most ``share`` (0 ... 1) of the memory that is free on the device."""
-    return resident_bytes(datasets) <= share * available_bytes(device)
+def fits(sizes: Sequence[Sizes], device: torch.device | str, share: float = 0.5) -> bool:
+    """Whether datasets of these sizes take at most ``share`` (0 ... 1) of the memory that is free on the device."""
+    return resident_bytes(sizes) <= share * available_bytes(device)
 
 
 def _bordered(height: int, width: int) -> int:
@@ -66,7 +64,8 @@ class ResidentDataset:
     class. A coordinate outside an image is moved into its border, and needs no other care.
 
     Args:
-        datasets: their samples are read once, in threads; sizes may differ.
+        datasets: their samples are read once, in threads.
+        sizes: of their images, for each of them.
         device: where to.
 
     Attributes:
@@ -74,21 +73,15 @@ class ResidentDataset:
         places: for each dataset int64 ``[N, 3]``: index of an image's first pixel (of the border), height, width.
     """
 
-    def __init__(self, datasets: Sequence[Samples], device: torch.device | str = 'cpu'):
-        self.pixels = torch.empty(resident_bytes(datasets) // _PIXEL_BYTES, dtype=torch.int32, device=device)
+    def __init__(self, datasets: Sequence[Samples], sizes: Sequence[Sizes], device: torch.device | str = 'cpu'):
+        self.pixels = torch.empty(resident_bytes(sizes) // _PIXEL_BYTES, dtype=torch.int32, device=device)
         places: list[list[tuple[int, int, int]]] = [[] for _ in datasets]
-        left = sum(map(len, datasets))
         end = 0
         for number, sample in read_all(datasets):
             begin, (height, width) = end, sample.label.shape
             end += _bordered(height, width)
-            if end > len(self.pixels):
-                # Larger than the first of its dataset: make room for as many of this size as are left.
-                room = self.pixels.new_empty(left * _bordered(height, width))
-                self.pixels = torch.cat([self.pixels[:begin], room])
             self.pixels[begin:end] = _packed(sample.image, sample.label)
             places[number].append((begin, height, width))
-            left -= 1
         self.places = [np.array(rows, np.int64).reshape(-1, 3) for rows in places]
 
     @property

@@ -170,6 +170,12 @@ class TrainConfig(MachineConfig):
     crop_width: int = key(320, 'width of the training crops, pixels', minimum=32)
     scale_min: float = key(0.5, 'smallest random enlargement of an image before it is cropped', above=0)
     scale_max: float = key(2.0, 'largest random enlargement', above=0)
+    scale_draw: str = key('log', 'the enlargement is drawn uniformly, or its logarithm is', choices=('log', 'uniform'))
+    pad_crops: bool = key(
+        True,
+        'what a crop reaches beyond a small image is grey and without a class; false: the image is enlarged until it '
+        'covers the crop, as in the reference implementation',
+    )
     brightness: float = key(0.3, 'largest relative change of the brightness', minimum=0, maximum=1)
     contrast: float = key(0.3, 'largest relative change of the contrast', minimum=0, maximum=1)
     saturation: float = key(0.3, 'largest relative change of the saturation', minimum=0, maximum=1)
@@ -178,7 +184,9 @@ class TrainConfig(MachineConfig):
     batch_size: int = key(8, 'crops per step, over all devices together', minimum=1)
     optimizer: str = key('adamw', 'optimiser', choices=('adamw', 'sgd'))
     learning_rate: float = key(1e-3, 'peak learning rate', above=0)
-    head_rate: float = key(1.0, 'factor of the learning rate of heads and feature fusion; the paper has 10', above=0)
+    head_rate: float = key(
+        1.0, 'factor of the learning rate of heads and feature fusion; the reference implementation has 10', above=0
+    )
     momentum: float = key(0.9, 'momentum of sgd', minimum=0, maximum=1)
     weight_decay: float = key(0.02, 'weight decay of convolutions; batch norms and biases have none', minimum=0)
     schedule: str = key('cosine', 'how the learning rate falls', choices=('cosine', 'poly'))
@@ -236,5 +244,6 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Train
     return read_config(TrainConfig, path, overrides)
 
 
-#: Keys that a resumed run may change: none of them moves the curve.
+#: Keys that a resumed run may change. None of them moves the curve, but for the number of devices, each of which has
+#: hard pixels of its own.
 RUN_KEYS = ('workers', 'devices', 'num_nodes', 'accelerator', 'loader', 'checkpoint_every')

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
+import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,8 +46,9 @@ def need_empty(out: Path) -> None:
     """Raise FileExistsError if the folder of a run that is to begin holds something, or is a file."""
     if out.exists() and not out.is_dir():
         raise FileExistsError(f'{out}: is a file, expected a folder to write to')
-    # Another process of the same run may have begun it.
-    if not rank_zero_only.rank and out.exists() and any(out.iterdir()):
+    # Another process of the same run may have begun it, on another machine, too.
+    machine = os.environ.get('NODE_RANK', os.environ.get('GROUP_RANK', '0'))
+    if not rank_zero_only.rank and machine == '0' and out.exists() and any(out.iterdir()):
         resumable = '; --resume continues the run in it' if (out / RECORD).is_file() else ''
         raise FileExistsError(f'{out} is not empty{resumable}; choose another folder or move it away')
 
@@ -126,14 +128,19 @@ def precision(name: str, gpu: bool) -> str:
     return 'bf16-mixed' if fast else '32-true'
 
 
-def growing_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Exponential moving average whose window grows with the steps done, so that the random start is soon forgotten."""
+def growing_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
+    """Exponential moving average whose window grows with the steps done, so that the random start is soon forgotten.
 
-    def average(averaged: Tensor, current: Tensor, steps: Tensor) -> Tensor:
-        if not averaged.is_floating_point():
-            return current
+    It changes the first tensors, all of one type and device; the others are the current weights. All at once: hundreds
+    of small kernels would take a GPU as long as the step itself.
+    """
+
+    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor) -> None:
+        if not averaged[0].is_floating_point():
+            torch._foreach_copy_(averaged, current)
+            return
         growing = min(decay, (1 + float(steps)) / (10 + float(steps)))
-        return averaged.lerp(current, 1 - growing)
+        torch._foreach_lerp_(averaged, current, 1 - growing)
 
     return average
 
@@ -159,6 +166,18 @@ class _Last(ModelCheckpoint):
             trainer.save_checkpoint(Path(self.dirpath) / LAST)
 
 
+class _Best(ModelCheckpoint):
+    """Writes ``best.ckpt``. Lightning's own forgets the best score, and replaces it, if the run's folder was moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return path and str(Path(self.dirpath, Path(path).name))
+
+        paths = {name: here(state_dict[name]) for name in ('best_model_path', 'kth_best_model_path')}
+        scores = {here(path): score for path, score in state_dict['best_k_models'].items()}
+        super().load_state_dict({**state_dict, **paths, 'dirpath': self.dirpath, 'best_k_models': scores})
+
+
 def make_trainer(config: Any, out: Path, start: int, monitor: str, progress: bool) -> lightning.Trainer:
     """The Lightning trainer of a run.
 
@@ -172,12 +191,23 @@ def make_trainer(config: Any, out: Path, start: int, monitor: str, progress: boo
     gpu = config.accelerator == 'gpu' or (config.accelerator == 'auto' and torch.cuda.is_available())
     if config.accelerator == 'gpu' and not torch.cuda.is_available():
         raise ConfigError('accelerator: gpu was asked for, but PyTorch finds none')
+    if config.warmup_steps >= config.steps and not rank_zero_only.rank:
+        print(
+            f'warning: the learning rate rises for {config.warmup_steps} steps, and the run has {config.steps}: '
+            'it ends before it has learnt much',
+            file=sys.stderr,
+        )
     devices = config.devices or (torch.cuda.device_count() if gpu else 1)
     callbacks: list[Callback] = []
     if monitor:
         callbacks.append(
-            ModelCheckpoint(
-                dirpath=out, filename=Path(BEST).stem, monitor=monitor, mode='max', enable_version_counter=False
+            _Best(
+                dirpath=out,
+                filename=Path(BEST).stem,
+                monitor=monitor,
+                mode='max',
+                save_on_train_epoch_end=False,  # Lightning would, with validations at every step
+                enable_version_counter=False,
             )
         )
     callbacks.append(
@@ -189,7 +219,9 @@ def make_trainer(config: Any, out: Path, start: int, monitor: str, progress: boo
         )
     )
     if config.ema_decay:
-        callbacks.append(WeightAveraging(avg_fn=growing_average(config.ema_decay)))
+        # Without a device, it would be where the model is before it is moved to the GPU.
+        where = 'cuda' if gpu else 'cpu'
+        callbacks.append(WeightAveraging(device=where, multi_avg_fn=growing_average(config.ema_decay)))
     if progress:
         callbacks.append(TQDMProgressBar(leave=True))
     version = f'from_step_{start}' if start else ''
@@ -215,6 +247,15 @@ def make_trainer(config: Any, out: Path, start: int, monitor: str, progress: boo
         enable_progress_bar=progress,
         enable_model_summary=False,
     )
+
+
+@contextmanager
+def awaited(trainer: lightning.Trainer) -> Iterator[None]:
+    """Around what the first process writes in the end: the others wait for it, because their caller may read it."""
+    try:
+        yield
+    finally:
+        trainer.strategy.barrier()
 
 
 @contextmanager

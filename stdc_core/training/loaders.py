@@ -9,7 +9,7 @@ import lightning
 from torch.utils.data import DataLoader
 
 from stdc_core.data.augment import Augmentation
-from stdc_core.data.resident import ResidentDataset, ResidentLoader, fits
+from stdc_core.data.resident import ResidentDataset, ResidentLoader, Sizes, fits
 from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, Samples, ScheduleSampler, pooled_shares
 from stdc_core.training.config import ConfigError, TrainConfig
 
@@ -18,12 +18,18 @@ _SHARE = 1 / 3
 
 
 def train_loader(
-    config: TrainConfig, own: Sequence[Samples], extra: Sequence[Samples], start: int, trainer: lightning.Trainer
+    config: TrainConfig,
+    own: Sequence[Samples],
+    extra: Sequence[Samples],
+    sizes: Sequence[Sizes],
+    start: int,
+    trainer: lightning.Trainer,
 ) -> DataLoader | ResidentLoader:
     """The batches of one process of a run, from step ``start`` on; they depend on the seed and the step alone.
 
     Args:
         own, extra: datasets; ``extra`` supplies ``config.extra_share`` of the samples.
+        sizes: of their images, for each of them.
         trainer: knows this process's device and rank.
 
     Raises:
@@ -41,14 +47,16 @@ def train_loader(
         config.brightness,
         config.contrast,
         config.saturation,
+        uniform=config.scale_draw == 'uniform',
+        pad=config.pad_crops,
     )
     on_gpu = device.type == 'cuda'
-    if config.loader == 'resident' or (config.loader == 'auto' and on_gpu and fits(datasets, device, _SHARE)):
-        return ResidentLoader(ResidentDataset(datasets, device), augmentation, sampler)
+    if config.loader == 'resident' or (config.loader == 'auto' and on_gpu and fits(sizes, device, _SHARE)):
+        return ResidentLoader(ResidentDataset(datasets, sizes, device), augmentation, sampler)
     if config.workers:
         one_opencv_thread()
     # Workers are forked and share what is read before.
-    samples = AugmentedSamples(datasets, augmentation, cache=fits(datasets, 'cpu', _SHARE / world))
+    samples = AugmentedSamples(datasets, augmentation, cache=fits(sizes, 'cpu', _SHARE / world))
     return DataLoader(
         samples,
         batch_sampler=sampler,
@@ -65,6 +73,12 @@ def need_even_batches(batch_size: int, world: int) -> None:
     if batch_size < 2 * world:
         # Global pooling leaves one value per image and channel, of which batch norm takes the variance.
         raise ConfigError(f'batch_size: expected 2 or more per device, found {batch_size} on {world}')
+
+
+def need_image_for_each(images: int, source: object, world: int) -> None:
+    """Raise ConfigError unless each of ``world`` devices has an image of ``source`` to validate on."""
+    if images < world:
+        raise ConfigError(f'{source}: expected an image or more for each of the {world} devices, found {images}')
 
 
 def one_opencv_thread() -> None:

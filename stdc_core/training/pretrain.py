@@ -24,8 +24,8 @@ from stdc_core.model.stdc import STDCClassifier
 from stdc_core.model.weights import save_classifier
 from stdc_core.one_line import one_line
 from stdc_core.training.config import ConfigError
-from stdc_core.training.fitting import LAST, begin, make_trainer, need_empty, reached, recall, running
-from stdc_core.training.loaders import need_even_batches, one_opencv_thread
+from stdc_core.training.fitting import LAST, awaited, begin, make_trainer, need_empty, reached, recall, running
+from stdc_core.training.loaders import need_even_batches, need_image_for_each, one_opencv_thread
 from stdc_core.training.pretrain_config import RUN_KEYS, PretrainConfig
 from stdc_core.training.task import rate
 
@@ -201,6 +201,7 @@ def _run(
         one_opencv_thread()
     loading = {'num_workers': config.workers, 'pin_memory': gpu}
     need_even_batches(config.batch_size, world)
+    need_image_for_each(len(val), f'{data}/val', world)
     if not resumed:
         begin(out, config, {'data': str(data.absolute()), 'classes': list(train.classes), 'images': len(train)})
     schedule = BatchSchedule([len(train)], None, config.batch_size, config.seed)
@@ -220,12 +221,13 @@ def _run(
         # The last validation was of earlier weights, or of an earlier process.
         with running(trainer, out):
             trainer.validate(task, val_loader, verbose=False)
-    if trainer.is_global_zero:
-        top1, top5 = (float(trainer.callback_metrics[name]) for name in ('top1', 'top5'))
-        provenance = {
-            'data': f'{data.name}/train',
-            'recipe': json.dumps(dataclasses.asdict(config)),
-            'accuracy': f'top-1 {top1:.4f}, top-5 {top5:.4f} on {data.name}/val',
-        }
-        save_classifier(task.model.cpu(), out / CLASSIFIER, train.classes, provenance)
+    top1, top5 = (float(trainer.callback_metrics[name]) for name in ('top1', 'top5'))
+    provenance = {
+        'data': f'{data.name}/train',
+        'recipe': json.dumps(dataclasses.asdict(config)),
+        'accuracy': f'top-1 {top1:.4f}, top-5 {top5:.4f} on {data.name}/val',
+    }
+    with awaited(trainer):
+        if trainer.is_global_zero:
+            save_classifier(task.model.cpu(), out / CLASSIFIER, train.classes, provenance)
     return out / CLASSIFIER

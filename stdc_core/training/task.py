@@ -100,9 +100,10 @@ class SegmentationTask(lightning.LightningModule):
         # Every rank has counted its own part of the images.
         counts = torch.from_numpy(self.confusion.counts).to(self.device)
         self.confusion = ConfusionMatrix.of(self.trainer.strategy.reduce(counts, reduce_op='sum').cpu().numpy())
-        self.log('miou', self.confusion.miou(), prog_bar=True)
+        # Alike on every rank now; without the last argument Lightning warns that they may not be.
+        self.log('miou', self.confusion.miou(), prog_bar=True, sync_dist=True)
         iou = dict(zip(self.classes.names, self.confusion.iou(), strict=True))
-        self.log_dict({f'iou/{name}': value for name, value in iou.items()})
+        self.log_dict({f'iou/{name}': value for name, value in iou.items()}, sync_dist=True)
 
     def _show(self, index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
         """Image, truth and prediction, side by side in TensorBoard where that is installed."""

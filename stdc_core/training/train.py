@@ -20,11 +20,23 @@ from stdc_core.classes import ClassTable, class_table
 from stdc_core.data.check import check, shared_images
 from stdc_core.data.datasets import open_dataset
 from stdc_core.data.folder import SegmentationFolder
+from stdc_core.data.resident import Sizes
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import initialise, save_weights
 from stdc_core.training.config import RUN_KEYS, ConfigError, TrainConfig
-from stdc_core.training.fitting import BEST, LAST, RECORD, begin, make_trainer, need_empty, reached, recall, running
-from stdc_core.training.loaders import train_loader
+from stdc_core.training.fitting import (
+    BEST,
+    LAST,
+    RECORD,
+    awaited,
+    begin,
+    make_trainer,
+    need_empty,
+    reached,
+    recall,
+    running,
+)
+from stdc_core.training.loaders import need_image_for_each, train_loader
 from stdc_core.training.task import SegmentationTask
 
 WEIGHTS = 'weights.safetensors'
@@ -81,7 +93,8 @@ def train(
     Raises:
         FileExistsError: ``out`` already holds something.
         DataError: images or labels that cannot be trained on; the message lists the files.
-        ConfigError: extra data and ``extra_share`` do not go together.
+        ConfigError: extra data and ``extra_share`` do not go together, or there is too little of data or batch for the
+            devices.
         ValueError: ``init`` is of another network.
     """
     if config.extra_share and not extra:
@@ -147,7 +160,7 @@ def _run(
     own = [open_(data, split) for split in config.train_split.split('+')]
     others = [open_(path, 'train') for path in extra]
     val = open_(data, config.val_split) if config.val_split else None
-    counts = _checked(own, others, val, progress)
+    counts, sizes = _checked(own, others, val, progress)
 
     start = reached(out)
     model = STDCSeg(config.backbone, len(classes))
@@ -159,9 +172,10 @@ def _run(
         model, config, classes, class_weights(counts, config.class_balance) if config.class_balance else None
     )
     trainer = make_trainer(config, out, start, 'miou' if val else '', progress)
-    loader = train_loader(config, own, others, start, trainer)
+    loader = train_loader(config, own, others, sizes, start, trainer)
     val_loader = None
     if val is not None:
+        need_image_for_each(len(val), val, trainer.world_size)
         mine = Subset(_Whole(val), range(trainer.global_rank, len(val), trainer.world_size))
         val_loader = DataLoader(mine, batch_size=1, num_workers=config.workers)
     if not resumed:
@@ -191,18 +205,19 @@ def _run(
         **({'init': init.name} if init else {}),
         **({'class_offset': json.dumps(task.offset.flatten().tolist())} if config.prior_correction else {}),
     }
-    if trainer.is_global_zero:
-        last = {name: value.clone() for name, value in task.state_dict().items()}
-        miou = trainer.callback_metrics.get('miou')
-        results = {}
-        if val is not None:
-            results[BEST_WEIGHTS] = _best(out / BEST, last, miou)
-        # The last one, by which a run is known to be complete.
-        results[WEIGHTS] = last, miou
-        for name, (state, score) in results.items():
-            task.load_state_dict(state)
-            measured = {'miou': f'{float(score):.4f} on {data.name}/{val.split}'} if val is not None else {}
-            save_weights(task.model.cpu(), out / name, classes, provenance | measured)
+    with awaited(trainer):
+        if trainer.is_global_zero:
+            last = {name: value.clone() for name, value in task.state_dict().items()}
+            miou = trainer.callback_metrics.get('miou')
+            results = {}
+            if val is not None:
+                results[BEST_WEIGHTS] = _best(out / BEST, last, miou)
+            # The last one, by which a run is known to be complete.
+            results[WEIGHTS] = last, miou
+            for name, (state, score) in results.items():
+                task.load_state_dict(state)
+                measured = {'miou': f'{float(score):.4f} on {data.name}/{val.split}'} if val is not None else {}
+                save_weights(task.model.cpu(), out / name, classes, provenance | measured)
     return out / WEIGHTS
 
 
@@ -223,8 +238,12 @@ def _best(path: Path, last: dict[str, Tensor], miou: Tensor) -> tuple[dict[str, 
 
 def _checked(
     own: list[SegmentationFolder], others: list[SegmentationFolder], val: SegmentationFolder | None, progress: bool
-) -> np.ndarray:
-    """Check all data; int64 ``[C]`` pixels per class of ``own``. Raises DataError."""
+) -> tuple[np.ndarray, list[Sizes]]:
+    """Check all data; int64 ``[C]`` pixels per class of ``own``, and the sizes of its images and those of ``others``.
+
+    Raises:
+        DataError: something is wrong with it.
+    """
     first = not rank_zero_only.rank
     validated = [val] if val is not None else []
     reports = [check(dataset, progress=progress and first) for dataset in (*own, *others, *validated)]
@@ -235,4 +254,5 @@ def _checked(
         warnings += [warning for dataset in own for other in validated for warning in shared_images(dataset, other)]
         for warning in warnings:
             print(f'warning: {warning}', file=sys.stderr)
-    return sum(report.counts for report in reports[: len(own)])
+    counts = sum(report.counts for report in reports[: len(own)])
+    return counts, [report.sizes for report in reports[: len(own) + len(others)]]
