@@ -9,7 +9,7 @@ import shutil
 import socket
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -166,3 +166,21 @@ def _runs(process: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def walk(top: Path, tell: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """A folder and all below it, as of ``os.walk``, those behind links too, but none twice.
+
+    Args:
+        tell: called with the error of each folder that cannot be listed, which is left out.
+    """
+    seen = set()
+    for folder, subfolders, names in os.walk(top, onerror=tell, followlinks=True):
+        here = Path(folder)
+        if (real := here.resolve()) in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        # What is reached both ways keeps its own name.
+        subfolders.sort(key=lambda name: ((here / name).is_symlink(), name))
+        yield here, subfolders, names

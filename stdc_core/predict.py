@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -29,8 +30,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from stdc_core.compressed import SIGNATURES, PictureError, read_picture
 from stdc_core.data.folder import IMAGE_SUFFIXES
-from stdc_core.files import appearing, write_png
+from stdc_core.files import appearing, walk, write_png
 from stdc_core.inference import Segmentation, Segmenter
 from stdc_core.video import VideoError, VideoReader, webm_writer
 from stdc_core.visualization import colorize, overlay
@@ -169,6 +171,10 @@ def plan(inputs: Sequence[Path], out: Path, outputs: Sequence[str]) -> list[Job]
     return list(jobs.values())
 
 
+def _tell(error: OSError) -> None:
+    print(f'stdc predict: {error.filename}: is left out: {error.strerror}', file=sys.stderr)
+
+
 def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     """Files of an input, and what their outputs are named after, relative to the folder that is written to."""
     if not path.is_dir():
@@ -177,13 +183,13 @@ def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     if path.resolve() == out.resolve():
         raise PredictError(f'{path}: is read and written to; choose another --out')
     count = 0
-    for folder, subfolders, names in os.walk(path):
+    for folder, subfolders, names in walk(path, _tell):
         # Neither what is hidden nor what an earlier run wrote.
-        subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith('.') and (Path(folder) / name).resolve() != out.resolve()
-        )
+        subfolders[:] = [
+            name for name in subfolders if not name.startswith('.') and (folder / name).resolve() != out.resolve()
+        ]
         for name in sorted(names):
-            source = Path(folder) / name
+            source = folder / name
             if source.suffix.lower() in (*_IMAGES, *VIDEO_SUFFIXES) and not name.startswith('.'):
                 count += 1
                 yield source, source.relative_to(path)
@@ -240,8 +246,13 @@ Pictures = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def _segment_image(job: Job, pictures: Pictures, bar: tqdm) -> int:
+    data = job.source.read_bytes()
     try:
+        if data.startswith(SIGNATURES):
+            read_picture(data)  # OpenCV fills up with grey what is missing
         image = cv2.imread(str(job.source), cv2.IMREAD_COLOR)
+    except PictureError as error:
+        raise PredictError(f'{job.source}: {error}, expected a whole picture') from error
     except cv2.error as error:  # more pixels than OpenCV allows
         raise PredictError(f'{job.source}: cannot be read ({" ".join(str(error.err).split())})') from error
     if image is None:

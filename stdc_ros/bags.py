@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +19,19 @@ from stdc_core.one_line import one_line
 from stdc_ros.cut_bags import CutBag, CutBagError, open_cut_bag, storage_files
 from stdc_ros.images import ImageError, compressed_to_bgr, image_to_bgr
 from stdc_ros.unpack import LARGEST_CHUNK, ZSTD_MAGIC, unpack
-from stdc_ros.whole_bag import WholeBag
+from stdc_ros.whole_bag import MissingFilesError, NoIndexError, WholeBag
 from stdc_ros.wire import COMPRESSED_IMAGE, IMAGE, TYPES
 
 # How many topics an error names.
 _NAMED = 20
 
 _CONVERT = {IMAGE: image_to_bgr, COMPRESSED_IMAGE: compressed_to_bgr}
+
+# Errors that say something of the machine, not of the bag.
+_OF_THE_MOMENT = {
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT),
+}
 
 # What images are called in an MCAP with messages of ROS 1. Of a .bag, the readers tell the names of ROS 2.
 _OF_ROS1 = {name.replace('/msg/', '/') for name in _CONVERT}
@@ -110,14 +119,30 @@ class Bag:
         files = _files(self.path)
         try:
             return self._stack.enter_context(WholeBag(files))
+        except MissingFilesError as error:
+            raise BagError(f'{self.path}: {error}') from error
         except Exception as error:  # rosbags' readers raise all kinds of errors on damaged files
-            problem = _said(error)
+            self._raise_if_of_the_moment(error)
+            problem, no_index = _said(error), isinstance(error, NoIndexError)
         try:
             reader = self._stack.enter_context(open_cut_bag(self.path, files))
         except CutBagError as error:
             raise BagError(f'{self.path}: cannot be read as a bag: {problem} {error}'.strip()) from error
-        self.cut = problem
+        except OSError as error:
+            self._raise_if_of_the_moment(error)
+            raise
+        # A file that is whole has what rosbags does not read, such as definitions in another language.
+        alone = not (self.path / 'metadata.yaml').is_file()
+        self.cut = '' if reader.ended and (no_index or alone) else problem
         return reader
+
+    def _raise_if_of_the_moment(self, error: Exception) -> None:
+        """Raise BagError for what may be gone the next time: nobody is to take the bag for a damaged one."""
+        for each in (error, error.__cause__, error.__context__):
+            if isinstance(each, OSError) and each.errno in _OF_THE_MOMENT:
+                full = each.errno in (errno.ENOSPC, errno.EDQUOT)
+                place = f', to unpack it in {tempfile.gettempdir()} (TMPDIR)' if full else ''
+                raise BagError(f'{self.path}: cannot be read: {each.strerror or one_line(each)}{place}') from error
 
     def __enter__(self) -> Bag:
         return self
@@ -168,19 +193,45 @@ class Bag:
     def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
         """Messages of these topics in the order of their times, one at a time.
 
-        If the bag turns out to be cut off or damaged, it ends there, and ``cut`` says so.
+        If the bag turns out to be damaged, ``cut`` says so, and the messages that are whole behind that follow.
+
+        Raises:
+            BagError: it cannot be read any more.
         """
-        connections = [connection for connection in self._reader.connections if connection.topic in topics]
+        last, delivered = 0, Counter[str]()  # those of this time
         try:
-            for connection, time, data in self._reader.messages(connections):
-                message, problem = None, ''
-                try:
-                    message = self._message(time, data, connection.msgtype)
-                except Exception as error:  # see _open
-                    problem = f'not a message of type {connection.msgtype}: {_said(error)}'
-                yield BagMessage(connection.topic, time, message, connection.msgtype, problem)
+            for message in self._messages(self._reader, topics):
+                if message.time != last:
+                    last, delivered = message.time, Counter()
+                delivered[message.topic] += 1
+                yield message
+            return
         except Exception as error:  # see _open
+            self._raise_if_of_the_moment(error)
             self.cut = _said(error)
+        for message in self._behind_damage(topics, last):
+            if message.time > last or delivered[message.topic] <= 0:
+                yield message
+            else:
+                delivered[message.topic] -= 1
+
+    def _behind_damage(self, topics: Collection[str], last: int) -> Iterator[BagMessage]:
+        """Whole messages from a time on, where walking through the files may find more than looking them up."""
+        files = storage_files(self.path) if self.path.is_dir() else [self.path]
+        if isinstance(self._reader, CutBag) or any('.db3' in file.name for file in files):
+            return
+        with suppress(CutBagError), open_cut_bag(self.path, files) as reader:
+            yield from (message for message in self._messages(reader, topics) if message.time >= last)
+
+    def _messages(self, reader: WholeBag | CutBag, topics: Collection[str]) -> Iterator[BagMessage]:
+        connections = [connection for connection in reader.connections if connection.topic in topics]
+        for connection, time, data in reader.messages(connections):
+            message, problem = None, ''
+            try:
+                message = self._message(time, data, connection.msgtype)
+            except Exception as error:  # see _open
+                problem = f'not a message of type {connection.msgtype}: {_said(error)}'
+            yield BagMessage(connection.topic, time, message, connection.msgtype, problem)
 
     def _message(self, time: int, data: bytes, message_type: str) -> Any:
         if data[:4] == ZSTD_MAGIC:  # a rosbag2 compressed message by message, which metadata.yaml alone says
@@ -209,6 +260,11 @@ def _files(path: Path) -> list[Path]:
     if (path / 'metadata.yaml').is_file():
         return [path]
     files = storage_files(path)
+    # drive_0.mcap and drive_1.mcap are of one bag.
+    names = sorted({re.sub(r'(_\d+)?\.(mcap|db3)(\.zstd)?$', '', file.name) for file in files})
+    if len(names) > 1:
+        listed = ', '.join(one_line(name, 80) for name in names[:_NAMED])
+        raise BagError(f'{path}: holds several bags ({listed}), expected one; `segment_bag --out-dir` takes them all')
     if not files:
         raise BagError(f'{path}: not the folder of a rosbag2: neither metadata.yaml nor .mcap or .db3 files in it')
     return files
@@ -258,6 +314,7 @@ def write_bag(path: str | Path, overwrite: bool = False) -> Iterator[BagWriter]:
             with writer:
                 yield BagWriter(writer)
             made = hidden / 'bag'
+            check_target(path, overwrite)  # again: another program may have made one meanwhile
             put_in_place(made / 'bag.mcap' if path.suffix == '.mcap' else made, path)
     except WriteError as error:
         raise BagError(f'{path}: cannot be written: {error.strerror}') from error

@@ -33,6 +33,7 @@ class CutBag:
 
     Raises:
         CutBagError: they hold no whole message.
+        OSError: they cannot be read now, or there is no room to unpack them.
     """
 
     def __init__(self, files: list[Path]):
@@ -45,6 +46,8 @@ class CutBag:
 
     def _plain(self, file: Path) -> Path:
         """The file or, in a temporary folder, its content: unpacked, or with its log written into it."""
+        with file.open('rb'):  # of what cannot be read, SQLite makes an error like those of what is damaged
+            pass
         log = write_ahead_log(file)
         if file.suffix != '.zstd' and not log:
             return file
@@ -70,6 +73,11 @@ class CutBag:
     def __exit__(self, *_: object) -> None:
         if self._unpacked:
             self._unpacked.cleanup()
+
+    @property
+    def ended(self) -> bool:
+        """Its files are known to be whole."""
+        return not self._unpacked and all(file.ended for file in self._files)
 
     def _open(self, files: list[Path]) -> None:
         self._files = [FORMATS[file.suffix](file) for file in files]

@@ -44,13 +44,14 @@ Items = list[Connection | Record] | None
 class _Walked:
     """A file that is walked through, record by record, up to the cut.
 
-    ``connections`` by id; ``counts``: whole messages by id of the connection.
+    ``connections`` by id; ``counts``: whole messages by id of the connection; ``ended``: it is known to be whole.
     """
 
     magic: bytes
 
     def __init__(self, path: Path):
         self.path = path
+        self.ended = False
         self.connections: dict[int, Connection] = {}
         self.counts: Counter[int] = Counter()
         self._inside = False  # a chunk, in which there are no others
@@ -119,6 +120,9 @@ class _Mcap(_Walked):
     def __init__(self, path: Path):
         self._schemas: dict[int, str] = {}
         super().__init__(path)
+        with path.open('rb') as file:
+            file.seek(-min(len(MCAP_MAGIC), path.stat().st_size), 2)
+            self.ended &= file.read() == MCAP_MAGIC
 
     def _parse(self, file: BinaryIO) -> Items:
         head = file.read(9)
@@ -136,6 +140,7 @@ class _Mcap(_Walked):
                 packed = body.read()
                 return self._parse_all(_unpacked(compression, packed[:size], len(packed) >= size, checksum))
             if not whole or opcode in (0x0F, 0x02):  # end of data, footer
+                self.ended = whole
                 return None
             if opcode == 0x03:  # schema
                 (number,) = struct.unpack('<H', body.read(2))
@@ -211,13 +216,14 @@ class _Sqlite3:
 
     def __init__(self, path: Path):
         self.path = path
+        self.ended = True
         self.connections: dict[int, Connection] = {}
         try:
             for number, topic, type_name in self._rows('SELECT id, name, type FROM topics ORDER BY id'):
                 if isinstance(topic, str) and isinstance(type_name, str):
                     self.connections[number] = Connection(number, topic, type_name, path)
         except sqlite3.Error:
-            pass
+            self.ended = False
         self.counts = Counter(record.connection for record in self.records())
 
     def _rows(self, query: str) -> Iterator[tuple]:
@@ -225,6 +231,8 @@ class _Sqlite3:
         try:
             # Makes SQLite read a database that is shorter than its header says; nothing is written.
             database.execute('PRAGMA writable_schema=ON')
+            (pages,), (size,) = (database.execute(f'PRAGMA {name}').fetchone() for name in ('page_count', 'page_size'))
+            self.ended &= pages * size <= self.path.stat().st_size
             # Views and virtual tables would compute what somebody else wrote down.
             database.execute('PRAGMA trusted_schema=OFF')
             tables = database.execute("SELECT name FROM sqlite_master WHERE type='table' AND rootpage > 0").fetchall()
@@ -241,7 +249,7 @@ class _Sqlite3:
                 if isinstance(time, int) and isinstance(data, bytes):
                     yield Record(time, number, data)
         except sqlite3.Error:
-            return
+            self.ended = False
 
 
 #: By suffix.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from stdc_core.files import walk
 from stdc_ros.bags import BagError
 from stdc_ros.cut_bags import storage_files
 from stdc_ros.segment_tasks import Task
@@ -41,6 +43,10 @@ def find_bags(inputs: Sequence[Path], out: Path) -> list[Task]:
     return list(tasks.values())
 
 
+def _tell(error: OSError) -> None:
+    print(f'segment_bag: {error.filename}: is left out: {error.strerror}', file=sys.stderr)
+
+
 def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     """Bags of an input, and what their outputs are called below the folder of outputs, without the suffix."""
     if not path.exists():
@@ -56,15 +62,14 @@ def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     if path.resolve() == out.resolve():
         raise BagError(f'{path}: is read and written to; choose another --out-dir')
     bags = []
-    for folder, subfolders, names in os.walk(path):
-        here = Path(folder)
+    for here, subfolders, names in walk(path, _tell):
         place = here.relative_to(path)
         alone = SUFFIXES
         # What a recorder that was killed has compressed can be read only as a folder, with the files beside it.
         if any(file.suffix == '.zstd' and not file.name.startswith('.') for file in storage_files(here)):
             bags.append((here, place if here != path else Path(path.resolve().name)))
             alone = ('.bag',)
-        inner = {name for name in subfolders if (here / name / 'metadata.yaml').is_file()}
+        inner = {name for name in subfolders if os.path.isfile(here / name / 'metadata.yaml')}
         bags += [(here / name, place / name) for name in inner if not name.startswith('.')]
         bags += [
             (here / name, place / Path(name).stem)

@@ -6,6 +6,7 @@ neither: bags are read on machines without ROS.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -15,8 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from stdc_core.compressed import PictureError, read_picture
 from stdc_core.one_line import one_line
-from stdc_ros.compressed import PictureError, read_picture
 from stdc_ros.decoder import DecoderError, decode_picture
 from stdc_ros.quoting import quoted
 
@@ -58,6 +59,10 @@ _CONVERTED = {
 #: Every encoding that :func:`image_to_bgr` reads.
 ENCODINGS = (*_PLAIN, *_PLANAR, *_CONVERTED)
 
+#: How ``compressed_image_transport`` calls a picture whose sensor pattern it has compressed as if it were grey:
+#: ``bayer_rggb8; jpeg compressed `` and no encoding behind it.
+_COMPRESSED_BAYER = re.compile(r'(bayer_(?:rggb|bggr|gbrg|grbg))(?:8|16); *(?:jpeg|png) compressed *')
+
 #: Encodings that :func:`make_image` writes: number of channels.
 _WRITTEN = {'mono8': 1, 'bgr8': 3}
 
@@ -95,8 +100,8 @@ def image_to_bgr(message: Any) -> np.ndarray:
 def compressed_to_bgr(message: Any) -> np.ndarray:
     """Image of a ``sensor_msgs/CompressedImage``: uint8 ``[height, width, 3]`` BGR, C-contiguous.
 
-    It must be a JPEG or a PNG, by its bytes: ``format`` is free text. Its orientation in EXIF is not followed: height
-    and width are those that ``CameraInfo`` describes. 16 bits become 8, and alpha is left out.
+    It must be a JPEG or a PNG, by its bytes; ``format`` tells of a Bayer pattern alone. Its orientation in EXIF is not
+    followed: height and width are those that ``CameraInfo`` describes. 16 bits become 8, and alpha is left out.
 
     Raises:
         ImageError: no data, no JPEG or PNG, one that is cut off or damaged, or of more than ``MAX_PIXELS``, which is
@@ -111,9 +116,13 @@ def compressed_to_bgr(message: Any) -> np.ndarray:
         raise ImageError(f'{what}: {error}, expected a whole JPEG or PNG') from error
     _check_size(what, width, height)
     try:
-        return decode_picture(data)
+        picture = decode_picture(data)
     except DecoderError as error:
         raise ImageError(f'{what} is damaged: {one_line(error)}, expected a whole JPEG or PNG') from error
+    if (bayer := _COMPRESSED_BAYER.fullmatch(message.format)) is None:
+        return picture
+    fields = {'width': width, 'height': height, 'step': width, 'is_bigendian': 0, 'encoding': f'{bayer[1]}8'}
+    return _convert(SimpleNamespace(**fields, data=picture[..., 0].tobytes()))
 
 
 def make_image(message_class: type, header: Any, array: np.ndarray, encoding: str) -> Any:

@@ -219,7 +219,7 @@ def _ros_node(ros_arguments: list[str]) -> Iterator[Node]:
 def _play(player: Player, given: argparse.Namespace, stop: threading.Event) -> None:
     if given.wait:
         wait_for_subscribers(player, stop, given.wait)
-    for _ in _rounds(given.loop, stop):
+    for _ in _rounds(given.loop and player.total > 0, stop):
         with tqdm(total=player.total, unit='image', desc='playing') as bar:
             player.play(stop, given.rate, given.stamp_now, lambda *_: bar.update())
     player.finish()

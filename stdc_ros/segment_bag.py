@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import sys
@@ -97,8 +98,8 @@ def segment_bag(
     Raises:
         BagError: the bag cannot be read or written, or it is not clear which topics are meant.
     """
-    if target.resolve() == source.resolve():
-        raise BagError(f'{target}: is the bag that is read, expected another name')
+    if target.resolve() in (source.resolve(), *source.resolve().parents):
+        raise BagError(f'{target}: is or holds the bag that is read, {source}, expected another name')
     warnings, written, bad, problem = [], 0, 0, ''
     with Bag(source) as bag:
         chosen = bag.choose(topics, every)
@@ -129,8 +130,12 @@ def segment_bag(
                 f'{source}: {bad} of {written + bad} images could not be segmented and are left out; '
                 f'the first: {problem}'
             )
-        if bag.cut:
+        if bag.cut and written + bad >= total:
             warnings.append(f'{source} is cut off ({bag.cut}): the {written} images up to there are segmented')
+        elif bag.cut:
+            warnings.append(f'{source} is damaged ({bag.cut}): {written} of its {total} images are segmented')
+        elif written + bad < total:
+            warnings.append(f'{source} tells of {total} images, and {written + bad} are in it')
     return warnings
 
 
@@ -164,8 +169,17 @@ def _one(given: argparse.Namespace) -> int:
         return 130
     for warning in warnings:
         print(f'segment_bag: {warning}', file=sys.stderr)
-    print(target)
+    say(lambda: print(target))
     return 0
+
+
+def say(to_stdout: Callable[[], object]) -> None:
+    """Say something where maybe nobody listens any more, as in ``segment_bag ... | head``: the work goes on."""
+    try:
+        to_stdout()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -232,6 +246,8 @@ def main(args: list[str] | None = None) -> int:
         parser.error(f'--workers: expected 1 or more, found {given.workers}')
     # As Ctrl-C: the unfinished bag is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     if given.out_dir is not None:
         if given.ray and given.workers is not None:
             parser.error('--workers: is of this machine; with --ray, the cluster decides')

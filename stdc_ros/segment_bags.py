@@ -7,6 +7,7 @@ The bags are segmented in processes of this machine (:mod:`stdc_ros.segment_proc
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -19,6 +20,7 @@ from stdc_core.inference.model_file import read_model
 from stdc_ros import segment_processes, segment_ray
 from stdc_ros.bags import BagError
 from stdc_ros.find_bags import find_bags
+from stdc_ros.segment_bag import say
 from stdc_ros.segment_tasks import (
     Done,
     Event,
@@ -65,7 +67,7 @@ def segment_many(given: argparse.Namespace) -> int:
         return 130
     for reason in account.failed:
         print(f'segment_bag: {reason}', file=sys.stderr)
-    print(f'{given.out_dir}: {account.summary()}')
+    say(lambda: print(f'{given.out_dir}: {account.summary()}'))
     return 1 if account.failed else 0
 
 
@@ -108,7 +110,8 @@ class Account:
                     self._images[event.task] = Progress(event.task, event.images, event.images)
                     for warning in event.warnings:
                         bar.write(f'segment_bag: {warning}', file=sys.stderr)
-                    bar.write(f'{event.task.target}: {event.images} images', file=sys.stdout)
+                    told = f'{event.task.target}: {event.images} images'
+                    say(functools.partial(bar.write, told, file=sys.stdout))
                 else:
                     self.failed.append(event.reason)
                     images = self._images.get(event.task, Progress(event.task, 0, 0)).done

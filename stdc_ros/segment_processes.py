@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -132,6 +133,7 @@ def _work(pipe: Connection, recipe: Recipe, work: Path, threads: int, gpu: str |
     if gpu is not None:
         os.environ['CUDA_VISIBLE_DEVICES'] = gpu
     cv2.setNumThreads(threads)
+    tempfile.tempdir = str(work)  # what is unpacked goes with it, whatever ends this process
     try:
         try:
             segmenter = recipe.load(threads)

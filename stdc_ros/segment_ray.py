@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -70,6 +71,7 @@ def run(tasks: Sequence[Task], recipe: Recipe, work: Path, address: str = 'auto'
 def _do(task: Task, recipe: Recipe, work: Path, threads: int) -> Done | Failed:
     """What is done on a machine of the cluster, in a process that Ray uses for many tasks."""
     cv2.setNumThreads(threads)
+    tempfile.tempdir = str(work)  # what is unpacked goes with it, whatever ends this process
     return label(task, recipe, work, _segmenter(recipe, threads), lambda progress: None)
 
 

@@ -161,8 +161,11 @@ def _state(bag: Path) -> dict[str, int]:
 
 
 def size_of(bag: Path) -> int:
-    """Size of a bag in bytes."""
-    return sum(path.stat().st_size for path in _parts(bag))
+    """Size of a bag in bytes; 0 of one that is not there, such as a link into nothing."""
+    try:
+        return sum(path.stat().st_size for path in _parts(bag))
+    except OSError:
+        return 0
 
 
 def _parts(bag: Path) -> list[Path]:

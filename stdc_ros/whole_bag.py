@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from heapq import merge
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import yaml
@@ -17,6 +17,14 @@ from stdc_ros.wire import TYPES
 
 #: Largest metadata.yaml of a rosbag2, bytes.
 LARGEST_METADATA = 10_000_000
+
+
+class NoIndexError(ValueError):
+    """A whole file in which messages cannot be looked up."""
+
+
+class MissingFilesError(ValueError):
+    """A bag that lacks some of its files."""
 
 
 class TopicInfo(NamedTuple):
@@ -36,7 +44,9 @@ class WholeBag:
         files: one ``.bag``, ``.mcap`` or ``.db3`` file, several of a rosbag2, or its folder.
 
     Raises:
-        all kinds of exceptions of ``rosbags``: damaged, or without an index.
+        NoIndexError: an MCAP that lacks it, or a part of it.
+        MissingFilesError: files of a folder are not there.
+        all kinds of exceptions of ``rosbags``: damaged, or cut off.
     """
 
     def __init__(self, files: list[Path]):
@@ -48,6 +58,8 @@ class WholeBag:
                 _check_metadata(file)
                 _check_ended(file)
             readers = [stack.enter_context((rosbag1.Reader if ros1 else rosbag2.Reader)(file)) for file in files]
+            for reader in readers:
+                _prepare(reader)
             self._pairs = [(reader, list(reader.connections)) for reader in readers]
             self._stack = stack.pop_all()
         types = get_typestore(Stores.ROS1_NOETIC) if ros1 else TYPES
@@ -80,6 +92,30 @@ def write_ahead_log(database: Path) -> Path | None:
     return log if database.suffix == '.db3' and log.is_file() and log.stat().st_size else None
 
 
+def _prepare(reader: Any) -> None:
+    """Let a reader find the messages of each topic in each file. Raises NoIndexError if it could not.
+
+    That of a folder looks for topics of the QoS and the hash that metadata.yaml tells. A file that tells others, where
+    somebody has edited the one or rewritten the other, would be empty to it.
+    """
+    storage = getattr(reader, 'storage', None)
+    files = getattr(storage, 'storages', [storage])
+    told = {(connection.topic, connection.msgtype): connection for connection in reader.connections}
+    for file in files:
+        chunks = getattr(file, 'chunks', None)  # of an MCAP
+        # A chunk without messages ends at 0.
+        indexed = chunks and all(chunk.message_index_offsets or not chunk.message_end_time for chunk in chunks)
+        if chunks is not None and not indexed and file.metadata.message_count:
+            raise NoIndexError('its messages have no index')
+        if file is not storage:
+            file.connections[:] = [
+                own._replace(ext=as_told.ext, digest=as_told.digest)
+                if (as_told := told.get((own.topic, own.msgtype)))
+                else own
+                for own in file.connections
+            ]
+
+
 def _check_ended(bag: Path) -> None:
     """Raise ValueError if messages are in a write-ahead log, where no reader looks for them."""
     for database in bag.glob('*.db3') if bag.is_dir() else (bag,):
@@ -88,15 +124,29 @@ def _check_ended(bag: Path) -> None:
 
 
 def _check_metadata(bag: Path) -> None:
-    """Raise ValueError if the metadata.yaml of a folder has aliases, by which a small file stands for a huge one."""
+    """What the metadata.yaml of a folder must not be: huge, or by aliases a small file that stands for a huge one.
+
+    Raises:
+        ValueError: it is.
+        MissingFilesError: it names files that are there, and others that are not. (If none is, they were renamed.)
+    """
     path = bag / 'metadata.yaml'
     if not path.is_file():
         return
     if path.stat().st_size > LARGEST_METADATA:
         raise ValueError(f'{path.name} has {path.stat().st_size} bytes, expected at most {LARGEST_METADATA}')
     try:
-        tokens = yaml.scan(path.read_text(), getattr(yaml, 'CSafeLoader', yaml.SafeLoader))
-        if any(isinstance(token, yaml.AliasToken) for token in tokens):
+        text, loader = path.read_text(), getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, loader)):
             raise ValueError(f'{path.name} has aliases')
+        names = yaml.load(text, loader)['rosbag2_bagfile_information']['relative_file_paths']
+        files = [bag / PurePath(name).name for name in names]
     except yaml.YAMLError as error:
         raise ValueError(f'{path.name}: {one_line(error)}') from error
+    except (KeyError, TypeError):
+        return  # of which the reader complains
+    missing = [file.name for file in files if not file.is_file()]
+    if 0 < len(missing) < len(files):
+        raise MissingFilesError(
+            f'{len(missing)} of the {len(files)} files that {path.name} names are not there, the first {missing[0]}'
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import shutil
 import sqlite3
 import struct
@@ -16,11 +17,13 @@ from fuzz_changes import BOMB
 from lz4 import frame as lz4
 from rosbags.rosbag2 import StoragePlugin, Writer
 
+from stdc_ros import bags
 from stdc_ros.bags import IMAGE, Bag, BagError
 from stdc_ros.cut_files import MCAP_MAGIC
 from stdc_ros.images import ImageError
 from stdc_ros.segment_bag import main as segment_bag
 from stdc_ros.unpack import unpack, zstd
+from stdc_ros.whole_bag import WholeBag
 from stdc_ros.wire import TYPES
 
 
@@ -34,6 +37,101 @@ def test_files_outside_of_the_folder_are_not_read(tmp_path):
     with Bag(tmp_path / 'mine' / 'drive') as bag:
         assert len(list(bag.messages(bag.choose()))) == 2
         assert 'missing' in bag.cut
+
+
+def test_a_bag_that_lacks_one_of_its_files_is_refused(tmp_path):
+    path = make_bag(tmp_path, 'sqlite3')
+    metadata = path / 'metadata.yaml'
+    metadata.write_text(metadata.read_text().replace('  - drive.db3\n', '  - drive.db3\n  - drive_1.db3\n'))
+    with pytest.raises(BagError, match=r'1 of the 2 files that metadata\.yaml names are not there, the first drive_1'):
+        Bag(path)
+
+
+def test_files_of_several_bags_are_not_taken_for_one(tmp_path):
+    (tmp_path / 'day').mkdir()
+    for name in ('a_0.mcap', 'a_1.mcap'):
+        make_bag(tmp_path, 'mcap').rename(tmp_path / 'day' / name)
+        shutil.rmtree(tmp_path / 'made')
+    with Bag(tmp_path / 'day') as bag:
+        assert len(list(bag.messages(bag.choose()))) == 12
+    make_bag(tmp_path, 'mcap').rename(tmp_path / 'day' / 'b.mcap')
+    with pytest.raises(BagError, match=r'holds several bags \(a, b\)'):
+        Bag(tmp_path / 'day')
+
+
+@pytest.mark.parametrize('kind', ['sqlite3', 'mcap folder'])
+def test_topics_are_found_whatever_the_metadata_says_of_their_quality(kind, tmp_path):
+    path = make_bag(tmp_path, kind)
+    metadata = path / 'metadata.yaml'
+    quality = "offered_qos_profiles: '- {history: 1, depth: 5, reliability: 2, durability: 2, "
+    quality += "deadline: {sec: 0, nsec: 0}, lifespan: {sec: 0, nsec: 0}, "
+    quality += "liveliness: 1, liveliness_lease_duration: {sec: 0, nsec: 0}, "
+    quality += "avoid_ros_namespace_conventions: false}'"
+    said = metadata.read_text().replace("offered_qos_profiles: ''", quality)
+    assert quality in said
+    metadata.write_text(said)
+    with Bag(path) as bag:
+        assert len(list(bag.messages(bag.choose()))) == bag.topics[CAMERA].count == 6
+        assert not bag.cut
+
+
+def test_what_fails_for_the_moment_is_no_damage(tmp_path, monkeypatch):
+    path = make_bag(tmp_path, 'mcap')
+    messages = WholeBag.messages
+
+    def stale(self, connections):
+        yield next(messages(self, connections))
+        raise OSError(errno.ESTALE, 'Stale file handle')
+
+    monkeypatch.setattr(WholeBag, 'messages', stale)
+    with Bag(path) as bag, pytest.raises(BagError, match='cannot be read: Stale file handle'):
+        list(bag.messages([CAMERA]))
+    monkeypatch.setattr(bags, 'WholeBag', lambda files: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'no space')))
+    with pytest.raises(BagError, match=r'cannot be read: no space, to unpack it in /.* \(TMPDIR\)'):
+        Bag(path)
+
+
+def mcap_record(opcode: int, *parts: bytes) -> bytes:
+    body = b''.join(parts)
+    return struct.pack('<BQ', opcode, len(body)) + body
+
+
+def mcap_text(text: str) -> bytes:
+    return struct.pack('<I', len(text)) + text.encode()
+
+
+def test_an_mcap_without_index_is_read_in_the_order_of_its_times(tmp_path):
+    """As rosbag2 writes it with the preset fastwrite; threads of the recorder may swap neighbours."""
+    with Bag(make_bag(tmp_path, 'mcap')) as bag:
+        data = [TYPES.serialize_cdr(message.message, IMAGE) for message in bag.messages([CAMERA])]
+    records = [
+        mcap_record(0x01, mcap_text('ros2'), mcap_text('')),
+        mcap_record(0x03, struct.pack('<H', 1), mcap_text(IMAGE), mcap_text('ros2msg'), mcap_text('')),
+        mcap_record(0x04, struct.pack('<HH', 1, 1), mcap_text(CAMERA), mcap_text('cdr'), mcap_text('')),
+    ]
+    for time in (0, 1, 3, 2, 4, 5):
+        records.append(mcap_record(0x05, struct.pack('<HIQQ', 1, time, time, time), data[time]))
+    end = [mcap_record(0x0F, bytes(4)), mcap_record(0x02, bytes(20)), MCAP_MAGIC]
+    path = tmp_path / 'fast.mcap'
+    path.write_bytes(MCAP_MAGIC + b''.join(records + end))
+    with Bag(path) as bag:
+        assert [message.time for message in bag.messages([CAMERA])] == list(range(6))
+        assert not bag.cut
+
+
+def test_a_damaged_chunk_costs_what_is_in_it(tmp_path, capsys):
+    path = make_bag(tmp_path, 'rosbag1', frames=400, compression='lz4')
+    data = path.read_bytes()
+    middle = len(data) // 2
+    path.write_bytes(data[:middle] + bytes(4000) + data[middle + 4000 :])
+    with Bag(path) as bag:
+        found = [message.time for message in bag.messages([CAMERA])]
+        assert bag.cut
+    whole = [stamp(index) + 5_000_000 for index in range(400)]
+    assert found == sorted(set(found)) and set(found) < set(whole)
+    assert 200 < len(found) < 400 and found[0] == whole[0] and found[-1] == whole[-1]
+    assert segment_bag([str(path), str(tmp_path / 'out.mcap'), '--outputs', 'mask', '--input-scale', '0.5']) == 0
+    assert f'): {len(found)} of its 400 images are segmented' in capsys.readouterr().err
 
 
 def test_definitions_in_a_bag_are_not_used(tmp_path):

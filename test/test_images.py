@@ -51,6 +51,20 @@ def test_plain_8_bit_encodings_are_exact(encoding, pixels, expected, padding):
     np.testing.assert_array_equal(image, expected)
 
 
+@pytest.mark.parametrize('kind', ['png', 'jpeg'])
+def test_a_compressed_pattern_of_a_sensor_is_no_grey_image(kind):
+    pattern = np.zeros((16, 16), np.uint8)
+    pattern[::2, ::2] = 255  # rggb: red alone
+    picture = cv2.imencode(f'.{kind}', pattern)[1]
+    colour = compressed_to_bgr(CompressedImage(format=f'bayer_rggb8; {kind} compressed ', data=picture.tobytes()))
+    expected = image_to_bgr(message_of(pattern, 'bayer_rggb8'))
+    assert np.abs(colour.astype(int) - expected).max() <= (0 if kind == 'png' else 40)
+    assert colour[4:-4, 4:-4, 2].min() > 200 and colour[4:-4, 4:-4, 0].max() < 60
+    for other in (f'bayer_rggb8; {kind} compressed bgr8', f'mono8; {kind} compressed ', kind):
+        grey = compressed_to_bgr(CompressedImage(format=other, data=picture.tobytes()))
+        np.testing.assert_array_equal(grey[..., 0], grey[..., 2])
+
+
 def test_bgr8_without_padding_is_not_copied():
     message = message_of(BGR, 'bgr8')
     assert np.shares_memory(image_to_bgr(message), np.frombuffer(message.data, np.uint8))

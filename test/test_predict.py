@@ -187,6 +187,22 @@ def test_what_cannot_be_read_is_named_and_stops_nothing_else(street, tmp_path, c
     assert files(out) == ['street_mask.png']
 
 
+def test_half_a_jpeg_is_no_image(segmenter, drive, tmp_path):
+    (tmp_path / 'half.jpg').write_bytes(cv2.imencode('.jpg', drive[0].image)[1].tobytes()[:5000])
+    with pytest.raises(PredictError, match=r'half\.jpg: the JPEG is cut off: it has no end, expected a whole picture'):
+        predict(segmenter, [tmp_path / 'half.jpg'], tmp_path / 'out')
+
+
+def test_folders_behind_links_are_searched_and_none_twice(segmenter, street, tmp_path):
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'disk' / 'far.png').write_bytes(street.read_bytes())
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'link').symlink_to(tmp_path / 'disk')
+    (tmp_path / 'disk' / 'round').symlink_to(tmp_path / 'mine')
+    predict(segmenter, [tmp_path / 'mine'], tmp_path / 'out', outputs=['mask'])
+    assert files(tmp_path / 'out') == ['link/far_mask.png']
+
+
 def test_nothing_is_written_for_an_image_that_cannot_be_read(segmenter, tmp_path):
     (tmp_path / 'bad.png').write_text('hello')
     with pytest.raises(PredictError, match=r'bad\.png: not an image that OpenCV reads'):

@@ -141,7 +141,7 @@ def test_user_errors_are_one_line(tmp_path, capsys):
     out = tmp_path / 'out.mcap'
     out.write_bytes(b'precious')
     for arguments, message in [
-        ([str(source), str(source), '--overwrite'], 'is the bag that is read'),
+        ([str(source), str(source), '--overwrite'], 'is or holds the bag that is read'),
         ([str(source), str(out)], 'exists already; --overwrite replaces it'),
         ([str(tmp_path / 'no.mcap'), str(out), '--overwrite'], 'no such bag'),
         ([str(source), str(tmp_path / 'no' / 'out.mcap')], 'cannot be written: No such file or directory'),

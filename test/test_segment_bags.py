@@ -19,6 +19,7 @@ from bag_helpers import make_bag
 
 from stdc_core.inference import Segmenter
 from stdc_ros.bags import IMAGE, Bag
+from stdc_ros.find_bags import find_bags
 from stdc_ros.segment_bag import main
 from stdc_ros.segment_processes import visible_gpus
 from stdc_ros.unpack import zstd
@@ -35,6 +36,7 @@ def drives(tmp_path) -> Path:
     return folder
 
 
+IMPORTS = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
 NAMES = ['drive.mcap', 'north/drive.mcap', 'south/drive.mcap']
 
 
@@ -115,16 +117,34 @@ def test_a_bag_that_fails_does_not_stop_the_others(tmp_path, drives, capsys):
     (drives / 'text.mcap').write_bytes(b'hello')
     shutil.copytree(make_bag(tmp_path, 'mcap folder', {'/left': IMAGE, '/right': IMAGE}), drives / 'two')
     (drives / 'cut.mcap').write_bytes((drives / 'drive.mcap').read_bytes()[:30_000])
+    (drives / 'gone.mcap').symlink_to('/nowhere')
     assert run([drives], out, '--workers', '1') == 1
     captured = capsys.readouterr()
     assert f'{drives / "text.mcap"}: cannot be read as a bag' in captured.err
     assert f'{drives / "two"}: several image topics, say which is meant' in captured.err
     assert 'cut.mcap is cut off' in captured.err and 'Traceback' not in captured.err
-    assert '4 of 6 bags are done, 2 failed' in captured.out
+    assert f'{drives / "gone.mcap"}: ' in captured.err
+    assert '4 of 7 bags are done, 3 failed' in captured.out
     assert sorted(name for name in contents(out) if name.endswith('.mcap')) == sorted(['cut.mcap', *NAMES])
     record = json.loads((out / 'cut.mcap.json').read_text())
     assert record['images'] < 6 and 'is cut off' in record['warnings'][0]
     assert record['computed_by'] == Segmenter.load().backend
+
+
+def test_folders_behind_links_are_searched_and_none_twice(tmp_path, drives):
+    (tmp_path / 'links').mkdir()
+    (tmp_path / 'links' / 'day1').symlink_to(drives)
+    (drives / 'round').symlink_to(tmp_path / 'links')
+    tasks = find_bags([tmp_path / 'links'], tmp_path / 'out')
+    assert [str(task.target.relative_to(tmp_path)) for task in tasks] == [f'out/day1/{name}' for name in NAMES]
+
+
+def test_a_listener_that_leaves_does_not_end_the_work(tmp_path, drives):
+    command = f'{sys.executable} -m stdc_ros.segment_bag {drives} --out-dir out --outputs mask 2>errors | true'
+    environment = {**os.environ, 'PYTHONPATH': IMPORTS}
+    subprocess.run(['bash', '-c', f'set -o pipefail; {command}'], cwd=tmp_path, check=True, env=environment)
+    assert len(list((tmp_path / 'out').rglob('*.mcap'))) == len(NAMES)
+    assert 'Broken pipe' not in (tmp_path / 'errors').read_text()
 
 
 @pytest.mark.parametrize('named', [False, True])
@@ -145,9 +165,8 @@ def test_compressed_files_of_a_killed_recorder_are_one_bag(tmp_path, kind, suffi
 @contextmanager
 def started(inputs: Path, out: Path, *options: str):
     """The command as its own process, when it has begun to write a bag."""
-    path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
     command = [sys.executable, '-m', 'stdc_ros.segment_bag', str(inputs), '--out-dir', str(out), *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': path})
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': IMPORTS})
     try:
         deadline = time.monotonic() + 60
         while not list(out.glob('.segment_bag/.*.part.mcap')):

@@ -73,7 +73,8 @@ class ImageFolder:
 
 def _images(folder: Path) -> list[bytes]:
     with os.scandir(folder) as entries:
-        return sorted(os.fsencode(e.name) for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES))
+        names = (entry.name for entry in entries if not entry.name.startswith('.'))
+        return sorted(os.fsencode(name) for name in names if name.lower().endswith(IMAGE_SUFFIXES))
 
 
 @dataclass(frozen=True)

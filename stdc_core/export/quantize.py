@@ -151,7 +151,7 @@ def quantize(
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """Image files: those given, and all in the folders given but for the labels of datasets.
+    """Image files: those given, and all in the folders given but for hidden ones and the labels of datasets.
 
     Raises:
         FileNotFoundError: what is not there is named.
@@ -162,7 +162,11 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             raise FileNotFoundError(f'{path}: no such image or folder')
         if path.is_dir():
             inside = sorted(path.rglob('*'))
-            found += [file for file in inside if file.suffix.lower() in IMAGE_SUFFIXES and not _is_label(file)]
+            found += [
+                file
+                for file in inside
+                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith('.') and not _is_label(file)
+            ]
         else:
             found.append(path)
     return found

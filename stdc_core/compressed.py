@@ -31,6 +31,10 @@ MAX_CHUNKS = 1 << 16
 _PNG_CHUNKS = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND')
 
 
+#: What a picture that :func:`read_picture` reads begins with.
+SIGNATURES = (_JPEG, _PNG)
+
+
 class PictureError(ValueError):
     """Bytes that are no whole JPEG or PNG; the message says what they are."""
 
