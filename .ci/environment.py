@@ -77,10 +77,10 @@ def requirements(files: list[Path]) -> list[str]:
 
 
 def limits() -> list[str]:
-    """Constraints where versions are not exact, among them the numpy that the sourced ROS 2 was compiled against."""
+    """Constraints where versions are not exact, among them a numpy that goes with what ROS 2 was compiled against."""
     command = [sys.executable, '-c', 'import numpy; print(numpy.__version__)']
     found = subprocess.run(command, capture_output=True, text=True).stdout.strip() if ROS else ''
-    return [*LIMITS, f'numpy=={found}'] if found else LIMITS
+    return [*LIMITS, f'numpy>={found},<{int(found.split(".")[0]) + 1}'] if found else LIMITS
 
 
 def install(python: Path, lines: list[str]) -> None:

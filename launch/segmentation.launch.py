@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction, SetEnvironmentVariable
+from launch.events import Shutdown
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -97,8 +99,14 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
     if given['bag']:
         # The node is there after a second or so, and would miss the beginning.
         play = ['ros2', 'bag', 'play', '--clock', '100', '--delay', '3', given['bag']]
-        processes.append(ExecuteProcess(cmd=play, output='screen'))
+        processes.append(ExecuteProcess(cmd=play, output='screen', on_exit=_end_if_failed))
     return processes
+
+
+def _end_if_failed(event: ProcessExited, _: LaunchContext) -> list[EmitEvent]:
+    """A bag that cannot be played leaves nothing to wait for; after one that has ended, the node goes on."""
+    reason = f'ros2 bag play ended with exit status {event.returncode}'
+    return [EmitEvent(event=Shutdown(reason=reason))] if event.returncode else []
 
 
 def _node(given: dict[str, str]) -> Node:
@@ -144,8 +152,9 @@ def _rviz(given: dict[str, str]) -> Node:
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Arguments, the Fast DDS profile unless the user has one, and the processes."""
-    profile = []
-    if not any(os.environ.get(name) for name in PROFILE_VARIABLES):
-        profile = [SetEnvironmentVariable(name, str(CONFIG / 'fastdds.xml')) for name in PROFILE_VARIABLES]
+    """Arguments, the Fast DDS profile, the user's where there is one, and the processes."""
+    given = [path for path in map(os.environ.get, PROFILE_VARIABLES) if path]
+    # Each version looks at one of them.
+    path = given[0] if given else str(CONFIG / 'fastdds.xml')
+    profile = [SetEnvironmentVariable(name, path) for name in PROFILE_VARIABLES if not os.environ.get(name)]
     return LaunchDescription([*ARGUMENTS, *profile, OpaqueFunction(function=start)])

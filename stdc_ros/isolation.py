@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def profile_variable() -> str:
-    """Which variable names the profile of Fast DDS. Version 3 (Kilted and later) warns of the one of version 2."""
+    """Which variable names the profile of Fast DDS. Version 3 (Kilted and later) has another one than version 2."""
     prefixes = [sys.prefix, *os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
     newer = any((Path(prefix) / 'share' / 'fastdds').is_dir() for prefix in prefixes if prefix)
     return 'FASTDDS_DEFAULT_PROFILES_FILE' if newer else 'FASTRTPS_DEFAULT_PROFILES_FILE'

@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,15 @@ def test_launching_starts_the_node_with_its_arguments(installed, tmp_path):
 
 
 @needs_launch
+def test_a_bag_that_cannot_be_played_ends_all_and_one_that_has_ended_nothing():
+    (_, player), context = launched(bag=BAG)
+    on_exit = player._ExecuteLocal__on_exit
+    (ending,) = on_exit(SimpleNamespace(returncode=1), context)
+    assert 'ros2 bag play ended with exit status 1' in ending.event.reason
+    assert not on_exit(SimpleNamespace(returncode=0), context)
+
+
+@needs_launch
 @pytest.mark.parametrize('name', ['params_file', 'bag'])
 def test_a_file_that_is_not_there_is_an_error(installed, name):
     command = [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), f'{name}:=/nowhere/mine']
@@ -253,12 +263,15 @@ def test_several_cameras_have_not_one_topic():
 def test_a_profile_of_the_users_own_is_kept(monkeypatch):
     from launch.launch_description_sources import get_launch_description_from_python_launch_file
 
-    def sets_profile() -> bool:
+    def profiles() -> dict[str, str]:
         entities = get_launch_description_from_python_launch_file(str(LAUNCH_FILE)).entities
-        return any(type(entity).__name__ == 'SetEnvironmentVariable' for entity in entities)
+        set_ = [entity for entity in entities if type(entity).__name__ == 'SetEnvironmentVariable']
+        return {entity.name[0].text: entity.value[0].text for entity in set_}
 
-    monkeypatch.setenv('FASTRTPS_DEFAULT_PROFILES_FILE', '/mine.xml')
-    monkeypatch.delenv('FASTDDS_DEFAULT_PROFILES_FILE', raising=False)
-    assert not sets_profile()
-    monkeypatch.delenv('FASTRTPS_DEFAULT_PROFILES_FILE')
-    assert sets_profile()
+    of_version_2, of_version_3 = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
+    monkeypatch.setenv(of_version_2, '/mine.xml')
+    monkeypatch.delenv(of_version_3, raising=False)
+    assert profiles() == {of_version_3: '/mine.xml'}
+    monkeypatch.delenv(of_version_2)
+    own = str(ROOT / 'config' / 'fastdds.xml')
+    assert profiles() == {of_version_2: own, of_version_3: own}
