@@ -169,18 +169,19 @@ def _runs(process: int) -> bool:
 
 
 def walk(top: Path, tell: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """A folder and all below it, as of ``os.walk``, those behind links too, but none twice.
+    """A folder and all below it, as of ``os.walk``; then those behind links, but none twice.
 
     Args:
         tell: called with the error of each folder that cannot be listed, which is left out.
     """
-    seen = set()
-    for folder, subfolders, names in os.walk(top, onerror=tell, followlinks=True):
-        here = Path(folder)
-        if (real := here.resolve()) in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        # What is reached both ways keeps its own name.
-        subfolders.sort(key=lambda name: ((here / name).is_symlink(), name))
-        yield here, subfolders, names
+    seen, tops = set(), [top]
+    while tops:
+        for folder, subfolders, names in os.walk(tops.pop(0), onerror=tell):
+            here = Path(folder)
+            if (real := here.resolve()) in seen:
+                subfolders.clear()
+                continue
+            seen.add(real)
+            subfolders.sort()
+            yield here, subfolders, names
+            tops += [here / name for name in subfolders if (here / name).is_symlink()]

@@ -246,11 +246,13 @@ Pictures = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def _segment_image(job: Job, pictures: Pictures, bar: tqdm) -> int:
-    data = job.source.read_bytes()
     try:
+        data = job.source.read_bytes()
         if data.startswith(SIGNATURES):
             read_picture(data)  # OpenCV fills up with grey what is missing
         image = cv2.imread(str(job.source), cv2.IMREAD_COLOR)
+    except OSError as error:
+        raise PredictError(f'{job.source}: cannot be read ({error.strerror})') from error
     except PictureError as error:
         raise PredictError(f'{job.source}: {error}, expected a whole picture') from error
     except cv2.error as error:  # more pixels than OpenCV allows

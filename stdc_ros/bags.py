@@ -16,7 +16,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, W
 
 from stdc_core.files import WriteError, put_in_place, unfinished
 from stdc_core.one_line import one_line
-from stdc_ros.cut_bags import CutBag, CutBagError, open_cut_bag, storage_files
+from stdc_ros.cut_bags import CutBag, CutBagError, bag_name, open_cut_bag, storage_files
 from stdc_ros.images import ImageError, compressed_to_bgr, image_to_bgr
 from stdc_ros.unpack import LARGEST_CHUNK, ZSTD_MAGIC, unpack
 from stdc_ros.whole_bag import MissingFilesError, NoIndexError, WholeBag
@@ -99,7 +99,7 @@ class Bag:
 
     Attributes:
         topics: by name, all of them.
-        cut: why reading ends early, if the bag was cut off (its recorder was killed, the disk was full); else ''.
+        cut: what is wrong, if the bag was cut off (its recorder was killed, the disk was full) or is damaged; else ''.
 
     Raises:
         BagError: no such file, not a bag, or nothing can be read from it.
@@ -141,7 +141,7 @@ class Bag:
         for each in (error, error.__cause__, error.__context__):
             if isinstance(each, OSError) and each.errno in _OF_THE_MOMENT:
                 full = each.errno in (errno.ENOSPC, errno.EDQUOT)
-                place = f', to unpack it in {tempfile.gettempdir()} (TMPDIR)' if full else ''
+                place = f', to unpack it in {tempfile.gettempdir()}' if full else ''
                 raise BagError(f'{self.path}: cannot be read: {each.strerror or one_line(each)}{place}') from error
 
     def __enter__(self) -> Bag:
@@ -209,18 +209,21 @@ class Bag:
         except Exception as error:  # see _open
             self._raise_if_of_the_moment(error)
             self.cut = _said(error)
-        for message in self._behind_damage(topics, last):
-            if message.time > last or delivered[message.topic] <= 0:
-                yield message
-            else:
-                delivered[message.topic] -= 1
+        try:
+            for message in self._behind_damage(topics, last):
+                if message.time > last or delivered[message.topic] <= 0:
+                    yield message
+                else:
+                    delivered[message.topic] -= 1
+        except OSError as error:
+            self._raise_if_of_the_moment(error)
+            raise
 
     def _behind_damage(self, topics: Collection[str], last: int) -> Iterator[BagMessage]:
         """Whole messages from a time on, where walking through the files may find more than looking them up."""
-        files = storage_files(self.path) if self.path.is_dir() else [self.path]
-        if isinstance(self._reader, CutBag) or any('.db3' in file.name for file in files):
+        if isinstance(self._reader, CutBag) or any(file.suffix == '.db3' for file in self._reader.files):
             return
-        with suppress(CutBagError), open_cut_bag(self.path, files) as reader:
+        with suppress(CutBagError), CutBag(self._reader.files) as reader:
             yield from (message for message in self._messages(reader, topics) if message.time >= last)
 
     def _messages(self, reader: WholeBag | CutBag, topics: Collection[str]) -> Iterator[BagMessage]:
@@ -260,11 +263,10 @@ def _files(path: Path) -> list[Path]:
     if (path / 'metadata.yaml').is_file():
         return [path]
     files = storage_files(path)
-    # drive_0.mcap and drive_1.mcap are of one bag.
-    names = sorted({re.sub(r'(_\d+)?\.(mcap|db3)(\.zstd)?$', '', file.name) for file in files})
+    names = sorted({bag_name(file) for file in files})
     if len(names) > 1:
         listed = ', '.join(one_line(name, 80) for name in names[:_NAMED])
-        raise BagError(f'{path}: holds several bags ({listed}), expected one; `segment_bag --out-dir` takes them all')
+        raise BagError(f'{path}: holds several bags ({listed}), expected one: give each a folder of its own')
     if not files:
         raise BagError(f'{path}: not the folder of a rosbag2: neither metadata.yaml nor .mcap or .db3 files in it')
     return files

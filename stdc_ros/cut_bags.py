@@ -17,7 +17,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from stdc_ros.cut_files import FORMATS, Connection
 from stdc_ros.unpack import unpack_file
-from stdc_ros.whole_bag import TopicInfo, write_ahead_log
+from stdc_ros.whole_bag import TopicInfo, in_order, write_ahead_log
 
 
 class CutBagError(ValueError):
@@ -38,6 +38,7 @@ class CutBag:
 
     def __init__(self, files: list[Path]):
         self._unpacked: TemporaryDirectory | None = None
+        self._whole = True  # what was unpacked
         try:
             self._open([self._plain(file) for file in files])
         except BaseException:
@@ -54,8 +55,9 @@ class CutBag:
         self._unpacked = self._unpacked or TemporaryDirectory()
         plain = Path(self._unpacked.name, file.name.removesuffix('.zstd'))
         if file.suffix == '.zstd':
-            unpack_file(file, plain)
+            self._whole &= unpack_file(file, plain)
             return plain
+        self._whole = False
         for part in (file, log):
             shutil.copyfile(part, plain.with_name(part.name))
         database = sqlite3.connect(plain)
@@ -77,7 +79,7 @@ class CutBag:
     @property
     def ended(self) -> bool:
         """Its files are known to be whole."""
-        return not self._unpacked and all(file.ended for file in self._files)
+        return self._whole and all(file.ended for file in self._files)
 
     def _open(self, files: list[Path]) -> None:
         self._files = [FORMATS[file.suffix](file) for file in files]
@@ -97,11 +99,13 @@ class CutBag:
 
     def messages(self, connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
         """Messages of these connections in the order of their times: connection, time in nanoseconds, data."""
-        for file in self._files:
-            wanted = {connection.id: connection for connection in connections if connection.file == file.path}
-            for record in file.records():
-                if record.connection in wanted:
-                    yield wanted[record.connection], record.time, record.data
+        yield from in_order((file.begin, self._messages_of(file, connections)) for file in self._files)
+
+    def _messages_of(self, file: Any, connections: Collection[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
+        wanted = {connection.id: connection for connection in connections if connection.file == file.path}
+        for record in file.records():
+            if record.connection in wanted:
+                yield wanted[record.connection], record.time, record.data
 
 
 def open_cut_bag(path: Path, files: list[Path]) -> CutBag:
@@ -125,6 +129,11 @@ def storage_files(folder: Path) -> list[Path]:
     files = [file for file in folder.iterdir() if _suffix(file) in ('.mcap', '.db3') and file.is_file()]
     files = [file for file in files if file.suffix != '.zstd' or file.with_suffix('') not in files]
     return sorted(files, key=lambda file: ([int(n) for n in re.findall(r'[0-9]{1,18}', file.name)], file.name))
+
+
+def bag_name(file: Path) -> str:
+    """What a file of a rosbag2 is called without its number: drive_0.mcap and drive_1.mcap.zstd are of one bag."""
+    return re.sub(r'(_[0-9]+)?\.(mcap|db3)(\.zstd)?$', '', file.name)
 
 
 def _suffix(file: Path) -> str:

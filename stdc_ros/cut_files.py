@@ -52,6 +52,7 @@ class _Walked:
     def __init__(self, path: Path):
         self.path = path
         self.ended = False
+        self._damaged = False  # in the middle
         self.connections: dict[int, Connection] = {}
         self.counts: Counter[int] = Counter()
         self._inside = False  # a chunk, in which there are no others
@@ -68,6 +69,11 @@ class _Walked:
                     self._places.append((min(record.time for record in records), position))
                 position = file.tell()
 
+    @property
+    def begin(self) -> int:
+        """Time of the first message, in nanoseconds; 0 without one."""
+        return min(self._places, default=(0, 0))[0]
+
     def _parse(self, file: BinaryIO) -> Items:
         """What stands at the file's position, which is then behind it."""
         raise NotImplementedError
@@ -80,6 +86,7 @@ class _Walked:
                 found += items
         finally:
             self._inside = False
+        self._damaged |= inner.tell() < len(data)
         return found
 
     def records(self) -> Iterator[Record]:
@@ -133,14 +140,18 @@ class _Mcap(_Walked):
         whole = body.getbuffer().nbytes == size
         try:
             if opcode == 0x06 and not self._inside:  # chunk
-                body.seek(24)
-                (checksum,) = struct.unpack('<I', body.read(4))
+                body.seek(16)
+                unpacked_size, checksum = struct.unpack('<QI', body.read(12))
                 compression = _text(body)
                 (size,) = struct.unpack('<Q', body.read(8))
                 packed = body.read()
-                return self._parse_all(_unpacked(compression, packed[:size], len(packed) >= size, checksum))
-            if not whole or opcode in (0x0F, 0x02):  # end of data, footer
-                self.ended = whole
+                content = _unpacked(compression, packed[:size], len(packed) >= size, checksum)
+                self._damaged |= len(content) != unpacked_size
+                return self._parse_all(content)
+            self._damaged |= not whole
+            # Behind the end of the data stand the topics again, which may have been in a chunk that is damaged.
+            if not whole or opcode == 0x02:  # footer
+                self.ended = whole and not self._damaged
                 return None
             if opcode == 0x03:  # schema
                 (number,) = struct.unpack('<H', body.read(2))
@@ -225,6 +236,9 @@ class _Sqlite3:
         except sqlite3.Error:
             self.ended = False
         self.counts = Counter(record.connection for record in self.records())
+
+    #: See :class:`_Walked`: a look at all of them is needed to know.
+    begin = 0
 
     def _rows(self, query: str) -> Iterator[tuple]:
         database = sqlite3.connect(f'{self.path.absolute().as_uri()}?immutable=1', uri=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stdc_core.files import walk
 from stdc_ros.bags import BagError
-from stdc_ros.cut_bags import storage_files
+from stdc_ros.cut_bags import bag_name, storage_files
 from stdc_ros.segment_tasks import Task
 
 SUFFIXES = ('.bag', '.mcap', '.db3')
@@ -64,17 +64,17 @@ def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     bags = []
     for here, subfolders, names in walk(path, _tell):
         place = here.relative_to(path)
-        alone = SUFFIXES
         # What a recorder that was killed has compressed can be read only as a folder, with the files beside it.
-        if any(file.suffix == '.zstd' and not file.name.startswith('.') for file in storage_files(here)):
+        files = [file for file in storage_files(here) if not file.name.startswith('.')]
+        compressed = {bag_name(file) for file in files if file.suffix == '.zstd'}
+        if compressed:
             bags.append((here, place if here != path else Path(path.resolve().name)))
-            alone = ('.bag',)
         inner = {name for name in subfolders if os.path.isfile(here / name / 'metadata.yaml')}
         bags += [(here / name, place / name) for name in inner if not name.startswith('.')]
         bags += [
             (here / name, place / Path(name).stem)
             for name in names
-            if Path(name).suffix in alone and not name.startswith('.')
+            if Path(name).suffix in SUFFIXES and not name.startswith('.') and bag_name(Path(name)) not in compressed
         ]
         # Neither what is hidden nor what an earlier run wrote.
         subfolders[:] = [

@@ -185,7 +185,7 @@ def main(args: list[str] | None = None) -> int:
             with _ros_node(ros_arguments) as node:
                 _play(Player(node, bag, topics), given, stop)
             if bag.cut:
-                print(f'play_bag: {given.bag} is cut off ({bag.cut})', file=sys.stderr)
+                print(f'play_bag: {given.bag} is cut off or damaged ({bag.cut})', file=sys.stderr)
     except (BagError, PlayError, OSError) as error:
         print(f'play_bag: {error}', file=sys.stderr)
         return 1

@@ -52,15 +52,20 @@ def unpack(compression: str, data: bytes, limit: int) -> bytes:
     return b''.join(found)
 
 
-def unpack_file(source: Path, target: Path) -> None:
-    """Write the content of a file compressed with zstd, up to where it is cut off or damaged."""
-    with source.open('rb') as file, target.open('wb') as out:
-        for piece in _pieces(iter(lambda: file.read(_PIECE), b'')):
-            out.write(piece)
+def unpack_file(source: Path, target: Path) -> bool:
+    """Write the content of a file compressed with zstd, up to where it is cut off or damaged.
 
-
-def _pieces(compressed: Iterator[bytes]) -> Iterator[bytes]:
+    Returns:
+        whether it is whole.
+    """
     unpacker = zstd.ZstdDecompressor()
+    with source.open('rb') as file, target.open('wb') as out:
+        for piece in _pieces(unpacker, iter(lambda: file.read(_PIECE), b'')):
+            out.write(piece)
+    return unpacker.eof
+
+
+def _pieces(unpacker: Any, compressed: Iterator[bytes]) -> Iterator[bytes]:
     for data in compressed:
         while data or not unpacker.needs_input:
             try:

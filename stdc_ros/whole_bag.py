@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
-from heapq import merge
+from heapq import heappop, heappush
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -58,13 +58,16 @@ class WholeBag:
                 _check_metadata(file)
                 _check_ended(file)
             readers = [stack.enter_context((rosbag1.Reader if ros1 else rosbag2.Reader)(file)) for file in files]
-            for reader in readers:
-                _prepare(reader)
-            self._pairs = [(reader, list(reader.connections)) for reader in readers]
+            # Of a .bag its reader; of a rosbag2 those of its files.
+            storages = [reader if ros1 else reader.storage for reader in readers]
+            self._files = [file for each in storages for file in getattr(each, 'storages', [each])]
+            if not ros1:
+                _check_index(self._files)
+            connections = [connection for reader in readers for connection in reader.connections]
             self._stack = stack.pop_all()
         types = get_typestore(Stores.ROS1_NOETIC) if ros1 else TYPES
         self.deserialize = types.deserialize_ros1 if ros1 else types.deserialize_cdr
-        self.connections: list[Any] = [connection for _, connections in self._pairs for connection in connections]
+        self.connections: list[Any] = connections
         self.topics: dict[str, TopicInfo] = {}
         for connection in self.connections:
             before = self.topics.get(connection.topic, TopicInfo(connection.msgtype, 0))
@@ -79,11 +82,42 @@ class WholeBag:
 
     def messages(self, connections: Collection[Any]) -> Iterator[tuple[Any, int, bytes]]:
         """Messages of these connections in the order of their times: connection, time in nanoseconds, data."""
-        wanted = {id(connection) for connection in connections}
-        chosen = [(reader, [c for c in held if id(c) in wanted]) for reader, held in self._pairs]
-        # Of no connections, a reader gives the messages of all.
-        streams = [reader.messages(connections=held) for reader, held in chosen if held]
-        yield from merge(*streams, key=lambda message: message[1])
+        # By name and type alone: QoS and hash, too, which the reader of a folder looks at, may differ between its
+        # metadata.yaml and its files, where somebody has edited the one or rewritten the other.
+        wanted = {(connection.topic, connection.msgtype): connection for connection in connections}
+        streams = []
+        for file in self._files:
+            held = [connection for connection in file.connections if (connection.topic, connection.msgtype) in wanted]
+            if held:  # of none, a reader gives the messages of all
+                begin = getattr(file, 'metadata', file).start_time
+                streams.append((begin, file.messages(held)))
+        for own, time, data in in_order(streams):
+            yield wanted[own.topic, own.msgtype], time, data
+
+    @property
+    def files(self) -> list[Path]:
+        """Those that are read: of compressed ones, what was unpacked."""
+        return [file.path for file in self._files]
+
+
+def in_order(streams: Iterable[tuple[int, Iterator[tuple[Any, int, Any]]]]) -> Iterator[tuple[Any, int, Any]]:
+    """Merge messages by their times, the second of each.
+
+    A bag may have hundreds of files: each is begun when its time has come.
+
+    Args:
+        streams: each with a time that none of its messages is before.
+    """
+    later = sorted(enumerate(streams), key=lambda pair: (pair[1][0], pair[0]), reverse=True)
+    heap: list[tuple[int, int, tuple[Any, int, Any], Iterator[tuple[Any, int, Any]]]] = []
+    while later or heap:
+        if later and (not heap or later[-1][1][0] <= heap[0][0]):
+            number, (_, stream) = later.pop()
+        else:
+            _, number, message, stream = heappop(heap)
+            yield message
+        if (message := next(stream, None)) is not None:
+            heappush(heap, (message[1], number, message, stream))
 
 
 def write_ahead_log(database: Path) -> Path | None:
@@ -92,28 +126,15 @@ def write_ahead_log(database: Path) -> Path | None:
     return log if database.suffix == '.db3' and log.is_file() and log.stat().st_size else None
 
 
-def _prepare(reader: Any) -> None:
-    """Let a reader find the messages of each topic in each file. Raises NoIndexError if it could not.
-
-    That of a folder looks for topics of the QoS and the hash that metadata.yaml tells. A file that tells others, where
-    somebody has edited the one or rewritten the other, would be empty to it.
-    """
-    storage = getattr(reader, 'storage', None)
-    files = getattr(storage, 'storages', [storage])
-    told = {(connection.topic, connection.msgtype): connection for connection in reader.connections}
+def _check_index(files: list[Any]) -> None:
+    """Raise NoIndexError if messages cannot be looked up in one of the readers' files."""
     for file in files:
         chunks = getattr(file, 'chunks', None)  # of an MCAP
-        # A chunk without messages ends at 0.
-        indexed = chunks and all(chunk.message_index_offsets or not chunk.message_end_time for chunk in chunks)
-        if chunks is not None and not indexed and file.metadata.message_count:
+        if chunks is None:
+            continue
+        without = any(chunk.uncompressed_size and not chunk.message_index_offsets for chunk in chunks)
+        if without or (not chunks and file.metadata.message_count):
             raise NoIndexError('its messages have no index')
-        if file is not storage:
-            file.connections[:] = [
-                own._replace(ext=as_told.ext, digest=as_told.digest)
-                if (as_told := told.get((own.topic, own.msgtype)))
-                else own
-                for own in file.connections
-            ]
 
 
 def _check_ended(bag: Path) -> None:
@@ -145,7 +166,9 @@ def _check_metadata(bag: Path) -> None:
         raise ValueError(f'{path.name}: {one_line(error)}') from error
     except (KeyError, TypeError):
         return  # of which the reader complains
-    missing = [file.name for file in files if not file.is_file()]
+    # Somebody may have unpacked some.
+    plain = [file.with_suffix('') if file.suffix == '.zstd' else file for file in files]
+    missing = [file.name for file, other in zip(files, plain, strict=True) if not (file.is_file() or other.is_file())]
     if 0 < len(missing) < len(files):
         raise MissingFilesError(
             f'{len(missing)} of the {len(files)} files that {path.name} names are not there, the first {missing[0]}'

@@ -22,7 +22,7 @@ from stdc_ros.bags import IMAGE, Bag, BagError
 from stdc_ros.cut_files import MCAP_MAGIC
 from stdc_ros.images import ImageError
 from stdc_ros.segment_bag import main as segment_bag
-from stdc_ros.unpack import unpack, zstd
+from stdc_ros.unpack import ZSTD_MAGIC, unpack, zstd
 from stdc_ros.whole_bag import WholeBag
 from stdc_ros.wire import TYPES
 
@@ -87,8 +87,32 @@ def test_what_fails_for_the_moment_is_no_damage(tmp_path, monkeypatch):
     with Bag(path) as bag, pytest.raises(BagError, match='cannot be read: Stale file handle'):
         list(bag.messages([CAMERA]))
     monkeypatch.setattr(bags, 'WholeBag', lambda files: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'no space')))
-    with pytest.raises(BagError, match=r'cannot be read: no space, to unpack it in /.* \(TMPDIR\)'):
+    with pytest.raises(BagError, match='cannot be read: no space, to unpack it in /'):
         Bag(path)
+
+
+def test_a_bag_of_which_a_part_was_unpacked_is_read(tmp_path):
+    path = make_bag(tmp_path, 'mcap folder', compression='file')
+    metadata = path / 'metadata.yaml'
+    names = '  - drive.mcap.zstd\n'
+    metadata.write_text(metadata.read_text().replace(names, f'{names}  - drive_1.mcap.zstd\n'))
+    (path / 'drive_1.mcap').write_bytes(make_bag(tmp_path, 'mcap').read_bytes())
+    with Bag(path) as bag:
+        assert len(list(bag.messages([CAMERA]))) == 12
+
+
+def test_files_that_overlap_are_read_in_the_order_of_their_times(tmp_path):
+    (tmp_path / 'day').mkdir()
+    for number in range(3):
+        with Writer(tmp_path / 'made', version=8, storage_plugin=StoragePlugin.MCAP) as writer:
+            connection = writer.add_connection(CAMERA, IMAGE, typestore=TYPES)
+            for time in range(5 * number, 5 * number + 8):
+                writer.write(connection, 10 * time + number, b'')
+        (tmp_path / 'made' / 'made.mcap').rename(tmp_path / 'day' / f'drive_{number}.mcap')
+        shutil.rmtree(tmp_path / 'made')
+    with Bag(tmp_path / 'day') as bag:
+        times = [message.time for message in bag.messages([CAMERA])]
+    assert len(times) == 24 and times == sorted(times)
 
 
 def mcap_record(opcode: int, *parts: bytes) -> bytes:
@@ -117,6 +141,23 @@ def test_an_mcap_without_index_is_read_in_the_order_of_its_times(tmp_path):
     with Bag(path) as bag:
         assert [message.time for message in bag.messages([CAMERA])] == list(range(6))
         assert not bag.cut
+
+
+@pytest.mark.parametrize('indexed', [True, False])
+@pytest.mark.parametrize('where', [0.01, 0.5])
+def test_a_damaged_chunk_of_an_mcap_is_said(indexed, where, tmp_path):
+    path = make_bag(tmp_path, 'mcap', frames=400, compression='storage')
+    data = path.read_bytes()
+    place = data.index(ZSTD_MAGIC, int(where * len(data)))
+    data = data[:place] + bytes(4) + data[place + 4 :]
+    if not indexed:  # neither summary nor index of the chunks
+        data = data[: data.rindex(mcap_record(0x0F, bytes(4)))] + mcap_record(0x0F, bytes(4))
+        data += mcap_record(0x02, bytes(20)) + MCAP_MAGIC
+    path.write_bytes(data)
+    with Bag(path) as bag:
+        found = [message.time for message in bag.messages([CAMERA])]
+        assert bag.cut
+    assert 200 < len(found) < 400 and found == sorted(set(found))
 
 
 def test_a_damaged_chunk_costs_what_is_in_it(tmp_path, capsys):

@@ -30,10 +30,10 @@ ROOT = Path(__file__).parent.parent
 LAUNCH_FILE = ROOT / 'launch' / 'segmentation.launch.py'
 TIMEOUT = 60.0
 
-# Not find_spec('launch'): without the package that finds our own folder of that name.
 #: Any folder: it is not played.
 BAG = str(ROOT / 'test' / 'data')
 
+# Not find_spec('launch'): without the package that finds our own folder of that name.
 needs_launch = pytest.mark.skipif(
     find_spec('launch_ros') is None, reason='launch and launch_ros come with ROS 2 and are not on PyPI'
 )

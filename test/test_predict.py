@@ -187,6 +187,15 @@ def test_what_cannot_be_read_is_named_and_stops_nothing_else(street, tmp_path, c
     assert files(out) == ['street_mask.png']
 
 
+def test_a_link_into_nothing_stops_nothing_else(segmenter, street, tmp_path):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'a.png').symlink_to('/nowhere.png')
+    (tmp_path / 'mine' / 'z.png').write_bytes(street.read_bytes())
+    with pytest.raises(PredictError, match=r'a\.png: cannot be read \(No such file or directory\)'):
+        predict(segmenter, [tmp_path / 'mine'], tmp_path / 'out', outputs=['mask'])
+    assert files(tmp_path / 'out') == ['z_mask.png']
+
+
 def test_half_a_jpeg_is_no_image(segmenter, drive, tmp_path):
     (tmp_path / 'half.jpg').write_bytes(cv2.imencode('.jpg', drive[0].image)[1].tobytes()[:5000])
     with pytest.raises(PredictError, match=r'half\.jpg: the JPEG is cut off: it has no end, expected a whole picture'):
@@ -199,8 +208,12 @@ def test_folders_behind_links_are_searched_and_none_twice(segmenter, street, tmp
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'link').symlink_to(tmp_path / 'disk')
     (tmp_path / 'disk' / 'round').symlink_to(tmp_path / 'mine')
+    (tmp_path / 'mine' / 'a').mkdir()
+    (tmp_path / 'mine' / 'a' / 'link').symlink_to(tmp_path / 'mine' / 'z')  # which has a place of its own
+    (tmp_path / 'mine' / 'z').mkdir()
+    (tmp_path / 'mine' / 'z' / 'near.png').write_bytes(street.read_bytes())
     predict(segmenter, [tmp_path / 'mine'], tmp_path / 'out', outputs=['mask'])
-    assert files(tmp_path / 'out') == ['link/far_mask.png']
+    assert files(tmp_path / 'out') == ['link/far_mask.png', 'z/near_mask.png']
 
 
 def test_nothing_is_written_for_an_image_that_cannot_be_read(segmenter, tmp_path):

@@ -288,6 +288,9 @@ def test_the_best_validation_is_known_in_a_folder_that_was_moved(dataset, tmp_pa
     settings = ['crop_height=64', 'crop_width=64', 'batch_size=2', 'steps=1', 'workers=0', 'val_every=1']
     begun, moved = tmp_path / 'begun', tmp_path / 'moved'
     assert main(['train', '--data', str(dataset), '--out', str(begun), *(f'--set={text}' for text in settings)]) == 0
+    # By the name of Lightning's own, as older versions of this package wrote it.
+    states = torch.load(begun / 'best.ckpt', weights_only=True)['callbacks']
+    assert [name.partition('{')[0] for name, state in states.items() if state.get('monitor')] == ['ModelCheckpoint']
     # As if it had been interrupted.
     (begun / 'weights.safetensors').unlink()
     record = begun / 'run.yaml'
@@ -311,7 +314,9 @@ def test_the_folder_of_a_run_on_several_machines_is_begun_by_the_first(tmp_path,
     with pytest.raises(FileExistsError):
         need_empty(tmp_path)
     monkeypatch.setenv('NODE_RANK', '1')
-    need_empty(tmp_path)
+    need_empty(tmp_path, 2)
+    with pytest.raises(FileExistsError):
+        need_empty(tmp_path)
 
 
 def test_every_part_of_the_loss_trains_its_head():

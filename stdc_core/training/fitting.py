@@ -42,12 +42,16 @@ LAST = 'last.ckpt'
 BEST = 'best.ckpt'
 
 
-def need_empty(out: Path) -> None:
-    """Raise FileExistsError if the folder of a run that is to begin holds something, or is a file."""
+def need_empty(out: Path, num_nodes: int = 1) -> None:
+    """Raise FileExistsError if the folder of a run that is to begin holds something, or is a file.
+
+    Args:
+        num_nodes: machines that the run is on.
+    """
     if out.exists() and not out.is_dir():
         raise FileExistsError(f'{out}: is a file, expected a folder to write to')
     # Another process of the same run may have begun it, on another machine, too.
-    machine = os.environ.get('NODE_RANK', os.environ.get('GROUP_RANK', '0'))
+    machine = os.environ.get('NODE_RANK', os.environ.get('GROUP_RANK', '0')) if num_nodes > 1 else '0'
     if not rank_zero_only.rank and machine == '0' and out.exists() and any(out.iterdir()):
         resumable = '; --resume continues the run in it' if (out / RECORD).is_file() else ''
         raise FileExistsError(f'{out} is not empty{resumable}; choose another folder or move it away')
@@ -63,7 +67,7 @@ def begin(out: Path, config: Any, sources: dict[str, Any]) -> None:
     Raises:
         FileExistsError: ``out`` already holds something.
     """
-    need_empty(out)
+    need_empty(out, config.num_nodes)
     if not rank_zero_only.rank:
         record = {'config': dataclasses.asdict(config), **sources}
         with appearing(out / RECORD) as partial:
@@ -169,6 +173,11 @@ class _Last(ModelCheckpoint):
 class _Best(ModelCheckpoint):
     """Writes ``best.ckpt``. Lightning's own forgets the best score, and replaces it, if the run's folder was moved."""
 
+    @property
+    def state_key(self) -> str:
+        """As of Lightning's own, by which runs of older versions know it."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def here(path: str) -> str:
             return path and str(Path(self.dirpath, Path(path).name))
@@ -182,8 +191,8 @@ def make_trainer(config: Any, out: Path, start: int, monitor: str, progress: boo
     """The Lightning trainer of a run.
 
     Args:
-        config: has ``steps``, ``val_every``, ``checkpoint_every``, ``ema_decay``, ``precision``, ``accelerator``,
-            ``devices`` and ``num_nodes``.
+        config: has ``steps``, ``warmup_steps``, ``val_every``, ``checkpoint_every``, ``ema_decay``, ``precision``,
+            ``accelerator``, ``devices`` and ``num_nodes``.
         start: the step it is resumed from; what it logs from there on does not replace what was logged before.
         monitor: the logged number whose highest value makes ``best.ckpt``; empty: none.
         progress: show a bar.

@@ -131,7 +131,7 @@ def pretrain(config: PretrainConfig, data: Path, out: Path, progress: bool = Tru
         ConfigError: the batch does not fit the data or the devices.
     """
     splits = _open(config, data)
-    need_empty(out)
+    need_empty(out, config.num_nodes)
     return _run(config, data, splits, out, progress, resumed=False)
 
 

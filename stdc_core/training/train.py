@@ -109,7 +109,7 @@ def train(
         )
     if init is not None and not init.is_file():
         raise FileNotFoundError(f'{init}: no such file')
-    need_empty(out)
+    need_empty(out, config.num_nodes)
     return _run(config, class_table(config.classes), data, out, extra, init, progress, resumed=False)
 
 
