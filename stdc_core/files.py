@@ -7,9 +7,10 @@ import os
 import re
 import shutil
 import socket
+import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -168,12 +169,16 @@ def _runs(process: int) -> bool:
     return True
 
 
-def walk(top: Path, tell: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str], list[str]]]:
+def walk(top: Path, program: str) -> Iterator[tuple[Path, list[str], list[str]]]:
     """A folder and all below it, as of ``os.walk``; then those behind links, but none twice.
 
     Args:
-        tell: called with the error of each folder that cannot be listed, which is left out.
+        program: says on stderr which folders cannot be listed; they are left out.
     """
+
+    def tell(error: OSError) -> None:
+        print(f'{program}: {error.filename}: is left out: {error.strerror}', file=sys.stderr)
+
     seen, tops = set(), [top]
     while tops:
         for folder, subfolders, names in os.walk(tops.pop(0), onerror=tell):

@@ -20,7 +20,6 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -171,10 +170,6 @@ def plan(inputs: Sequence[Path], out: Path, outputs: Sequence[str]) -> list[Job]
     return list(jobs.values())
 
 
-def _tell(error: OSError) -> None:
-    print(f'stdc predict: {error.filename}: is left out: {error.strerror}', file=sys.stderr)
-
-
 def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     """Files of an input, and what their outputs are named after, relative to the folder that is written to."""
     if not path.is_dir():
@@ -183,7 +178,7 @@ def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     if path.resolve() == out.resolve():
         raise PredictError(f'{path}: is read and written to; choose another --out')
     count = 0
-    for folder, subfolders, names in walk(path, _tell):
+    for folder, subfolders, names in walk(path, 'stdc predict'):
         # Neither what is hidden nor what an earlier run wrote.
         subfolders[:] = [
             name for name in subfolders if not name.startswith('.') and (folder / name).resolve() != out.resolve()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -43,10 +42,6 @@ def find_bags(inputs: Sequence[Path], out: Path) -> list[Task]:
     return list(tasks.values())
 
 
-def _tell(error: OSError) -> None:
-    print(f'segment_bag: {error.filename}: is left out: {error.strerror}', file=sys.stderr)
-
-
 def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     """Bags of an input, and what their outputs are called below the folder of outputs, without the suffix."""
     if not path.exists():
@@ -62,7 +57,7 @@ def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     if path.resolve() == out.resolve():
         raise BagError(f'{path}: is read and written to; choose another --out-dir')
     bags = []
-    for here, subfolders, names in walk(path, _tell):
+    for here, subfolders, names in walk(path, 'segment_bag'):
         place = here.relative_to(path)
         # What a recorder that was killed has compressed can be read only as a folder, with the files beside it.
         files = [file for file in storage_files(here) if not file.name.startswith('.')]

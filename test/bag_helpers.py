@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import cv2
@@ -65,6 +66,14 @@ def make_bag(
     if kind == 'mcap':
         (target / 'made.mcap').rename(path)
     return path
+
+
+def mcap_record(opcode: int, *parts: bytes | memoryview | str) -> bytes:
+    """A record of an MCAP (https://mcap.dev/spec); text gets its length before it."""
+    content = b''.join(
+        struct.pack('<I', len(part)) + part.encode() if isinstance(part, str) else part for part in parts
+    )
+    return struct.pack('<BQ', opcode, len(content)) + content
 
 
 def _message(types, of: str, index: int):

@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from bag_helpers import CAMERA, KINDS, make_bag, picture, stamp
+from bag_helpers import CAMERA, KINDS, make_bag, mcap_record, picture, stamp
 
 from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, Bag, BagError, write_bag
 from stdc_ros.cut_files import MCAP_MAGIC
@@ -71,21 +71,14 @@ def test_not_a_bag(tmp_path, name, content, message):
 
 def test_messages_of_ros_1_in_mcap_are_named(tmp_path):
     """As ``mcap convert`` makes it of a .bag."""
-
-    def record(opcode: int, *parts: bytes | str) -> bytes:
-        content = b''.join(
-            part if isinstance(part, bytes) else struct.pack('<I', len(part)) + part.encode() for part in parts
-        )
-        return struct.pack('<BQ', opcode, len(content)) + content
-
     (tmp_path / 'ros1.mcap').write_bytes(
         MCAP_MAGIC
-        + record(0x01, 'ros1', 'test')
-        + record(0x03, struct.pack('<H', 1), 'sensor_msgs/Image', 'ros1msg', 'uint32 height')
-        + record(0x04, struct.pack('<HH', 1, 1), CAMERA, 'ros1', bytes(4))
-        + record(0x05, struct.pack('<HIQQ', 1, 0, 1, 1), bytes(60))
-        + record(0x0F, bytes(4))
-        + record(0x02, bytes(20))
+        + mcap_record(0x01, 'ros1', 'test')
+        + mcap_record(0x03, struct.pack('<H', 1), 'sensor_msgs/Image', 'ros1msg', 'uint32 height')
+        + mcap_record(0x04, struct.pack('<HH', 1, 1), CAMERA, 'ros1', bytes(4))
+        + mcap_record(0x05, struct.pack('<HIQQ', 1, 0, 1, 1), bytes(60))
+        + mcap_record(0x0F, bytes(4))
+        + mcap_record(0x02, bytes(20))
         + MCAP_MAGIC
     )
     with Bag(tmp_path / 'ros1.mcap') as bag, pytest.raises(BagError) as error:

@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 import pytest
-from bag_helpers import CAMERA, KINDS, make_bag, picture, stamp
+from bag_helpers import CAMERA, KINDS, make_bag, mcap_record, picture, stamp
 from fuzz_changes import BOMB
 from lz4 import frame as lz4
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -115,23 +115,14 @@ def test_files_that_overlap_are_read_in_the_order_of_their_times(tmp_path):
     assert len(times) == 24 and times == sorted(times)
 
 
-def mcap_record(opcode: int, *parts: bytes) -> bytes:
-    body = b''.join(parts)
-    return struct.pack('<BQ', opcode, len(body)) + body
-
-
-def mcap_text(text: str) -> bytes:
-    return struct.pack('<I', len(text)) + text.encode()
-
-
 def test_an_mcap_without_index_is_read_in_the_order_of_its_times(tmp_path):
     """As rosbag2 writes it with the preset fastwrite; threads of the recorder may swap neighbours."""
     with Bag(make_bag(tmp_path, 'mcap')) as bag:
         data = [TYPES.serialize_cdr(message.message, IMAGE) for message in bag.messages([CAMERA])]
     records = [
-        mcap_record(0x01, mcap_text('ros2'), mcap_text('')),
-        mcap_record(0x03, struct.pack('<H', 1), mcap_text(IMAGE), mcap_text('ros2msg'), mcap_text('')),
-        mcap_record(0x04, struct.pack('<HH', 1, 1), mcap_text(CAMERA), mcap_text('cdr'), mcap_text('')),
+        mcap_record(0x01, 'ros2', ''),
+        mcap_record(0x03, struct.pack('<H', 1), IMAGE, 'ros2msg', ''),
+        mcap_record(0x04, struct.pack('<HH', 1, 1), CAMERA, 'cdr', ''),
     ]
     for time in (0, 1, 3, 2, 4, 5):
         records.append(mcap_record(0x05, struct.pack('<HIQQ', 1, time, time, time), data[time]))
@@ -306,8 +297,7 @@ def test_unpacking_has_a_limit(compress, request):
 def test_chunks_in_chunks_are_refused(tmp_path):
     record = b''
     for _ in range(3000):
-        content = struct.pack('<QQQIIQ', 0, 0, len(record), 0, 0, len(record)) + record
-        record = struct.pack('<BQ', 6, len(content)) + content
+        record = mcap_record(0x06, struct.pack('<QQQIIQ', 0, 0, len(record), 0, 0, len(record)), record)
     (tmp_path / 'deep.mcap').write_bytes(MCAP_MAGIC + record)
     with pytest.raises(BagError, match=r'deep\.mcap: cannot be read as a bag'):
         Bag(tmp_path / 'deep.mcap')

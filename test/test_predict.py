@@ -1,5 +1,7 @@
 """``stdc predict``: what it writes for images, folders and videos, and what it refuses."""
 
+import errno
+import os
 import subprocess
 import sys
 from contextlib import closing
@@ -11,7 +13,7 @@ import pytest
 
 from stdc_core.cli import main
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.files import appearing, write_png
+from stdc_core.files import appearing, walk, write_png
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
 from stdc_core.predict import OUTPUTS, PredictError, predict
 from stdc_core.video import DEFAULT_RATE, VideoError, VideoReader, webm_writer
@@ -214,6 +216,21 @@ def test_folders_behind_links_are_searched_and_none_twice(segmenter, street, tmp
     (tmp_path / 'mine' / 'z' / 'near.png').write_bytes(street.read_bytes())
     predict(segmenter, [tmp_path / 'mine'], tmp_path / 'out', outputs=['mask'])
     assert files(tmp_path / 'out') == ['link/far_mask.png', 'z/near_mask.png']
+
+
+def test_a_folder_that_cannot_be_listed_is_named_and_stops_nothing_else(tmp_path, monkeypatch, capsys):
+    for name in ('lost+found', 'mine'):
+        (tmp_path / name).mkdir()
+    scandir = os.scandir
+
+    def scan(path):
+        if Path(path).name == 'lost+found':  # root may list all: the error has to be made
+            raise PermissionError(errno.EACCES, 'Permission denied', path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', scan)
+    assert [folder.name for folder, _, _ in walk(tmp_path, 'program')] == [tmp_path.name, 'mine']
+    assert capsys.readouterr().err == f'program: {tmp_path / "lost+found"}: is left out: Permission denied\n'
 
 
 def test_nothing_is_written_for_an_image_that_cannot_be_read(segmenter, tmp_path):
