@@ -32,7 +32,8 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         'cameras',
         default_value='',
-        description='Several cameras, such as "front left": their images are front/image and left/image.',
+        description='Several cameras, such as "front left": their images are front/image and left/image. If they are '
+        'in params_file alone, `image` and `rviz` do not know of them.',
     ),
     DeclareLaunchArgument(
         'params_file', default_value=str(CONFIG / 'segmentation.yaml'), description='YAML file of node parameters.'
@@ -99,13 +100,13 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
     if given['bag']:
         # The node is there after a second or so, and would miss the beginning.
         play = ['ros2', 'bag', 'play', '--clock', '100', '--delay', '3', given['bag']]
-        processes.append(ExecuteProcess(cmd=play, output='screen', on_exit=_end_if_failed))
+        processes.append(ExecuteProcess(cmd=play, name='ros2_bag_play', output='screen', on_exit=_end_if_failed))
     return processes
 
 
 def _end_if_failed(event: ProcessExited, _: LaunchContext) -> list[EmitEvent]:
-    """A bag that cannot be played leaves nothing to wait for; after one that has ended, the node goes on."""
-    reason = f'ros2 bag play ended with exit status {event.returncode}'
+    """Without the node, or a bag that can be played, there is nothing to wait for; after the bag the node goes on."""
+    reason = f'{event.process_name} ended with exit status {event.returncode}'
     return [EmitEvent(event=Shutdown(reason=reason))] if event.returncode else []
 
 
@@ -129,6 +130,7 @@ def _node(given: dict[str, str]) -> Node:
         remappings=[(f'{camera}/image', f'{camera}/{given["image"]}') for camera in cameras]
         or [('image', given['image'])],
         output='screen',
+        on_exit=_end_if_failed,
     )
 
 

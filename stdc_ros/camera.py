@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from nav_msgs.msg import OccupancyGrid
@@ -16,13 +15,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from stdc_core.memory import give_back_freed_memory
 from stdc_ros.camera_model import CameraInfoError
-from stdc_ros.diagnostics import Statistics, explain_silence
+from stdc_ros.diagnostics import COMPRESSED, Statistics, explain_silence
 from stdc_ros.images import ImageError, compressed_to_bgr, image_to_bgr
 from stdc_ros.labels import create_label_info, make_label_info
 from stdc_ros.parameters import Parameters
-from stdc_ros.qos import declare_overrides, overridable
+from stdc_ros.qos import overridable
 from stdc_ros.results import check_fit
 from stdc_ros.sight import Sight
+from stdc_ros.sources import Source, find_sources
 from stdc_ros.wire import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, WireError, decode, encode
 
 #: Topics below the node's name, labels before pictures: in this order they are published.
@@ -39,7 +39,7 @@ OUTPUTS: dict[str, type] = {
 #: By ``image_transport``: message, name of its type, what is added to the topic, and how it becomes a picture.
 TRANSPORTS: dict[str, tuple[type, str, str, Callable]] = {
     'raw': (Image, IMAGE, '', image_to_bgr),
-    'compressed': (CompressedImage, COMPRESSED_IMAGE, '/compressed', compressed_to_bgr),
+    'compressed': (CompressedImage, COMPRESSED_IMAGE, COMPRESSED, compressed_to_bgr),
 }
 
 # Humble's rclpy hands over the message alone.
@@ -65,7 +65,6 @@ class Camera:
         receive: called with each image, in the executor's thread.
 
     Attributes:
-        topic: of the images, resolved.
         statistics: of its frames.
         sight: whether it sees.
     """
@@ -79,10 +78,7 @@ class Camera:
         self._receive = receive
         _, self._type, suffix, self._to_bgr = TRANSPORTS[settings.image_transport]
         inside = f'{name}/' if name else ''
-        self._source = f'{inside}image{suffix}'
-        self.topic = _remapped(node, self._source) or node.resolve_topic_name(f'{inside}image') + suffix
-        beside = PurePosixPath(self.topic.removesuffix(suffix)).parent / 'camera_info'
-        self._info_topic = _remapped(node, f'{inside}camera_info') or str(beside)
+        self._source, self._info_source = find_sources(node, inside, suffix)
         below = f'{inside}{node.get_name()}' if name else '~'
         self._outputs = {
             output: self._advertise(of, f'{below}/{output}')
@@ -90,6 +86,7 @@ class Camera:
             if output != 'drivable_grid' or settings.drivable_grid
         }
         self._labels = create_label_info(node, f'{below}/label_info')
+        self._told: tuple[tuple[str, ...], float, bool] | None = None  # by them
         self._images: Subscription | None = None
         self._number: int | None = None  # of the last image, by its only publisher; None: none to count on from
         self._infos: Subscription | None = None
@@ -98,8 +95,13 @@ class Camera:
         self._last_sign = 0.0  # of life: when the last image came, or else when the node began to listen
         self._bad_info = ''
         # Now: a mistake in them is told at the start, not when somebody listens.
-        declare_overrides(node, self.topic, _newest(settings.image_reliability))
-        declare_overrides(node, self._info_topic, _newest('best_effort'))
+        overridable(node, self._source.asked, _newest(settings.image_reliability), 'subscription')
+        overridable(node, self._info_source.asked, _newest('best_effort'), 'subscription')
+
+    @property
+    def topic(self) -> str:
+        """Of the images, resolved."""
+        return self._source.topic
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -123,7 +125,7 @@ class Camera:
         if wanted and self._images is None:
             of = TRANSPORTS[self._settings.image_transport][0]
             callback = self._take if _TELLS_DELIVERY else lambda data: self._take(data, {})
-            self._images = self._subscribe(of, self.topic, callback, _newest(self._settings.image_reliability))
+            self._images = self._subscribe(of, self._source, callback, _newest(self._settings.image_reliability))
             self._number = None
             self._last_sign = time.monotonic()
             self.sight = Sight()
@@ -133,8 +135,9 @@ class Camera:
             give_back_freed_memory()
         informed = bool(wanted & {'camera_info', 'drivable_grid'})
         if informed and self._infos is None:
-            self._infos = self._subscribe(CameraInfo, self._info_topic, self._take_info, _newest('best_effort'))
+            self._infos = self._subscribe(CameraInfo, self._info_source, self._take_info, _newest('best_effort'))
             self._infos_since = time.monotonic()
+            self._bad_info = ''
         elif not informed and self._infos is not None:
             self._node.destroy_subscription(self._infos)
             self._infos = self._info = None
@@ -142,14 +145,14 @@ class Camera:
     def _advertise(self, of: type, topic: str) -> Publisher:
         # A profile of its own: an override changes it.
         quality = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
-        with overridable(self._node, topic) as overrides:
-            return self._node.create_publisher(of, topic, quality, qos_overriding_options=overrides)
+        overrides = overridable(self._node, topic, quality, 'publisher')
+        return self._node.create_publisher(of, topic, quality, qos_overriding_options=overrides)
 
-    def _subscribe(self, of: type, topic: str, callback: Callable[..., None], quality: QoSProfile) -> Subscription:
-        with overridable(self._node, topic) as overrides:
-            return self._node.create_subscription(
-                of, topic, callback, quality, qos_overriding_options=overrides, raw=True
-            )
+    def _subscribe(self, of: type, source: Source, callback: Callable[..., None], quality: QoSProfile) -> Subscription:
+        overrides = overridable(self._node, source.asked, quality, 'subscription')
+        return self._node.create_subscription(
+            of, source.asked, callback, quality, qos_overriding_options=overrides, raw=True
+        )
 
     def _take(self, data: bytes, delivery: dict[str, int | None]) -> None:
         self._count_missed(delivery.get('publication_sequence_number'))
@@ -202,23 +205,31 @@ class Camera:
         """Publish a message of ``stdc_ros.wire.TYPES``."""
         self._outputs[output].publish(encode(message))
 
-    def publish_labels(self, names: tuple[str, ...]) -> None:
-        """Publish the class names once, for all who listen now and later."""
-        if self._labels is not None:
-            self._labels.publish(make_label_info(names, self._node.get_clock().now().to_msg()))
+    def publish_names(self, names: tuple[str, ...]) -> None:
+        """Publish the names of the classes and the threshold, for all who listen now and later, if they are new.
+
+        And once more when the clock goes: under ``use_sim_time`` it is 0 until somebody tells the time.
+        """
+        if self._labels is None:
+            return
+        now, threshold = self._node.get_clock().now(), self._settings.confidence_threshold
+        news = names, threshold, now.nanoseconds > 0
+        if news != self._told:
+            self._told = news
+            self._labels.publish(make_label_info(names, threshold, now.to_msg()))
 
     def complaint(self) -> str:
         """Why no image comes, or what the images and their CameraInfo lack; empty: nothing."""
         now = time.monotonic()
         patience = self._settings.stale_after
         if self._images is not None and now - self._last_sign > patience:
-            reliable = self._images.qos_profile.reliability == ReliabilityPolicy.RELIABLE
-            reason = explain_silence(self._node, self._source, self.topic, self._type, reliable)
+            reason = explain_silence(self._node, self._source, self._type, self._images.qos_profile)
             return f'no image on {self.topic} for {now - self._last_sign:.0f} s: {reason}'
         if self._infos is not None and self._bad_info:
-            return f'{self._info_topic}: {self._bad_info}; nothing for camera_info and drivable_grid'
+            return f'{self._info_source.topic}: {self._bad_info}; nothing for camera_info and drivable_grid'
         if self._infos is not None and self._info is None and now - self._infos_since > patience:
-            return f'no CameraInfo on {self._info_topic}: nothing for camera_info and drivable_grid'
+            reason = explain_silence(self._node, self._info_source, CAMERA_INFO, self._infos.qos_profile)
+            return f'nothing for camera_info and drivable_grid: no CameraInfo on {self._info_source.topic}: {reason}'
         seen = self.sight.complaint(now, patience) if self._images is not None else ''
         return f'{self.topic} shows {seen}' if seen else ''
 
@@ -226,9 +237,3 @@ class Camera:
 def _newest(reliability: str) -> QoSProfile:
     """The middleware keeps the newest message, as the worker does."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy[reliability.upper()])
-
-
-def _remapped(node: Node, topic: str) -> str:
-    """Where the user has remapped a topic to; empty: nowhere."""
-    resolved = node.resolve_topic_name(topic)
-    return resolved if resolved != node.resolve_topic_name(topic, only_expand=True) else ''

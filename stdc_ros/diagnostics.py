@@ -7,7 +7,10 @@ from collections import Counter, deque
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.node import Node
-from rclpy.qos import ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from stdc_ros.sources import Source
+from stdc_ros.wire import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 
 #: Latencies are those of so many frames back: ten seconds of a 30 Hz camera.
 WINDOW = 300
@@ -26,6 +29,19 @@ FATES = ('segmented', 'dropped', 'too old', 'unwanted', 'bad', 'failed')
 
 #: What a segmented frame may lack.
 LACKS = ('with a bad CameraInfo', 'without a grid')
+
+#: What is added to the topic of an image for that of its compressed form.
+COMPRESSED = '/compressed'
+
+#: The parameter image_transport, by the type of message that it stands for.
+TRANSPORT_OF = {IMAGE: 'raw', COMPRESSED_IMAGE: 'compressed'}
+
+#: Topics as camera drivers name them, by type.
+EXAMPLES = {
+    IMAGE: '/camera/image_raw',
+    COMPRESSED_IMAGE: f'/camera/image_raw{COMPRESSED}',
+    CAMERA_INFO: '/camera/camera_info',
+}
 
 
 class Statistics:
@@ -109,28 +125,42 @@ def make_status(name: str, warning: str, values: list[KeyValue], **facts: str) -
     )
 
 
-def explain_silence(node: Node, name: str, topic: str, topic_type: str, reliable: bool) -> str:
+def explain_silence(node: Node, source: Source, topic_type: str, quality: QoSProfile) -> str:
     """Who publishes on a topic from which nothing is heard, and which of them cannot be heard.
 
     Args:
-        name: of the topic, which can be remapped.
-        topic: where it is.
+        node: that subscribes to it.
+        source: the topic.
         topic_type: such as ``sensor_msgs/msg/Image``.
-        reliable: whether the subscription asks for reliable delivery.
+        quality: of the subscription.
     """
-    publishers = node.get_publishers_info_by_topic(topic)
+    publishers = node.get_publishers_info_by_topic(source.asked)
     if not publishers:
-        if topic != node.resolve_topic_name(name, only_expand=True):  # it is remapped already
-            return 'nobody publishes it'
-        suffix = '/compressed' if name.endswith('/compressed') else ''
-        return f'nobody publishes it (remap {name} to your camera: --ros-args -r {name}:=/camera/image_raw{suffix})'
+        return f'nobody publishes it{_where_else(node, source, topic_type)}'
     told = []
     for publisher in publishers:
         name = f'{publisher.node_namespace.rstrip("/")}/{publisher.node_name}'
+        offered = publisher.qos_profile
         if publisher.topic_type != topic_type:
-            told.append(f'{name} publishes {publisher.topic_type}, expected {topic_type}')
-        elif reliable and publisher.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT:
+            transport = TRANSPORT_OF.get(publisher.topic_type)
+            remedy = f' (set image_transport to {transport})' if transport and topic_type in TRANSPORT_OF else ''
+            told.append(f'{name} publishes {publisher.topic_type}, expected {topic_type}{remedy}')
+        elif quality.reliability == ReliabilityPolicy.RELIABLE and offered.reliability == ReliabilityPolicy.BEST_EFFORT:
             told.append(f'{name} is best_effort, which a reliable subscription cannot receive')
+        elif quality.durability == DurabilityPolicy.TRANSIENT_LOCAL and offered.durability == DurabilityPolicy.VOLATILE:
+            told.append(f'{name} is volatile, which a transient_local subscription cannot receive')
         else:
             told.append(f'{name} is there but silent')
     return f'{len(publishers)} publisher{"s" if len(publishers) > 1 else ""}: ' + '; '.join(told)
+
+
+def _where_else(node: Node, source: Source, topic_type: str) -> str:
+    """What to do about a topic that nobody publishes; empty: nothing that the node knows of."""
+    if topic_type in TRANSPORT_OF:
+        bare = source.topic.removesuffix(COMPRESSED)
+        other, transport = (bare + COMPRESSED, 'compressed') if topic_type == IMAGE else (bare, 'raw')
+        if other != source.topic and node.count_publishers(other):
+            return f', but {other} is there (set image_transport to {transport})'
+    if source.topic != node.resolve_topic_name(source.name, only_expand=True):  # it is remapped already
+        return ''
+    return f' (remap {source.name} to your camera: --ros-args -r {source.name}:={EXAMPLES[topic_type]})'

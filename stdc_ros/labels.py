@@ -21,12 +21,13 @@ def create_label_info(node: Node, topic: str) -> Any | None:
     if LabelInfo is None:
         return None
     latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    with overridable(node, topic) as overrides:
-        return node.create_publisher(LabelInfo, topic, latched, qos_overriding_options=overrides)
+    overrides = overridable(node, topic, latched, 'publisher')
+    return node.create_publisher(LabelInfo, topic, latched, qos_overriding_options=overrides)
 
 
-def make_label_info(names: Sequence[str], stamp: Any) -> Any:
-    """A ``vision_msgs/LabelInfo`` of the class names in the order of their ids."""
-    message = LabelInfo(class_map=[VisionClass(class_id=index, class_name=name) for index, name in enumerate(names)])
+def make_label_info(names: Sequence[str], threshold: float, stamp: Any) -> Any:
+    """A ``vision_msgs/LabelInfo`` of the class names in the order of their ids, and the least confidence, 0 to 1."""
+    classes = [VisionClass(class_id=index, class_name=name) for index, name in enumerate(names)]
+    message = LabelInfo(class_map=classes, threshold=threshold)
     message.header.stamp = stamp
     return message

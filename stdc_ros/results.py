@@ -16,9 +16,6 @@ from stdc_ros.camera_model import CameraInfoError
 from stdc_ros.images import make_image
 from stdc_ros.wire import COMPRESSED_IMAGE, IMAGE, TYPES
 
-#: Outputs that are pictures for people: published after those that are for machines.
-PICTURES = ('color_mask', 'overlay')
-
 #: What image_transport calls a compressed mono8 image.
 PNG_FORMAT = 'mono8; png compressed '
 

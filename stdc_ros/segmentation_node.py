@@ -93,8 +93,7 @@ class SegmentationNode(Node):
         self._worker = LatestFrameWorker(self._process, self._report_failure, self._segmenter.max_batch)
         classes = self._segmenter.info.classes
         self._grids = make_grids(self, self._settings, classes) if self._settings.drivable_grid else {}
-        for camera in self._cameras:
-            camera.publish_labels(classes.names)
+        self._follow_listeners()
         self._create_steady_timer(LISTENER_PERIOD, self._follow_listeners)
         self._create_steady_timer(DIAGNOSTICS_PERIOD, self._diagnose)
         self._introduce()
@@ -118,15 +117,15 @@ class SegmentationNode(Node):
         """What the node cannot go on with; None: nothing."""
         return self._segmenter.failure
 
-    def build(self) -> bool:
-        """Build the engine if that is all that is asked for, and tell whether it is. Raises BackendError."""
-        if self._settings.build_only:
-            # A build of minutes that nobody can interrupt ends with the process; the cache has only whole files.
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_DFL)
-            self._segmenter.prepare(parameters.size_of(self._settings.image_size), self.get_logger().info)
-            self.get_logger().info(f'built what {self._segmenter.backend} needs for {self._settings.image_size} images')
+    @property
+    def build_only(self) -> bool:
+        """Whether to build the engine is all that is asked for."""
         return self._settings.build_only
+
+    def build(self) -> None:
+        """Build the engine. Raises BackendError."""
+        self._segmenter.prepare(parameters.size_of(self._settings.image_size), self.get_logger().info)
+        self.get_logger().info(f'built what {self._segmenter.backend} needs for {self._settings.image_size} images')
 
     def _introduce(self) -> None:
         segmenter = self._segmenter
@@ -146,8 +145,9 @@ class SegmentationNode(Node):
         self.destroy_node()
 
     def _create_reports(self, topic: str) -> Publisher:
-        with overridable(self, topic) as overrides:
-            return self.create_publisher(DiagnosticArray, topic, QoSProfile(depth=10), qos_overriding_options=overrides)
+        quality = QoSProfile(depth=10)
+        overrides = overridable(self, topic, quality, 'publisher')
+        return self.create_publisher(DiagnosticArray, topic, quality, qos_overriding_options=overrides)
 
     def _create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:
         # The node's own clock stands still under use_sim_time until somebody publishes /clock.
@@ -161,6 +161,7 @@ class SegmentationNode(Node):
     def _follow_listeners(self) -> None:
         for camera in self._cameras:
             camera.follow_listeners()
+            camera.publish_names(self._segmenter.info.classes.names)
 
     def _receive(self, frame: Frame) -> None:
         self._worker.put(frame.camera, frame)
@@ -224,21 +225,37 @@ class SegmentationNode(Node):
         images = jobs[0].image[None] if len(jobs) == 1 else np.stack([job.image for job in jobs])
         masks, confidences = self._segmenter(images, confident)
         inference = time.monotonic() - start
+        done = []
         for index, job in enumerate(jobs):
+            camera = job.frame.camera
+            # Listeners can have left meanwhile, and the node can have been switched off.
+            job = job._replace(wanted=job.wanted & camera.wanted())
+            if not job.wanted:
+                camera.statistics.counts['unwanted'] += 1
+                continue
             found = Segmentation(masks[index], None if confidences is None else confidences[index])
-            self._publish(job, found, threshold, inference)
+            done.append((job, found, *self._publish_labels(job, found, threshold, inference)))
+        # No camera's labels wait for another's grid, nor grids for pictures.
+        for job, found, _, camera_info in done:
+            if 'drivable_grid' in job.wanted and camera_info is not None:
+                self._publish_grid(job, found, camera_info)
+        for job, _, result, _ in done:
+            pictures = result.pictures(job.wanted, self._segmenter.info.classes, self._settings.overlay_opacity)
+            for name, message in pictures:
+                job.frame.camera.publish(name, message)
 
-    def _publish(self, job: Job, found: Segmentation, threshold: float, inference: float) -> None:
+    def _publish_labels(
+        self, job: Job, found: Segmentation, threshold: float, inference: float
+    ) -> tuple[Result, Any | None]:
+        """Publish what is for machines. Returns what grid and pictures are made of; the CameraInfo can be None."""
         frame, start = job.frame, time.monotonic()
-        camera, info = frame.camera, self._segmenter.info
-        size = parameters.output_size(self._settings.output_size, job.image.shape[:2], info.input_scale)
+        camera, scale = frame.camera, self._segmenter.info.input_scale
+        size = parameters.output_size(self._settings.output_size, job.image.shape[:2], scale)
         result = Result(job.header, job.image, found, size, threshold)
         informed = job.wanted & {'camera_info', 'drivable_grid'}
         camera_info = camera.info(*job.image.shape[:2]) if informed else None  # if bad, the camera complains of it
         for name, message in result.labels(job.wanted, camera_info):
             camera.publish(name, message)
-        if 'drivable_grid' in job.wanted and camera_info is not None:
-            self._publish_grid(job, found, camera_info)
         end = time.monotonic()
         camera.statistics.add(
             end,
@@ -250,8 +267,7 @@ class SegmentationNode(Node):
             image_to_mask=end - frame.arrival,
             stamp_to_mask=self._now() - job.stamp,
         )
-        for name, message in result.pictures(job.wanted, info.classes, self._settings.overlay_opacity):
-            camera.publish(name, message)
+        return result, camera_info
 
     def _publish_grid(self, job: Job, found: Segmentation, info: Any) -> None:
         camera = job.frame.camera
@@ -266,17 +282,25 @@ class SegmentationNode(Node):
 
     def _report_failure(self, frames: list[Frame], error: Exception) -> None:
         reason = f'{type(error).__name__}: {one_line(error, 800)}'
-        for frame in frames:
-            frame.camera.statistics.add_trouble('failed', reason)
-        topics = ', '.join(frame.camera.topic for frame in frames)
-        self.get_logger().error(f'image on {topics} is left out: {reason}', throttle_duration_sec=LOG_PERIOD)
+        told = []
+        for camera in (frame.camera for frame in frames):
+            camera.statistics.add_trouble('failed', reason)
+            if self._may_tell(camera, 'failed'):
+                told.append(camera.topic)
+        if told:
+            self.get_logger().error(f'image on {", ".join(told)} is left out: {reason}')
 
     def _warn(self, camera: Camera, kind: str, text: str) -> None:
-        # At most every LOG_PERIOD for each camera and kind of trouble: the throttle of rclpy is one for all.
-        now = time.monotonic()
-        if now >= self._silent_until.get((camera, kind), now):
-            self._silent_until[camera, kind] = now + LOG_PERIOD
+        if self._may_tell(camera, kind):
             self.get_logger().warning(text)
+
+    def _may_tell(self, camera: Camera, kind: str) -> bool:
+        """At most every LOG_PERIOD for each camera and kind of trouble: the throttle of rclpy is one for all."""
+        now = time.monotonic()
+        if now < self._silent_until.get((camera, kind), now):
+            return False
+        self._silent_until[camera, kind] = now + LOG_PERIOD
+        return True
 
     def _diagnose(self) -> None:
         report = DiagnosticArray(status=[self._status(camera) for camera in self._cameras])
@@ -292,10 +316,13 @@ class SegmentationNode(Node):
         if complaint:
             self._warn(camera, 'complaint', complaint)
         trouble = statistics.new_trouble()  # which the log has told already
+        warnings = [complaint] if complaint else []
+        if trouble:
+            warnings.append(f'{camera.topic}: {trouble}')
         wanted = camera.wanted()
         return make_status(
             f'{self.get_fully_qualified_name()[1:]}: {camera.name or "segmentation"}',
-            complaint or (f'{camera.topic}: {trouble}' if trouble else ''),
+            '; '.join(warnings),
             statistics.values(time.monotonic()),
             model=segmenter.info.name,
             backend=segmenter.backend,
@@ -337,7 +364,12 @@ def run(signals: list[int], args: list[str] | None = None) -> int:
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = SegmentationNode()
-        if node.build():
+        if node.build_only:
+            # A build of minutes that nobody can interrupt ends with the process; the cache has only whole files.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
+            if not signals:  # that came while the model was read
+                node.build()
             node.close()
             rclpy.try_shutdown()
             return 0

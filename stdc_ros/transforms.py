@@ -96,13 +96,14 @@ class TransformedPose:
         stamp = _nanoseconds(header.stamp)
         if stamp < 0:  # of which rclpy makes no time
             raise CameraInfoError(f'an image stamped {stamp / 1e9:.9f} s, expected 0 or later for its transform')
+        frames = self._ground, header.frame_id
         try:
-            found = self._buffer.lookup_transform(
-                self._ground, header.frame_id, Time(nanoseconds=stamp), Duration(seconds=PATIENCE)
-            )
+            # Waiting makes a transform newer, but connects no frames: all cameras would wait for those of one.
+            patience = PATIENCE if self._buffer.can_transform(*frames, Time()) else 0
+            found = self._buffer.lookup_transform(*frames, Time(nanoseconds=stamp), Duration(seconds=patience))
         except tf2_ros.TransformException as error:
-            frames = f'{quoted(header.frame_id)} to {self._ground!r}'
-            raise CameraInfoError(f'no transform from {frames}: {one_line(error)}') from error
+            asked = f'{quoted(header.frame_id)} to {self._ground!r}'
+            raise CameraInfoError(f'no transform from {asked}: {one_line(error)}') from error
         move, turn = found.transform.translation, found.transform.rotation
         return pose_of_transform((move.x, move.y, move.z), (turn.x, turn.y, turn.z, turn.w))
 

@@ -151,12 +151,14 @@ def test_launching_starts_the_node_with_its_arguments(installed, tmp_path):
 
 
 @needs_launch
-def test_a_bag_that_cannot_be_played_ends_all_and_one_that_has_ended_nothing():
-    (_, player), context = launched(bag=BAG)
-    on_exit = player._ExecuteLocal__on_exit
-    (ending,) = on_exit(SimpleNamespace(returncode=1), context)
-    assert 'ros2 bag play ended with exit status 1' in ending.event.reason
-    assert not on_exit(SimpleNamespace(returncode=0), context)
+def test_a_failed_node_or_bag_ends_all_and_one_that_has_ended_nothing():
+    processes, context = launched(bag=BAG)
+    assert len(processes) == 2
+    for process in processes:
+        on_exit = process._ExecuteLocal__on_exit
+        (ending,) = on_exit(SimpleNamespace(process_name='this-1', returncode=1), context)
+        assert 'this-1 ended with exit status 1' in ending.event.reason
+        assert not on_exit(SimpleNamespace(process_name='this-1', returncode=0), context)
 
 
 @needs_launch

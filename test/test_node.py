@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import ReliabilityPolicy
 from rclpy.subscription import Subscription
 from ros_helpers import Client, NodeProcess
 from scenes import message_of, pixels, scene
+from sensor_msgs.msg import CompressedImage, Image
 
 from stdc_core.inference import Segmenter
 from stdc_core.visualization import colorize, overlay
@@ -227,8 +229,13 @@ def corrupt_model(folder: Path) -> Path:
         (['-p', 'image_reliability:=sometimes'], ['image_reliability', 'sometimes', 'best_effort, reliable']),
         (['--params-file', '/nowhere/params.yaml'], ['/nowhere/params.yaml']),
         *(
-            (['-p', f'qos_overrides./left/{topic}.reliability:=perhaps'], [f'/left/{topic.split(".")[0]}', 'perhaps'])
+            (['-p', f'qos_overrides./left/{name}:={value}'], [f'/left/{name} is ', value, 'expected ', expected])
             for topic in ('image.subscription', 'camera_info.subscription', 'segmentation/mask.publisher')
+            for name, value, expected in (
+                (f'{topic}.reliability', 'perhaps', 'best_effort'),
+                (f'{topic}.durability', 'unknown', 'transient_local'),
+                (f'{topic}.depth', '-1', '0 to 2147483647'),
+            )
         ),
     ],
 )
@@ -275,11 +282,45 @@ def test_publishers_that_cannot_be_heard_are_named():
 
 
 @pytest.mark.parametrize(
-    ('remapped', 'told'),
-    [([], 'nobody publishes it (remap image to '), (['-r', 'image:=/front/image'], 'nobody publishes it\n')],
+    ('arguments', 'told'),
+    [
+        ([], 'nobody publishes it (remap image to '),
+        (['-r', 'image:=/front/image'], 'nobody publishes it\n'),
+        (
+            ['-r', 'image:=/front/image_raw'],
+            'nobody publishes it, but /front/image_raw/compressed is there (set image_transport to compressed)\n',
+        ),
+        (
+            ['-r', 'image:=/front/image_raw/compressed'],
+            'publishes sensor_msgs/msg/CompressedImage, expected sensor_msgs/msg/Image (set image_transport to compre',
+        ),
+        (
+            ['-p', 'image_transport:=compressed', '-r', 'image:=/rear/image'],
+            'nobody publishes it, but /rear/image is there (set image_transport to raw)\n',
+        ),
+    ],
 )
-def test_a_camera_that_nobody_publishes_is_told(remapped, told):
-    arguments = ['-p', 'stale_after:=0.3', *remapped]
+def test_a_camera_that_nobody_publishes_is_told(arguments, told):
+    arguments = ['-p', 'stale_after:=0.3', *arguments]
     with NodeProcess(*arguments, namespace='/left') as process, Client('/left', image='/another') as client:
+        client.node.create_publisher(CompressedImage, '/front/image_raw/compressed', 1)
+        client.node.create_publisher(Image, '/rear/image', 1)
         client.listen('mask', camera=False)
-        process.wait_for_output(told)
+        client.spin_until(lambda: told in process.output, told)
+
+
+def test_another_complaint_does_not_hide_bad_images():
+    with NodeProcess('-p', 'stale_after:=0.3', namespace='/left'), Client('/left') as client:
+        client.listen('camera_info')
+        bad = message_of(scene())
+        bad.encoding = 'plaid'
+        reports: list[DiagnosticArray] = []
+        client.node.create_subscription(DiagnosticArray, '/left/segmentation/performance', reports.append, 10)
+        silent = 'no CameraInfo on /left/camera_info: nobody publishes it (remap camera_info '
+
+        def both() -> bool:
+            client.send(bad)
+            told = [report.status[0].message for report in reports]
+            return any(silent in message and 'bad images (' in message for message in told)
+
+        client.spin_until(both, 'both complaints in one report')

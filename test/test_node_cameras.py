@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from ros_helpers import Client, NodeProcess
 from scenes import compressed_of, message_of, next_header, pixels, scene
 from sensor_msgs.msg import CameraInfo, CompressedImage
@@ -148,8 +149,94 @@ def test_a_missing_camera_info_is_told():
         )
 
 
-def test_beside_a_remapped_compressed_image_is_its_camera_info():
-    arguments = ['-p', 'image_transport:=compressed', '-r', 'image/compressed:=/front/image_raw/compressed']
+def test_a_complaint_about_a_camera_info_ends_with_its_subscription():
+    with NodeProcess('-p', 'stale_after:=0.3', namespace='/left') as process, Client('/left') as client:
+        infos = client.node.create_publisher(CameraInfo, '/left/camera_info', 1)
+        client.listen('camera_info')
+        client.spin_until(lambda: infos.get_subscription_count() == 1, 'the node subscribes to the camera_info')
+        message = message_of(scene())
+        infos.publish(camera_info(message_of(scene(48, 64))))
+        another = 'CameraInfo of images of 64 x 48'
+        client.spin_until(lambda: another in process.output or client.send(message), 'a warning of the other size')
+        client.listen('camera_info')
+        silent = 'no CameraInfo on /left/camera_info: 1 publisher: /client is there but silent'
+        client.spin_until(lambda: silent in process.output or client.send(message), 'a warning that none comes')
+
+
+def test_a_latched_camera_info_is_received_by_a_subscription_like_it():
+    name = 'qos_overrides./left/camera_info.subscription'
+    arguments = ['-p', f'{name}.durability:=transient_local', '-p', f'{name}.reliability:=reliable']
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    with NodeProcess(*arguments, namespace='/left'), Client('/left') as client:
+        message = message_of(scene())
+        client.node.create_publisher(CameraInfo, '/left/camera_info', latched).publish(camera_info(message))
+        client.listen('camera_info')
+        client.spin_until(lambda: bool(client.received['camera_info']) or client.send(message), 'a camera_info')
+
+
+def test_cameras_whose_topics_are_swapped_are_heard_where_they_are(segmenter):
+    swapped = ['-r', 'a/image:=/car/b/image', '-r', 'b/image:=/car/a/image']
+    with (
+        NodeProcess('-p', 'cameras:=[a, b]', *swapped, namespace='/car') as process,
+        Client('/car', camera='a', image='/car/b/image') as a,
+        Client('/car', camera='b', image='/car/a/image') as b,
+    ):
+        process.wait_for_output('/car/b/image -> /car/a/segmentation/mask')
+        for seed, client in enumerate((a, b)):
+            client.listen('mask')
+            message = message_of(scene(seed=seed))
+            np.testing.assert_array_equal(pixels(client.segment(message)), segmenter(image_to_bgr(message)).mask)
+
+
+#: Prints what is published, and when the network is asked, which takes its time.
+WATCHED = f"""{BATCHES}
+import time
+from stdc_core.inference import Segmenter
+from stdc_ros.camera import Camera
+publish, segment = Camera.publish, Segmenter.__call__
+def watched(self, output, message):
+    print('published', self.name, output, flush=True)
+    publish(self, output, message)
+def slow(self, images, confidence=False):
+    print('asked for', len(images), flush=True)
+    time.sleep(1.0)
+    return segment(self, images, confidence)
+Camera.publish, Segmenter.__call__ = watched, slow
+"""
+
+
+def test_in_a_batch_no_mask_waits_for_the_pictures_of_another_camera():
+    with (
+        NodeProcess('-p', 'cameras:=[a, b]', namespace='/car', prelude=WATCHED) as process,
+        Client('/car', camera='a') as a,
+        Client('/car', camera='b') as b,
+    ):
+        process.wait_for_output('/car/b/segmentation/mask')
+        for client in (a, b):
+            client.listen('mask', 'overlay')
+        for seed in range(3):  # while the first is at work, one of each camera waits
+            for client in (a, b):
+                client.send(message_of(scene(seed=seed)))
+        process.wait_for_output('asked for 2')
+        b.spin_until(lambda: process.output.count('overlay\n') > process.output.count('asked'), 'the overlays')
+        together = process.output.partition('asked for 2\n')[2].split('asked')[0]
+        assert [line.split()[2] for line in together.splitlines()] == ['mask', 'mask', 'overlay', 'overlay']
+
+
+def test_nothing_comes_after_the_node_has_been_switched_off():
+    with NodeProcess(namespace='/left', prelude=WATCHED) as process, Client('/left') as client:
+        client.listen('mask', 'overlay')
+        client.send(message_of(scene()))
+        process.wait_for_output('asked for')
+        assert client.set_enabled(False).success
+        client.wait_for_diagnostics('frames unwanted', '1')
+        assert 'published' not in process.output
+        assert not client.received['mask']
+
+
+@pytest.mark.parametrize('given', ['image/compressed', 'image'])
+def test_beside_a_remapped_compressed_image_is_its_camera_info(given):
+    arguments = ['-p', 'image_transport:=compressed', '-r', f'{given}:=/front/image_raw/compressed']
     with NodeProcess(*arguments) as process, Client(image='/front/image_raw/compressed', of=CompressedImage) as client:
         process.wait_for_output('/front/image_raw/compressed -> ')
         client.listen('camera_info')

@@ -49,6 +49,14 @@ def test_a_signal_at_the_start_ends_the_node(module):
         check_clean_end(process, process.wait())
 
 
+def test_a_signal_while_the_model_is_loaded_ends_build_only():
+    arguments = ['-p', 'build_only:=true', '-p', 'image_size:=64x48']
+    prelude = AT_IMPORT.format(module='onnxruntime')
+    with NodeProcess(*arguments, namespace='/left', prelude=prelude) as process:
+        check_clean_end(process, process.wait())
+        assert 'built' not in process.output
+
+
 @pytest.mark.parametrize('times', [1, 3])
 def test_a_signal_ends_an_idle_node_and_more_of_them_do_not_disturb_that(times):
     with NodeProcess(namespace='/left') as process:

@@ -157,14 +157,16 @@ def test_launch_arguments_reach_the_programs_as_they_are(tmp_path, name):
         'PATH': f'{ros2.parent}:{os.environ["PATH"]}',
         'AMENT_PREFIX_PATH': f'{tmp_path}:{os.environ.get("AMENT_PREFIX_PATH", "")}',
     }
+    (tmp_path / name).touch()  # a bag that is not there is an error
     arguments = [f'{argument}:={name}' for argument in ('bag', 'image', 'model')]
     subprocess.run(
         [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), *arguments], cwd=tmp_path, env=environment, timeout=TIMEOUT
     )
-    assert recorded(ros2) == ['bag', 'play', '--clock', '100', name]
+    assert recorded(ros2) == ['bag', 'play', '--clock', '100', '--delay', '3', name]
     assert f'image:={name}' in recorded(node)
     files = [value for flag, value in pairwise(recorded(node)) if flag == '--params-file']
-    assert len(files) == 2  # the user's, and launch's, which is gone by now: of what is in it the node's test tells
+    # The user's, and launch's, which are gone by now: of what is in them the node's test tells.
+    assert len(files) == 3
     assert not list(tmp_path.rglob('made'))
 
 
