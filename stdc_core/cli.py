@@ -84,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument('--backend', default='auto', help='of a model.onnx: auto, onnxruntime, openvino or tensorrt')
     evaluate.add_argument('--precision', default='auto', help='of tensorrt: auto, fp32, fp16 or int8')
     evaluate.epilog = (
-        'A model.onnx runs as the node runs it, without torch; weights, other scales and mirrored images run in torch.'
+        'A model.onnx runs as the node runs it, without torch; weights, other scales and mirrored images run in torch, '
+        'and so does a model.onnx with --device cuda.'
     )
 
     predict = command('predict', _predict, 'Segment images, folders of images and videos into files.')
@@ -98,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         default=['mask', 'overlay'],
         help='default: mask overlay',
     )
-    predict.add_argument('--input-scale', type=float, metavar='S', help="scale of the network's input; the model's own")
+    predict.add_argument('--input-scale', type=float, metavar='S', help="default: the model's own")
     predict.add_argument('--overlay-opacity', type=float, default=0.5, metavar='W', help='0 to 1; default: 0.5')
     predict.add_argument('--backend', default='auto', help='auto (default), onnxruntime, openvino or tensorrt')
     predict.add_argument('--precision', default='auto', help='of tensorrt: auto (default), fp32, fp16 or int8')

@@ -112,15 +112,21 @@ def swatch(picture: np.ndarray, at: tuple[int, int], size: int, color: Color, ed
     cv2.rectangle(picture, at, (at[0] + size - 1, at[1] + size - 1), edge, 1)
 
 
+def drawn_names(classes: ClassTable) -> list[str]:
+    """Names of the classes as the font can draw them: of one with letters that it lacks, its id."""
+    return [name if name.isascii() else f'class {index}' for index, name in enumerate(classes.names)]
+
+
 def legend(classes: ClassTable, width: int, background: Color = DARK, color: Color = LIGHT) -> np.ndarray:
     """Colours and names of the classes in columns, uint8 ``[*, width, 3]``."""
     size, box, line, gap = 10, 16, 28, 14
-    cell = max(text_width(name, size) for name in classes.names) + box + 8 + 20
+    names = drawn_names(classes)
+    cell = max(text_width(name, size) for name in names) + box + 8 + 20
     columns = max(1, min((width - 2 * gap) // cell, len(classes)))
     rows = -(-len(classes) // columns)
     picture = canvas(rows * line + gap, width, background)
     palette = classes.palette_bgr()
-    for index, name in enumerate(classes.names):
+    for index, name in enumerate(names):
         left, top = gap + index % columns * cell, index // columns * line
         swatch(picture, (left, top), box, tuple(palette[index].tolist()))
         put_text(picture, name, (left + box + 8, top + 13), size, color)

@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import sys
+import tempfile
 import threading
 import zlib
 from collections.abc import Iterator
@@ -74,6 +75,16 @@ def check_no_folder(path: Path) -> None:
     """Raises IsADirectoryError if there is a folder at ``path``, which a file must not replace."""
     if path.is_dir():
         raise IsADirectoryError(f'{path}: is a folder, expected a file to write')
+
+
+def check_writable(path: Path) -> None:
+    """Raise WriteError if nothing can be made at ``path``, whose missing parent folders will be made with it."""
+    folder = next(folder for folder in path.absolute().parents if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror, str(path)) from error
 
 
 def put_in_place(made: Path, path: Path) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -31,8 +32,9 @@ from tqdm import tqdm
 
 from stdc_core.compressed import SIGNATURES, PictureError, read_picture
 from stdc_core.data.folder import IMAGE_SUFFIXES
+from stdc_core.data.reading import decode
 from stdc_core.files import appearing, walk, write_png
-from stdc_core.inference import Segmentation, Segmenter
+from stdc_core.inference import Segmentation, Segmenter, SizeError
 from stdc_core.video import VideoError, VideoReader, webm_writer
 from stdc_core.visualization import colorize, overlay
 
@@ -44,6 +46,9 @@ OUTPUTS = {'mask': True, 'color': False, 'overlay': False, 'confidence': True}
 
 # How many of a long list an error names.
 _NAMED = 8
+
+# Bytes that tell OpenCV what a file is; its formats' signatures are shorter.
+_HEAD = 4096
 
 
 class PredictError(ValueError):
@@ -117,14 +122,12 @@ def predict(
         for job in jobs:
             try:
                 if job.video:
-                    count = _segment_video(job, pictures, bar)
-                    # The file's own account is an estimate in some formats.
-                    if count < 0.98 * job.frames - 1:
-                        warnings.append(
-                            f'{job.source}: cut off or damaged; the first {count} of {job.frames} frames are segmented'
-                        )
+                    count, lost = _segment_video(job, pictures, bar)
+                    if lost:
+                        said = f'the first {count} of {count + lost} frames are segmented'
+                        warnings.append(f'{job.source}: cut off or damaged; {said}')
                 else:
-                    count = _segment_image(job, pictures, bar)
+                    count = _segment_image(job, segmenter, pictures, bar)
                 done += 1
                 frames += count
             except ValueError as error:
@@ -140,7 +143,7 @@ def plan(inputs: Sequence[Path], out: Path, outputs: Sequence[str]) -> list[Job]
 
     Raises:
         PredictError: an input is missing, holds neither images nor videos, or is where the outputs go; two inputs have
-            the same output, or an output is an input.
+            the same output, or one inside the other's, or an output is an input or holds one.
     """
     missing = [f'{path}: no such file or folder' for path in inputs if not path.exists()]
     if missing:
@@ -158,16 +161,22 @@ def plan(inputs: Sequence[Path], out: Path, outputs: Sequence[str]) -> list[Job]
         for target in job.targets.values():
             other = makers.setdefault(target, source)
             if other != source:
-                raise PredictError(
-                    f'{other} and {source} would both be written to {target}; rename one, or say another --out for it'
-                )
+                raise _same_place(other, source, target)
         jobs[key] = job
     sources = {source for source, *_ in jobs}
-    for job in jobs.values():
-        for target in job.targets.values():
-            if target.resolve() in sources:
-                raise PredictError(f'{target}: the output of {job.source} is an input as well; choose another --out')
+    holders = {folder for source in sources for folder in source.parents}
+    for target, source in makers.items():
+        if around := next((folder for folder in target.parents if folder in makers), None):
+            raise _same_place(makers[around], source, around)
+        place = target.resolve()
+        if place in sources or place in holders:
+            what = 'is' if place in sources else 'holds'
+            raise PredictError(f'{target}: the output of {source} {what} an input as well; choose another --out')
     return list(jobs.values())
+
+
+def _same_place(one: Path, other: Path, target: Path) -> PredictError:
+    return PredictError(f'{one} and {other} would both be written to {target}; rename one, or say another --out for it')
 
 
 def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
@@ -194,7 +203,7 @@ def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
 
 def _job(source: Path, stem: Path, outputs: Sequence[str]) -> Job:
     suffix = source.suffix.lower()
-    video = suffix in VIDEO_SUFFIXES or (suffix not in _IMAGES and not cv2.haveImageReader(str(source)))
+    video = suffix in VIDEO_SUFFIXES or (suffix not in _IMAGES and not _begins_as_image(source))
 
     def target(name: str) -> Path:
         ending = '.png' if not video else '' if OUTPUTS[name] else '.webm'
@@ -208,6 +217,19 @@ def _job(source: Path, stem: Path, outputs: Sequence[str]) -> Job:
         except VideoError:
             frames = 0  # told when its turn comes
     return Job(source, video, {name: target(name) for name in outputs}, frames)
+
+
+def _begins_as_image(source: Path) -> bool:
+    """Is it of a format whose images OpenCV reads? One that cannot be read is none."""
+    # In a file of another name: of one that is not UTF-8, OpenCV crashes.
+    with tempfile.NamedTemporaryFile() as head:
+        try:
+            with open(source, 'rb') as file:
+                head.write(file.read(_HEAD))
+        except OSError:
+            return False
+        head.flush()
+        return cv2.haveImageReader(head.name)
 
 
 def _check_targets(jobs: Sequence[Job], overwrite: bool) -> None:
@@ -240,28 +262,27 @@ def _picture(name: str, image: np.ndarray, result: Segmentation, segmenter: Segm
 Pictures = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-def _segment_image(job: Job, pictures: Pictures, bar: tqdm) -> int:
+def _segment_image(job: Job, segmenter: Segmenter, pictures: Pictures, bar: tqdm) -> int:
     try:
         data = job.source.read_bytes()
         if data.startswith(SIGNATURES):
-            read_picture(data)  # OpenCV fills up with grey what is missing
-        image = cv2.imread(str(job.source), cv2.IMREAD_COLOR)
+            claimed = read_picture(data)  # OpenCV fills up with grey what is missing
+            segmenter.check_size(claimed.height, claimed.width)  # and allocates what is claimed
     except OSError as error:
         raise PredictError(f'{job.source}: cannot be read ({error.strerror})') from error
     except PictureError as error:
         raise PredictError(f'{job.source}: {error}, expected a whole picture') from error
-    except cv2.error as error:  # more pixels than OpenCV allows
-        raise PredictError(f'{job.source}: cannot be read ({" ".join(str(error.err).split())})') from error
-    if image is None:
-        raise PredictError(f'{job.source}: not an image that OpenCV reads')
+    except SizeError as error:
+        raise PredictError(f'{job.source}: {error}') from error
+    image = decode(job.source, data)
     for name, picture in _named(job, pictures, image).items():
         write_png(job.targets[name], picture)
     bar.update()
     return 1
 
 
-def _segment_video(job: Job, pictures: Pictures, bar: tqdm) -> int:
-    """Returns the number of frames that there were."""
+def _segment_video(job: Job, pictures: Pictures, bar: tqdm) -> tuple[int, int]:
+    """Returns the number of frames that there were, and of those that are lost."""
     count = 0
     with closing(VideoReader(job.source)) as reader, ExitStack() as stack:
         sinks: dict[str, Callable[[np.ndarray], None]] = {}
@@ -276,7 +297,7 @@ def _segment_video(job: Job, pictures: Pictures, bar: tqdm) -> int:
             bar.update()
         if not count:
             raise PredictError(f'{job.source}: a video without a frame that can be read')
-    return count
+        return count, reader.lost()
 
 
 def _named(job: Job, pictures: Pictures, image: np.ndarray) -> dict[str, np.ndarray]:

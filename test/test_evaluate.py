@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from stdc_core.classes import CAMVID, CITYSCAPES
+from stdc_core.classes import CAMVID, CITYSCAPES, ClassTable
 from stdc_core.cli import main
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.drawing import canvas, put_text, shorten, text_width
+from stdc_core.drawing import canvas, drawn_names, legend, put_text, shorten, text_width
 from stdc_core.evaluation.confusion_picture import confusion_picture
 from stdc_core.evaluation.evaluate import ImageScore, Predictor, evaluate, evenly
 from stdc_core.evaluation.metrics import ConfusionMatrix
@@ -238,6 +238,17 @@ def test_the_confusion_picture_has_room_for_every_table():
         assert (picture[:, -10:] == 255).all()
 
 
+def test_a_name_that_the_font_cannot_draw_is_a_number():
+    classes = ClassTable(('road', 'straße'), ((0, 0, 0), (255, 255, 255)))
+    assert drawn_names(classes) == ['road', 'class 1']
+    assert np.array_equal(legend(classes, 400), legend(ClassTable(('road', 'class 1'), classes.colors), 400))
+    pictures = [
+        confusion_picture(ConfusionMatrix(2), table, 'a', 'b')
+        for table in (classes, ClassTable(('road', 'class 1'), classes.colors))
+    ]
+    assert np.array_equal(*pictures)
+
+
 def test_text_stays_inside_and_is_shortened():
     picture = canvas(20, 60, (0, 0, 0))
     put_text(picture, 'a long line of text', (30, 14), 10, (255, 255, 255))
@@ -312,7 +323,11 @@ def test_a_file_that_is_no_network_is_named(name, data, tmp_path, capsys):
 
 def test_the_folder_is_looked_at_before_the_work(data, tmp_path, capsys):
     (tmp_path / 'mine').write_text('mine')
-    for out, message in ((tmp_path, 'is not empty'), (tmp_path / 'mine', 'is a file, expected a folder')):
+    for out, message in (
+        (tmp_path, 'is not empty'),
+        (tmp_path / 'mine', 'is a file, expected a folder'),
+        (tmp_path / 'mine' / 'deeper' / 'report', 'mine/deeper/report: could not be written (Not a directory)'),
+    ):
         assert main(['evaluate', 'absent.onnx', '--data', str(data), '--out', str(out)]) == 2
         assert message in capsys.readouterr().err
 

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -151,6 +153,17 @@ def test_an_output_is_never_an_input(street, segmenter):
     assert precious.read_bytes() == before
 
 
+def test_no_output_is_inside_another_or_around_an_input(street, clip, segmenter, tmp_path):
+    write_png(clip.parent / 'clip.v2_mask' / 'street.png', read(street))
+    with pytest.raises(PredictError, match=r'clip\.v2\.webm and .*/street\.png would both be .* to .*/clip\.v2_mask;'):
+        predict(segmenter, [clip.parent], tmp_path / 'out', outputs=['mask'])
+    frame = clip.parent / 'clip.v2_mask' / '000000.png'
+    frame.with_name('street.png').rename(frame)
+    with pytest.raises(PredictError, match=r'clip\.v2_mask: the output of .*webm holds an input as well'):
+        predict(segmenter, [clip, frame], clip.parent, outputs=['mask'], overwrite=True)
+    assert frame.exists()
+
+
 def test_what_is_there_is_kept_unless_told(street, clip, segmenter, tmp_path):
     out = tmp_path / 'out'
     (out / 'clip.v2_mask').mkdir(parents=True)
@@ -196,6 +209,47 @@ def test_a_link_into_nothing_stops_nothing_else(segmenter, street, tmp_path):
     with pytest.raises(PredictError, match=r'a\.png: cannot be read \(No such file or directory\)'):
         predict(segmenter, [tmp_path / 'mine'], tmp_path / 'out', outputs=['mask'])
     assert files(tmp_path / 'out') == ['z_mask.png']
+
+
+def test_names_that_are_no_utf8_crash_nothing(segmenter, street, clip, tmp_path):
+    folder = tmp_path / 'names'
+    folder.mkdir()
+    data = street.read_bytes()
+    for name in (b'caf\xe9.png', b'caf\xe9_of_no_suffix'):
+        (folder / os.fsdecode(name)).write_bytes(data)
+    photo, plain = (folder / os.fsdecode(name) for name in (b'caf\xe9.png', b'caf\xe9_of_no_suffix'))
+    assert predict(segmenter, [photo, plain], tmp_path / 'out', outputs=['mask']) == (2, 2, [])
+    assert files(tmp_path / 'out') == ['caf\udce9_mask.png', 'caf\udce9_of_no_suffix_mask.png']
+    video = folder / os.fsdecode(b'caf\xe9.webm')
+    video.write_bytes(clip.read_bytes())
+    with pytest.raises(PredictError, match=r'caf\\udce9\.webm: its path is not UTF-8'):
+        predict(segmenter, [video], tmp_path / 'new')
+    with pytest.raises(OSError, match=r'caf\\udce9\.webm: its path is not UTF-8'):
+        webm_writer(video, (HEIGHT, WIDTH), RATE).__enter__()
+
+
+def test_a_time_may_be_the_name_of_a_video(segmenter, clip, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clip.rename('12:00:00.webm')
+    assert predict(segmenter, [Path('12:00:00.webm')], Path(), outputs=['overlay']) == (1, FRAMES, [])
+    assert Path('12:00:00_overlay.webm').stat().st_size
+
+
+def test_why_a_video_cannot_be_opened_is_told(tmp_path):
+    (tmp_path / 'drive.mp4').symlink_to('nowhere')
+    with pytest.raises(VideoError, match=r'drive\.mp4: cannot be read \(No such file or directory\)'):
+        VideoReader(tmp_path / 'drive.mp4')
+
+
+def test_an_image_that_claims_too_much_is_not_decoded(segmenter, tmp_path):
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+    header = chunk(b'IHDR', struct.pack('>IIBBBBB', 20000, 20000, 8, 2, 0, 0, 0))
+    parts = header, chunk(b'IDAT', zlib.compress(bytes(1000))), chunk(b'IEND', b'')
+    (tmp_path / 'bomb.png').write_bytes(b'\x89PNG\r\n\x1a\n' + b''.join(parts))
+    with pytest.raises(PredictError, match=r'bomb\.png: image of 20000 x 20000 pixels.*expected at most'):
+        predict(segmenter, [tmp_path / 'bomb.png'], tmp_path / 'out')
 
 
 def test_half_a_jpeg_is_no_image(segmenter, drive, tmp_path):
@@ -253,17 +307,72 @@ def test_an_image_that_is_too_large_is_named_and_stops_nothing_else(street, tmp_
 
 
 def test_a_video_that_is_cut_off_is_segmented_so_far(segmenter, tmp_path):
-    rng = np.random.default_rng(0)
     whole, cut = tmp_path / 'whole.webm', tmp_path / 'cut.webm'
-    with webm_writer(whole, (64, 64), 10) as write:
-        for _ in range(20):
-            write(rng.integers(0, 256, (64, 64, 3), np.uint8))
+    noise(whole, 20, 10)
     data = whole.read_bytes()
     cut.write_bytes(data[: len(data) // 2])
     result = predict(segmenter, [cut], tmp_path / 'out', outputs=['mask'])
     assert 0 < result.frames < 19
     assert len(files(tmp_path / 'out')) == result.frames
     assert f'cut.webm: cut off or damaged; the first {result.frames} of 20 frames' in result.warnings[0]
+
+
+def retimed(source: Path, target: Path, times: list[int]) -> None:
+    """A copy of a WebM file with other times of its frames, in milliseconds.
+
+    As browsers and screen recorders write it: the rate that it states is not that of its frames.
+    """
+    data = bytearray(source.read_bytes())
+
+    def size(at: int) -> tuple[int, int]:
+        """A number as EBML has it, and where it ends."""
+        length = 9 - data[at].bit_length()
+        return int.from_bytes(data[at : at + length], 'big') & ((1 << 7 * length) - 1), at + length
+
+    duration = data.index(b'\x44\x89\x88') + 3
+    data[duration : duration + 8] = struct.pack('>d', times[-1] + 33)
+    cluster = b'\x1f\x43\xb6\x75'
+    at, left = data.index(cluster), list(times)
+    while left:
+        if data.startswith(cluster, at):
+            _, at = size(at + 4)
+        kind = data[at]
+        length, at = size(at + 1)
+        if kind == 0xE7:  # the cluster's time
+            base = int.from_bytes(data[at : at + length], 'big')
+        if kind == 0xA3:  # SimpleBlock: its track, and its time after the cluster's
+            data[at + 1 : at + 3] = struct.pack('>h', left.pop(0) - base)
+        at += length
+    target.write_bytes(data)
+
+
+def noise(path: Path, frames: int, rate: float) -> None:
+    rng = np.random.default_rng(0)
+    with webm_writer(path, (64, 64), rate) as write:
+        for _ in range(frames):
+            write(rng.integers(0, 256, (64, 64, 3), np.uint8))
+
+
+def test_a_variable_rate_is_no_damage_and_keeps_its_speed(segmenter, tmp_path):
+    noise(tmp_path / 'even.webm', 20, 30)
+    times = [33 * index for index in range(10)] + [300 + 200 * index for index in range(10)]
+    retimed(tmp_path / 'even.webm', tmp_path / 'screen.webm', times)
+    with closing(VideoReader(tmp_path / 'screen.webm')) as reader:
+        assert reader.expected > 60
+        assert reader.rate == pytest.approx(19 / 2.1)
+    assert predict(segmenter, [tmp_path / 'screen.webm'], tmp_path / 'out', outputs=['overlay']) == (1, 20, [])
+    with closing(VideoReader(tmp_path / 'out' / 'screen_overlay.webm')) as reader:
+        assert reader.rate == pytest.approx(19 / 2.1, rel=0.01)
+
+
+def test_a_variable_rate_that_is_cut_off_is_told(segmenter, tmp_path):
+    noise(tmp_path / 'even.webm', 20, 30)
+    retimed(tmp_path / 'even.webm', tmp_path / 'screen.webm', [100 * index for index in range(20)])
+    data = (tmp_path / 'screen.webm').read_bytes()
+    (tmp_path / 'screen.webm').write_bytes(data[: len(data) // 2])
+    result = predict(segmenter, [tmp_path / 'screen.webm'], tmp_path / 'out', outputs=['mask'])
+    assert 0 < result.frames < 15
+    assert f'the first {result.frames} of 19 frames are segmented' in result.warnings[0]
 
 
 def test_a_video_too_small_for_vp8_is_named_and_leaves_nothing(segmenter, tmp_path):

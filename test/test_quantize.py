@@ -21,8 +21,8 @@ from stdc_core.classes import CAMVID
 from stdc_core.cli import main
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.export.quantize import QuantizeError, block_names, find_images, quantize
-from stdc_core.files import write_png
+from stdc_core.export.quantize import QuantizeError, _Reader, block_names, find_images, quantize
+from stdc_core.files import WriteError, write_png
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
 from stdc_core.inference.backends import make_backend
 from stdc_core.inference.fold import fold
@@ -162,6 +162,27 @@ def test_the_labels_of_other_layouts_are_no_images_either(image, label, tmp_path
     assert find_images([tmp_path]) == [tmp_path / image]
 
 
+def test_only_files_in_folders_that_show_are_images(images, tmp_path):
+    files = sorted((images / 'val' / 'images').iterdir())
+    (tmp_path / 'mine' / '.Trash-1000').mkdir(parents=True)
+    (tmp_path / 'mine' / '.Trash-1000' / 'old.png').touch()
+    (tmp_path / 'mine' / 'd.png').mkdir()
+    with pytest.raises(FileNotFoundError, match=rf'{tmp_path}/mine: no images \(\.jpg'):
+        find_images([tmp_path / 'mine'])
+    (tmp_path / 'mine' / 'link').symlink_to(files[0].parent)
+    assert find_images([tmp_path / 'mine']) == [tmp_path / 'mine' / 'link' / file.name for file in files]
+
+
+def test_an_image_that_the_network_would_not_take_is_named(model, images, tmp_path, monkeypatch):
+    write_png(tmp_path / 'a.png', np.zeros((1, 1, 3), np.uint8))
+    with pytest.raises(QuantizeError, match=r'a\.png: image of 1 x 1 pixels, expected 1 x 1 to be left'):
+        _Reader([tmp_path / 'a.png'], 0.5).get_next()
+    monkeypatch.setattr('stdc_core.inference.segmenter.MAX_PIXELS', 100)
+    files = sorted((images / 'val' / 'images').iterdir())
+    with pytest.raises(QuantizeError, match=r'\.png: image of 160 x 120 pixels, expected at most 100'):
+        quantize(model, tmp_path / 'out.onnx', files)
+
+
 def test_data_without_a_label_sets_no_limit(model, images, tmp_path):
     for name in ('images', 'labels'):
         (tmp_path / 'val' / name).mkdir(parents=True)
@@ -185,6 +206,9 @@ def test_mistakes_are_told(model, images, quantized, tmp_path, capsys):
             quantize(model, tmp_path / 'out.onnx', files, max_loss=float(limit))
     with pytest.raises(IsADirectoryError, match='is a folder, expected a file to write'):
         quantize(model, tmp_path, files, overwrite=True)
+    (tmp_path / 'file').touch()
+    with pytest.raises(WriteError, match=rf'{tmp_path}/file/out\.onnx: could not be written \(Not a directory\)'):
+        quantize(tmp_path / 'absent.onnx', tmp_path / 'file' / 'out.onnx', files)
     with pytest.raises(ModelError, match='is quantised already'):
         quantize(quantized[0], tmp_path / 'out.onnx', files)
     with pytest.raises(WeightsError, match='is quantised, so its weights are gone'):

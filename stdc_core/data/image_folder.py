@@ -12,6 +12,7 @@ import numpy as np
 
 from stdc_core.data.augment import draw_light, relight
 from stdc_core.data.folder import IMAGE_SUFFIXES
+from stdc_core.data.reading import read_image
 
 
 class ImageFolder:
@@ -20,7 +21,8 @@ class ImageFolder:
     Args:
         root: the dataset's folder.
         split: ``'train'`` or ``'val'``.
-        classes: names of the classes in the order of their numbers; None: the folders of this split, sorted.
+        classes: names of the classes in the order of their numbers; None: the folders of this split, sorted; hidden
+            ones are none.
 
     Raises:
         FileNotFoundError: the split, its class folders or their images are missing; the message names them.
@@ -32,7 +34,8 @@ class ImageFolder:
         self._folder = Path(root) / split
         if not self._folder.is_dir():
             raise FileNotFoundError(f'{self._folder}: not there; expected a folder with one folder of images per class')
-        found = sorted(entry.name for entry in self._folder.iterdir() if entry.is_dir())
+        entries = (entry for entry in self._folder.iterdir() if not entry.name.startswith('.'))
+        found = sorted(entry.name for entry in entries if entry.is_dir())
         if not found:
             raise FileNotFoundError(f'{self._folder}: expected one folder of images per class, found none')
         self.classes = tuple(found if classes is None else classes)
@@ -65,10 +68,7 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         """Image, uint8 ``[H, W, 3]`` BGR, and class. Raises ValueError, naming the file, for one that is no image."""
-        image = cv2.imread(str(self.path(index)), cv2.IMREAD_COLOR)
-        if image is None:
-            raise ValueError(f'{self.path(index)}: not an image that OpenCV reads')
-        return image, int(self._labels[index])
+        return read_image(self.path(index)), int(self._labels[index])
 
 
 def _images(folder: Path) -> list[bytes]:

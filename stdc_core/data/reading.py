@@ -32,7 +32,26 @@ class LabelError(ValueError):
 
 def read_image(path: Path) -> np.ndarray:
     """A picture as uint8 ``[H, W, 3]`` BGR, upright. Raises ValueError if it is none, OSError if it is not there."""
-    return _decode(path, path.read_bytes(), cv2.IMREAD_COLOR)
+    return decode(path, path.read_bytes())
+
+
+def decode(path: Path, data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """The picture in a file's bytes. OpenCV does not get to see the name: of one that is not UTF-8, it crashes.
+
+    Args:
+        path: named in errors.
+        flags: of ``cv2.imdecode``; by default uint8 ``[H, W, 3]`` BGR, upright.
+
+    Raises:
+        ValueError: it is none, or of more pixels than OpenCV allows.
+    """
+    try:
+        array = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error as error:
+        raise ValueError(f'{path}: cannot be read ({" ".join(str(error.err).split())})') from error
+    if array is None:
+        raise ValueError(f'{path}: not an image that OpenCV reads')
+    return array
 
 
 def read_ids(path: Path) -> np.ndarray:
@@ -52,7 +71,7 @@ def read_ids(path: Path) -> np.ndarray:
         # OpenCV would stretch these to 0 ... 255: a one would become 255, the ignored id.
         if kind == 0 and bits < 8:
             raise LabelError(f'{path}: {expected} a PNG of {bits} bits per pixel')
-    label = _decode(path, data, cv2.IMREAD_UNCHANGED)
+    label = decode(path, data, cv2.IMREAD_UNCHANGED)
     if label.ndim != 2 or label.dtype != np.uint8:
         raise LabelError(f'{path}: {expected} {label.dtype} {label.shape}')
     return label
@@ -115,13 +134,3 @@ def _color_lut(colors: tuple[tuple[int, int, int], ...], ids: tuple[int, ...]) -
     lut = np.full(1 << 24, UNKNOWN, np.uint8)
     lut[[red << 16 | green << 8 | blue for red, green, blue in colors]] = ids
     return lut
-
-
-def _decode(path: Path, data: bytes, flags: int) -> np.ndarray:
-    try:
-        array = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # an empty file, in some versions
-        array = None
-    if array is None:
-        raise ValueError(f'{path}: not an image that OpenCV reads')
-    return array

@@ -11,6 +11,7 @@ from stdc_core.drawing import (
     WHITE,
     Color,
     canvas,
+    drawn_names,
     put_slanted_text,
     put_text,
     swatch,
@@ -34,11 +35,12 @@ def confusion_picture(confusion: ConfusionMatrix, classes: ClassTable, title: st
         uint8 BGR ``[*, *, 3]``; of the size that the class table needs.
     """
     counts = confusion.counts
-    names = [*classes.names, _OUTSIDE] if counts[:, -1].any() else list(classes.names)
+    own = drawn_names(classes)
+    names = [*own, _OUTSIDE] if counts[:, -1].any() else own
     pixels = counts.sum(axis=1)
     share = np.divide(counts, pixels[:, None], out=np.zeros(counts.shape), where=pixels[:, None] > 0)
     slant = int(max(text_width(name, _TEXT) for name in names) * 0.71) + 24
-    left = max(text_width(name, _TEXT) for name in classes.names) + 2 * _MARGIN + 24
+    left = max(text_width(name, _TEXT) for name in own) + 2 * _MARGIN + 24
     top = 104 + slant
     right = left + _CELL * len(names)
     width = max(right + 190 + slant // 2, text_width(subtitle, 10) + 2 * _MARGIN, text_width(title, 15, True) + 60)
@@ -53,7 +55,7 @@ def confusion_picture(confusion: ConfusionMatrix, classes: ClassTable, title: st
     put_text(picture, 'IoU', (right + 90, top - 12), _TEXT, BLACK, 'right', bold=True)
     put_text(picture, 'pixels', (right + 170, top - 12), _TEXT, BLACK, 'right')
     palette, iou = classes.palette_bgr(), confusion.iou()
-    for row, name in enumerate(classes.names):
+    for row, name in enumerate(own):
         middle = top + row * _CELL + _CELL // 2
         swatch(picture, (left - 30, middle - 8), 16, tuple(palette[row].tolist()))
         put_text(picture, name, (left - 38, middle + 5), _TEXT, BLACK, 'right')

@@ -13,7 +13,7 @@ import numpy as np
 from stdc_core.evaluation.confusion_picture import confusion_picture
 from stdc_core.evaluation.evaluate import Dataset, Evaluation, ImageScore, Predictor, evenly, predict_sample
 from stdc_core.evaluation.sheet import Row, sheet
-from stdc_core.files import appearing, unfinished, write_png
+from stdc_core.files import appearing, check_writable, unfinished, write_png
 
 #: Images in the sheet: spread evenly over the dataset, and besides those the worst.
 SPREAD, WORST = 6, 3
@@ -96,7 +96,7 @@ def check_folder(out: Path) -> None:
 
     Raises:
         FileExistsError: it holds something, or is a file.
-        WriteError: it is there and cannot be written to.
+        WriteError: it cannot be written to, or made.
     """
     if out.exists() and not out.is_dir():
         raise FileExistsError(f'{out}: is a file, expected a folder to write to')
@@ -105,6 +105,8 @@ def check_folder(out: Path) -> None:
             if any(out.iterdir()):
                 raise FileExistsError(f'{out} is not empty; choose another folder or move it away')
             partial.touch()
+    else:
+        check_writable(out)
 
 
 def write_report(

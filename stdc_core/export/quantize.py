@@ -26,12 +26,13 @@ from stdc_core.classes import ClassTable
 from stdc_core.data.folder import IMAGE_SUFFIXES
 from stdc_core.data.reading import read_image
 from stdc_core.evaluation.evaluate import Dataset, Predictor, evaluate, evenly
-from stdc_core.files import appearing, check_no_folder
+from stdc_core.files import appearing, check_no_folder, check_writable, walk
 from stdc_core.inference.backend import check_threads
 from stdc_core.inference.backends import make_backend
 from stdc_core.inference.fold import fold, remove_unused
 from stdc_core.inference.model_file import ModelError, read_model
 from stdc_core.inference.quantized import is_quantized
+from stdc_core.inference.segmenter import SizeError, check_size
 
 #: Images that the ranges of the activations are taken from, and others that the result is compared on.
 CALIBRATED, COMPARED = 32, 8
@@ -94,8 +95,9 @@ def quantize(
     Raises:
         FileExistsError: ``out`` exists and ``overwrite`` is false; IsADirectoryError: it is a folder.
         FileNotFoundError, ModelError: there is no such model, or it is none, or quantised already.
-        QuantizeError: there are too few images, the data has no labelled pixel, or the loss is too large however much
-            stays in float.
+        WriteError: nothing can be written to ``out``.
+        QuantizeError: there are too few images, one is too small or too large for the network, the data has no labelled
+            pixel, or the loss is too large however much stays in float.
         ValueError: ``max_loss`` or ``threads`` is out of its range.
     """
     check_no_folder(out)
@@ -103,6 +105,7 @@ def quantize(
         raise FileExistsError(f'{out} exists; say --overwrite to replace it')
     if max_loss is not None and not 0 <= max_loss < math.inf:
         raise ValueError(f'max loss: expected a finite number of 0 or more, found {max_loss}')
+    check_writable(out)
     check_threads(threads)
     if len(images) < 2:
         raise QuantizeError(f'{len(images)} images to calibrate on, expected 2 at least and better {CALIBRATED}')
@@ -111,18 +114,21 @@ def quantize(
         raise ModelError(f'{model_path}: is quantised already; expected the model that it was made of')
     calibrated = [images[index] for index in evenly(CALIBRATED, len(images))]
     others = [image for image in images if image not in calibrated] or calibrated
-    compared = [read_image(others[index]) for index in evenly(COMPARED, len(others))]
+    scale = info.input_scale
+    compared = [_image(others[index], scale) for index in evenly(COMPARED, len(others))]
     folded = fold(model)
-    full = _quantized(folded, calibrated)
-    reference = _run(folded, threads)
-    changed = _Changed(reference, compared, threads)
+    full = _quantized(folded, calibrated, scale)
+    reference = _run(folded, threads, scale)
+    changed = _Changed(reference, compared, threads, scale)
     before = _miou(reference, data, info.classes) if data is not None else None
     if before is not None and math.isnan(before):
         raise QuantizeError(f'{data}: no pixel has a label of a class, expected some to measure mIoU on')
     limit = max_loss if max_loss is not None else MAX_CHANGED if data is None else MAX_LOST
 
     def lost(candidate: onnx.ModelProto) -> float:
-        return changed(candidate) if data is None else before - _miou(_run(candidate, threads), data, info.classes)
+        if data is None:
+            return changed(candidate)
+        return before - _miou(_run(candidate, threads, scale), data, info.classes)
 
     candidate, kept, blocks = full, [], {}
     loss = lost(full)
@@ -154,22 +160,29 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """Image files: those given, and all in the folders given but for hidden ones and the labels of datasets.
 
     Raises:
-        FileNotFoundError: what is not there is named.
+        FileNotFoundError: something is not there, or is a folder without images; the message names it.
     """
     found = []
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f'{path}: no such image or folder')
         if path.is_dir():
-            inside = sorted(path.rglob('*'))
-            found += [
-                file
-                for file in inside
-                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith('.') and not _is_label(file)
-            ]
+            inside = list(_inside(path))
+            if not inside:
+                raise FileNotFoundError(f'{path}: no images ({", ".join(IMAGE_SUFFIXES)})')
+            found += inside
         else:
             found.append(path)
     return found
+
+
+def _inside(top: Path) -> Iterator[Path]:
+    for folder, subfolders, names in walk(top, 'stdc quantize'):
+        subfolders[:] = [name for name in subfolders if not name.startswith('.')]
+        for name in sorted(names):
+            file = folder / name
+            if file.suffix.lower() in IMAGE_SUFFIXES and not name.startswith('.') and not _is_label(file):
+                yield file
 
 
 def _is_label(file: Path) -> bool:
@@ -217,15 +230,25 @@ def _block(node: onnx.NodeProto) -> str:
     return f'{first}.{rest[0] if rest and rest[0].startswith(second) else second}'
 
 
+def _image(path: Path, scale: float) -> np.ndarray:
+    """Raises QuantizeError, naming the file, for an image that the segmenter would not take."""
+    image = read_image(path)
+    try:
+        check_size(*image.shape[:2], scale)
+    except SizeError as error:
+        raise QuantizeError(f'{path}: {error}') from error
+    return image
+
+
 class _Reader(CalibrationDataReader):
     """One image at a time, at its own size."""
 
-    def __init__(self, images: Iterable[Path]):
-        self._images = iter(images)
+    def __init__(self, images: Iterable[Path], scale: float):
+        self._images, self._scale = iter(images), scale
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         path = next(self._images, None)
-        return None if path is None else {'image': read_image(path)[None]}
+        return None if path is None else {'image': _image(path, self._scale)[None]}
 
 
 @contextmanager
@@ -239,7 +262,7 @@ def _only_errors(logger: logging.Logger) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _quantized(folded: onnx.ModelProto, images: Sequence[Path]) -> onnx.ModelProto:
+def _quantized(folded: onnx.ModelProto, images: Sequence[Path], scale: float) -> onnx.ModelProto:
     """All layers quantised."""
     layers = {node.name for node in _layers(folded)}
     # It advises to preprocess, which is done, and warns of every tensor that it leaves alone.
@@ -249,7 +272,7 @@ def _quantized(folded: onnx.ModelProto, images: Sequence[Path]) -> onnx.ModelPro
         quantize_static(
             source,
             target,
-            _Reader(images),
+            _Reader(images, scale),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             weight_type=QuantType.QInt8,
@@ -301,21 +324,26 @@ def _in_float(quantized: onnx.ModelProto, folded: onnx.ModelProto, blocks: Seque
     return model
 
 
-def _run(model: onnx.ModelProto, threads: int) -> Mask:
-    """A graph as the segmenter runs it."""
+def _run(model: onnx.ModelProto, threads: int, scale: float) -> Mask:
+    """A graph as the segmenter runs it, on images of sizes that it takes."""
     backend = make_backend('onnxruntime', model, threads)
-    return lambda image: backend(image[None], False)[0][0]
+
+    def mask(image: np.ndarray) -> np.ndarray:
+        check_size(*image.shape[:2], scale)
+        return backend(image[None], False)[0][0]
+
+    return mask
 
 
 class _Changed:
     """Percent of labels in which a graph differs from the float one."""
 
-    def __init__(self, reference: Mask, images: Sequence[np.ndarray], threads: int):
-        self._images, self._threads = images, threads
+    def __init__(self, reference: Mask, images: Sequence[np.ndarray], threads: int, scale: float):
+        self._images, self._threads, self._scale = images, threads, scale
         self._masks = [reference(image) for image in images]
 
     def __call__(self, model: onnx.ModelProto) -> float:
-        mask = _run(model, self._threads)
+        mask = _run(model, self._threads, self._scale)
         pairs = zip(self._images, self._masks, strict=True)
         return 100 * float(np.mean([(mask(image) != expected).mean() for image, expected in pairs]))
 

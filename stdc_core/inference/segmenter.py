@@ -43,6 +43,15 @@ class Segmentation(NamedTuple):
     confidence: np.ndarray | None
 
 
+def check_size(height: int, width: int, scale: float) -> None:
+    """Raise SizeError unless images of this size keep a pixel after the input scale, and at most MAX_PIXELS."""
+    if not all(scaled_size((height, width), scale)):
+        raise SizeError(f'image of {width} x {height} pixels, expected 1 x 1 to be left at input scale {scale:g}')
+    if height * width * max(1, scale) ** 2 > MAX_PIXELS:
+        seen = f', {width * scale:.0f} x {height * scale:.0f} for the network at input scale {scale:g}'
+        raise SizeError(f'image of {width} x {height} pixels{seen if scale > 1 else ""}, expected at most {MAX_PIXELS}')
+
+
 class Segmenter:
     """Segments images with a model file; made by ``Segmenter.load``.
 
@@ -138,15 +147,8 @@ class Segmenter:
         self._backend.prepare(size, progress)
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise SizeError unless images of this size keep a pixel after the input scale, and at most MAX_PIXELS."""
-        scale = self.info.input_scale
-        if not all(scaled_size((height, width), scale)):
-            raise SizeError(f'image of {width} x {height} pixels, expected 1 x 1 to be left at input scale {scale:g}')
-        if height * width * max(1, scale) ** 2 > MAX_PIXELS:
-            seen = f', {width * scale:.0f} x {height * scale:.0f} for the network at input scale {scale:g}'
-            raise SizeError(
-                f'image of {width} x {height} pixels{seen if scale > 1 else ""}, expected at most {MAX_PIXELS}'
-            )
+        """:func:`check_size` at the model's input scale."""
+        check_size(height, width, self.info.input_scale)
 
     def __call__(self, image: np.ndarray, confidence: bool = False) -> Segmentation:
         """Segment one image or a batch.

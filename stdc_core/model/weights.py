@@ -124,21 +124,6 @@ def load_classifier(path: str | Path) -> tuple[STDCClassifier, tuple[str, ...], 
     return model.eval(), stored.classes, stored.provenance
 
 
-def load_backbone(path: str | Path, backbone: str) -> dict[str, Tensor]:
-    """The state of the ``STDCBackbone`` inside a classifier, a segmentation network or a ``model.onnx``.
-
-    Args:
-        backbone: the name that it must have, ``'stdc1'`` or ``'stdc2'``.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: it is none of the three, damaged, or of another backbone.
-    """
-    model = STDCBackbone(backbone)
-    _load_backbone(model, _read(path), path)
-    return model.state_dict()
-
-
 def initialise(model: STDCSeg, path: str | Path, classes: ClassTable) -> str:
     """Begin a training with what a file holds for it; the rest of the model keeps the values that it has.
 
@@ -157,10 +142,12 @@ def initialise(model: STDCSeg, path: str | Path, classes: ClassTable) -> str:
         WeightsError: it is none of the three, damaged, or of another backbone. The model is then unchanged.
     """
     stored = _read(path)
-    if stored.is_classifier:
-        _load_backbone(model.backbone, stored, path)
-        return f'{path}: took the {stored.backbone} backbone of a classifier of {len(stored.classes)} classes'
     _expect_backbone(stored, model.backbone.name, path)
+    if stored.is_classifier:
+        prefix = 'backbone.'
+        state = {key.removeprefix(prefix): value for key, value in stored.state.items() if key.startswith(prefix)}
+        _load_all_but(model.backbone, state, (), path)
+        return f'{path}: took the {stored.backbone} backbone of a classifier of {len(stored.classes)} classes'
     own_strides = _detail_strides(model.state_dict())
     strides = _detail_strides(stored.state)
     onnx = Path(path).suffix == '.onnx'
@@ -214,13 +201,6 @@ def _load_all_but(model: nn.Module, state: dict[str, Tensor], absent: tuple[str,
         if key.startswith(absent) or (key.endswith('num_batches_tracked') and key not in state)
     }
     load_state(model, state | kept, source)
-
-
-def _load_backbone(model: STDCBackbone, stored: _Stored, path: str | Path) -> None:
-    _expect_backbone(stored, model.name, path)
-    prefix = 'backbone.'
-    state = {key.removeprefix(prefix): value for key, value in stored.state.items() if key.startswith(prefix)}
-    _load_all_but(model, state, (), path)
 
 
 def _detail_strides(state: dict[str, Tensor]) -> set[int]:
