@@ -26,6 +26,9 @@ EXACT = not ROS and sys.version_info >= (3, 11)
 #: Held even where versions are not pinned: setuptools and pytest for colcon, OpenCV for cv_bridge.
 LIMITS = ['opencv-python-headless<5', 'setuptools<80', 'pytest<9']
 
+#: What is installed is compiled at the end, on all cores; pip takes one.
+INSTALL = ['-m', 'pip', 'install', '--no-compile']
+
 
 def main(folder: Path, files: list[Path]) -> None:
     """Make the environment unless it is there. Exits with one line if that cannot be done."""
@@ -93,6 +96,9 @@ def install(python: Path, lines: list[str]) -> None:
             install_exactly(python, wanted, lines)
         else:
             pip(python, ['-r', str(wanted), '-c', str(held)], len(lines))
+    # A file that is no Python, as a template is, is left out here as it is by pip.
+    compiling = [str(python), '-m', 'compileall', '-q', '-j', '0', str(python.parent.parent / 'lib')]
+    subprocess.run(compiling, stdout=subprocess.DEVNULL)
     show(len(lines), len(lines), 'done', end=True)
 
 
@@ -104,7 +110,7 @@ def install_exactly(python: Path, wanted: Path, lines: list[str]) -> None:
         # A build at hand (PIP_FIND_LINKS) goes first: where hashes are wanted, pip else takes the index's, with CUDA.
         alone = wanted.with_name('torch.txt')
         alone.write_text(torch[0])
-        subprocess.run([str(python), '-m', 'pip', 'install', '--no-index', *hashed, str(alone)], capture_output=True)
+        subprocess.run([str(python), *INSTALL, '--no-index', *hashed, str(alone)], capture_output=True)
     pip(python, [*hashed, str(wanted)], len(lines))
     if torch:
         # What PyPI's torch for Linux wants of CUDA is not listed: it alone comes without hashes.
@@ -116,7 +122,7 @@ def install_exactly(python: Path, wanted: Path, lines: list[str]) -> None:
 
 def pip(python: Path, arguments: list[str], total: int) -> None:
     """``pip install``; exits with the end of what it said if it fails."""
-    command = [str(python), '-m', 'pip', 'install', '--progress-bar', 'off', *arguments]
+    command = [str(python), *INSTALL, '--progress-bar', 'off', *arguments]
     environment = {**os.environ, 'PIP_DISABLE_PIP_VERSION_CHECK': '1', 'PYTHONUNBUFFERED': '1'}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     said, count = [], 0

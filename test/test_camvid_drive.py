@@ -18,6 +18,8 @@ from stdc_ros.images import make_image
 from stdc_ros.play_bag import Player
 from stdc_ros.segment_bag import main as segment_bag
 
+#: Of the network's input. That all see the same frames does not depend on it, and there are 303 to be segmented.
+SCALE = 0.5
 RATE = 15
 FRAMES = 101
 BEGIN = 1_136_214_245_000_000_000
@@ -47,7 +49,7 @@ def drive(camvid, tmp_path_factory) -> tuple[Path, list[np.ndarray], list[np.nda
 @pytest.fixture(scope='module')
 def offline(drive) -> list[np.ndarray]:
     """The segmenter's masks of the images."""
-    segmenter = Segmenter.load()
+    segmenter = Segmenter.load(input_scale=SCALE)
     return [segmenter(image).mask for image in drive[1]]
 
 
@@ -78,7 +80,8 @@ def check(messages: list, drive, offline: list[np.ndarray]) -> None:
 
 
 def test_the_node_gives_every_mask_of_the_drive(drive, offline):
-    with NodeProcess('-p', 'image_reliability:=reliable') as node, Client() as client, Bag(drive[0]) as bag:
+    arguments = ['-p', 'image_reliability:=reliable', '-p', f'input_scale:={SCALE}']
+    with NodeProcess(*arguments) as node, Client() as client, Bag(drive[0]) as bag:
         client.listen('mask')
         player = Player(client.node, bag, [TOPIC])
         client.spin_until(lambda: not player.unheard(), 'the node listens to the player')
@@ -97,6 +100,6 @@ def test_the_node_gives_every_mask_of_the_drive(drive, offline):
 
 def test_segment_bag_gives_every_mask_of_the_drive(drive, offline, tmp_path):
     out = tmp_path / 'masks.mcap'
-    assert segment_bag([str(drive[0]), str(out), '--outputs', 'mask']) == 0
+    assert segment_bag([str(drive[0]), str(out), '--outputs', 'mask', '--input-scale', str(SCALE)]) == 0
     with Bag(out) as bag:
         check([message.message for message in bag.messages(['/segmentation/mask'])], drive, offline)

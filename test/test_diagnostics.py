@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stdc_ros.diagnostics import Statistics
+from stdc_ros.diagnostics import STAGES, Statistics
 
 
 def test_the_rate_of_a_fast_camera_is_told():
@@ -10,6 +10,18 @@ def test_the_rate_of_a_fast_camera_is_told():
     for frame in range(1200):
         statistics.add(frame / 120)
     assert 119 < statistics.rate(10.0) <= 120
+
+
+def test_percentiles_are_those_of_each_stage():
+    statistics = Statistics()
+    for number in range(101):
+        latencies = {name: (100 * stage + number) / 1000 for stage, name in enumerate(STAGES)}
+        statistics.add(0.0, **{name.replace(' ', '_'): seconds for name, seconds in latencies.items()})
+    statistics.add(0.0, transport=-5.0, stamp_to_mask=1e6)  # of another clock
+    rows = {value.key: value.value for value in statistics.values(0.0)}
+    for stage, name in enumerate(STAGES):
+        for percent in (50, 95, 99):
+            assert rows[f'{name} p{percent} (ms)'] == f'{100 * stage + percent:.1f}'
 
 
 def test_trouble_is_told_once_with_its_count_and_the_last_reason():

@@ -143,7 +143,7 @@ def test_killed_at_any_moment_outputs_are_complete_or_absent(name, inputs, tmp_p
     assert finished(started(program, arguments('whole'), tmp_path / 'said')) == 0, (tmp_path / 'said').read_text()
     duration = time.monotonic() - begin
     expected, out = contents(tmp_path / 'whole'), tmp_path / 'out'
-    moments = random.Random(7)
+    moments = random.Random(name)  # other ones for each command
     killed = 0
     for moment in ('writing', 'any', 'any'):
         process = started(program, arguments('out'), tmp_path / 'said')

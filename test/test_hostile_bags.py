@@ -64,8 +64,8 @@ def test_topics_are_found_whatever_the_metadata_says_of_their_quality(kind, tmp_
     path = make_bag(tmp_path, kind)
     metadata = path / 'metadata.yaml'
     quality = "offered_qos_profiles: '- {history: 1, depth: 5, reliability: 2, durability: 2, "
-    quality += "deadline: {sec: 0, nsec: 0}, lifespan: {sec: 0, nsec: 0}, "
-    quality += "liveliness: 1, liveliness_lease_duration: {sec: 0, nsec: 0}, "
+    quality += 'deadline: {sec: 0, nsec: 0}, lifespan: {sec: 0, nsec: 0}, '
+    quality += 'liveliness: 1, liveliness_lease_duration: {sec: 0, nsec: 0}, '
     quality += "avoid_ros_namespace_conventions: false}'"
     said = metadata.read_text().replace("offered_qos_profiles: ''", quality)
     assert quality in said

@@ -198,7 +198,7 @@ def watched(self, output, message):
     print('published', self.name, output, flush=True)
     publish(self, output, message)
 def slow(self, images, confidence=False):
-    print('asked for', len(images), flush=True)
+    print('asked for', len(images), *['with confidence'] * confidence, flush=True)
     time.sleep(1.0)
     return segment(self, images, confidence)
 Camera.publish, Segmenter.__call__ = watched, slow

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -48,14 +49,31 @@ def dataset(tmp_path_factory):
     return out
 
 
-def start(command):
+@contextmanager
+def started(command):
+    """A process, which does not outlive the block."""
     environment = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, '-m', 'stdc_core.cli', *command],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for_checkpoint(process, run):
+    deadline = time.monotonic() + 120
+    while not (run / 'last.ckpt').exists():
+        assert process.poll() is None, process.stdout.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope='module')
@@ -69,14 +87,10 @@ def whole(dataset, tmp_path_factory):
 @pytest.mark.parametrize('checkpoint_every', [2, 12], ids=['between validations', 'after a validation'])
 def test_a_killed_run_ends_as_if_it_had_not_been(checkpoint_every, dataset, whole, tmp_path):
     killed = tmp_path / 'killed'
-    process = start(arguments(dataset, killed, checkpoint_every=checkpoint_every))
-    deadline = time.monotonic() + 120
-    while not (killed / 'last.ckpt').exists():
-        assert process.poll() is None, process.stdout.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with started(arguments(dataset, killed, checkpoint_every=checkpoint_every)) as process:
+        wait_for_checkpoint(process, killed)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     assert not (killed / 'weights.safetensors').exists()
     reached = torch.load(killed / 'last.ckpt', weights_only=True)['global_step']
     assert min(checkpoint_every, SETTINGS['val_every']) <= reached < 12
@@ -94,14 +108,10 @@ def test_a_killed_run_ends_as_if_it_had_not_been(checkpoint_every, dataset, whol
 @pytest.mark.parametrize(('sent', 'name', 'status'), [('SIGTERM', 'SIGTERM', 143), ('SIGINT', 'Ctrl-C', 130)])
 def test_a_stopped_run_fails_and_says_how_to_continue_it(sent, name, status, dataset, tmp_path):
     out = tmp_path / 'stopped'
-    process = start(arguments(dataset, out))
-    deadline = time.monotonic() + 120
-    while not (out / 'last.ckpt').exists():
-        assert process.poll() is None, process.stdout.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(getattr(signal, sent))
-    said = process.communicate(timeout=120)[0].decode()
+    with started(arguments(dataset, out, steps=6)) as process:
+        wait_for_checkpoint(process, out)
+        process.send_signal(getattr(signal, sent))
+        said = process.communicate(timeout=120)[0].decode()
     assert process.returncode == status, said
     assert f'stopped by {name}; --resume --out {out} continues the run' in said.splitlines()
     assert 'Traceback' not in said
@@ -160,8 +170,8 @@ def test_what_cannot_be_resumed_is_named(dataset, tmp_path, capsys):
 
 def test_two_processes_train_and_validate_together(dataset, tmp_path):
     out = tmp_path / 'run'
-    process = start(arguments(dataset, out, devices=2, batch_size=4, steps=3))
-    said = process.communicate(timeout=300)[0].decode()
+    with started(arguments(dataset, out, devices=2, batch_size=4, steps=3)) as process:
+        said = process.communicate(timeout=300)[0].decode()
     assert process.returncode == 0, said
     model, _, provenance = load_weights(out / 'weights.safetensors')
     confusion = ConfusionMatrix(len(CAMVID))
@@ -170,5 +180,5 @@ def test_two_processes_train_and_validate_together(dataset, tmp_path):
             image = normalize(torch.from_numpy(sample.image[None]).permute(0, 3, 1, 2))
             mask = upsample(model(image), sample.label.shape).argmax(1)[0].numpy()
             confusion.update(mask.astype(np.uint8), sample.label)
-    # Three images on two processes: none is left out, none counted twice.
-    assert float(provenance['miou'].split()[0]) == pytest.approx(confusion.miou(), abs=2e-3)
+    # Three images on two processes: none is left out, none counted twice. It is written with four digits.
+    assert float(provenance['miou'].split()[0]) == pytest.approx(confusion.miou(), abs=6e-5)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -147,16 +148,25 @@ def test_a_graph_that_cannot_run_is_refused(tmp_path):
         Segmenter.load(tmp_path / 'model.onnx')
 
 
-@pytest.mark.parametrize('own', [1.0, 0.5, 1.5])
-@pytest.mark.parametrize('wanted', [1.0, 0.5, 1.5])
-def test_the_input_scale_can_be_another(own, wanted, image, tmp_path):
+SCALES = (1.0, 0.5, 1.5)
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory) -> dict[float, Path]:
+    """The shipped model, exported with each of the scales."""
     pytest.importorskip('torch')
     from stdc_core.export.onnx import export
 
-    paths = {scale: tmp_path / f'{scale}.onnx' for scale in {own, wanted}}
+    paths = {scale: tmp_path_factory.mktemp('exported') / f'{scale}.onnx' for scale in SCALES}
     for scale, path in paths.items():
         export(DEFAULT_MODEL, path, scale)
-    expected, found = Segmenter.load(paths[wanted]), Segmenter.load(paths[own], input_scale=wanted)
+    return paths
+
+
+@pytest.mark.parametrize('own', SCALES)
+@pytest.mark.parametrize('wanted', SCALES)
+def test_the_input_scale_can_be_another(own, wanted, image, exported):
+    expected, found = Segmenter.load(exported[wanted]), Segmenter.load(exported[own], input_scale=wanted)
     assert found.info.input_scale == wanted
     one, other = expected(image, confidence=True), found(image, confidence=True)
     assert np.array_equal(one.mask, other.mask)
@@ -167,6 +177,18 @@ def test_the_input_scale_can_be_another(own, wanted, image, tmp_path):
 def test_an_impossible_input_scale_is_named(scale):
     with pytest.raises(ModelError, match=rf'stdc1_camvid\.onnx: input scale: expected above 0 .* found {scale}'):
         Segmenter.load(input_scale=scale)
+
+
+def test_threads_are_as_many_as_are_asked_for():
+    tasks = Path('/proc/self/task')
+    if not tasks.exists():
+        pytest.skip('/proc tells the threads of a process; this system has none')
+    for threads in (1, 3):
+        before = len(list(tasks.iterdir()))
+        segmenter = Segmenter.load(threads=threads)
+        # The one that calls works, too.
+        assert len(list(tasks.iterdir())) - before == threads - 1, segmenter.backend
+        del segmenter
 
 
 @pytest.mark.parametrize('threads', [-1, 257, 100_000])

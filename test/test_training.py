@@ -330,6 +330,23 @@ def test_every_part_of_the_loss_trains_its_head():
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_the_shipped_recipes_take_extra_data_and_the_weights_of_the_stage_before(dataset, tmp_path):
+    small = {'crop_height': 64, 'crop_width': 64, 'batch_size': 2, 'warmup_steps': 0, 'val_every': 1, 'workers': 0}
+    # The second stage stays where it begins: a step of nothing.
+    stages = {'camvid_stdc1': {'steps': 2}, 'camvid_stdc1_fine': {'steps': 1, 'learning_rate': 1e-12}}
+    runs, init = [], []
+    for recipe, own in stages.items():
+        runs.append(tmp_path / recipe)
+        settings = [part for name, value in (small | own).items() for part in ('--set', f'{name}={value}')]
+        sources = ['--data', str(dataset), '--extra', str(dataset), '--out', str(runs[-1])]
+        assert main(['train', str(RECIPES / f'{recipe}.yaml'), *sources, *init, *settings]) == 0
+        init = ['--init', str(runs[-1] / 'weights.safetensors')]
+    (first, _, provenance), (second, *_) = (load_weights(run / 'weights.safetensors') for run in runs)
+    assert provenance['data'] == f'{dataset.name}/train, {dataset.name}/train'
+    for (name, before), after in zip(first.named_parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3, msg=name)
+
+
 def test_weights_survive_the_disk(tmp_path):
     model = STDCSeg('stdc2', 11, detail_strides=(2, 8)).eval()
     save_weights(model, tmp_path / 'w.safetensors', CAMVID, {'a': 'b'})
@@ -351,7 +368,7 @@ def test_what_is_no_weights_file_is_refused(tmp_path):
 
 def test_a_short_training_learns_and_its_export_knows_it(dataset, tmp_path, capsys):
     out = tmp_path / 'run'
-    settings = ['crop_height=96', 'crop_width=128', 'batch_size=4', 'steps=60', 'warmup_steps=5', 'val_every=30']
+    settings = ['crop_height=96', 'crop_width=128', 'batch_size=4', 'steps=40', 'warmup_steps=5', 'val_every=20']
     settings += ['ema_decay=0.9', 'workers=0', 'learning_rate=0.003', 'aux_stride=2']
     overrides = [argument for setting in settings for argument in ('--set', setting)]
     arguments = ['train', '--data', str(dataset), '--out', str(out), *overrides]
