@@ -218,16 +218,19 @@ def test_in_a_batch_no_mask_waits_for_the_pictures_of_another_camera():
             for client in (a, b):
                 client.send(message_of(scene(seed=seed)))
         process.wait_for_output('asked for 2')
-        b.spin_until(lambda: process.output.count('overlay\n') > process.output.count('asked'), 'the overlays')
-        together = process.output.partition('asked for 2\n')[2].split('asked')[0]
-        assert [line.split()[2] for line in together.splitlines()] == ['mask', 'mask', 'overlay', 'overlay']
+
+        def together() -> list[str]:
+            return process.output.partition('asked for 2\n')[2].partition('asked')[0].splitlines()
+
+        b.spin_until(lambda: len(together()) == 4, 'two masks and two overlays')
+        assert [line.split()[2] for line in together()] == ['mask', 'mask', 'overlay', 'overlay']
 
 
 def test_nothing_comes_after_the_node_has_been_switched_off():
     with NodeProcess(namespace='/left', prelude=WATCHED) as process, Client('/left') as client:
         client.listen('mask', 'overlay')
         client.send(message_of(scene()))
-        process.wait_for_output('asked for')
+        process.wait_for_output('asked for 1\n')
         assert client.set_enabled(False).success
         client.wait_for_diagnostics('frames unwanted', '1')
         assert 'published' not in process.output
