@@ -15,14 +15,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from stdc_core.memory import give_back_freed_memory
 from stdc_ros.camera_model import CameraInfoError
-from stdc_ros.diagnostics import COMPRESSED, Statistics, explain_silence
+from stdc_ros.diagnostics import Statistics, explain_silence
 from stdc_ros.images import ImageError, compressed_to_bgr, image_to_bgr
 from stdc_ros.labels import create_label_info, make_label_info
 from stdc_ros.parameters import Parameters
 from stdc_ros.qos import overridable
 from stdc_ros.results import check_fit
 from stdc_ros.sight import Sight
-from stdc_ros.sources import Source, find_sources
+from stdc_ros.sources import COMPRESSED, Source, find_sources
 from stdc_ros.wire import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, WireError, decode, encode
 
 #: Topics below the node's name, labels before pictures: in this order they are published.

@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from stdc_ros.sources import Source
+from stdc_ros.sources import COMPRESSED, Source
 from stdc_ros.wire import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 
 #: Latencies are those of so many frames back: ten seconds of a 30 Hz camera.
@@ -29,9 +29,6 @@ FATES = ('segmented', 'dropped', 'too old', 'unwanted', 'bad', 'failed')
 
 #: What a segmented frame may lack.
 LACKS = ('with a bad CameraInfo', 'without a grid')
-
-#: What is added to the topic of an image for that of its compressed form.
-COMPRESSED = '/compressed'
 
 #: The parameter image_transport, by the type of message that it stands for.
 TRANSPORT_OF = {IMAGE: 'raw', COMPRESSED_IMAGE: 'compressed'}

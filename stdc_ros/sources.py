@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from rclpy.node import Node
 
+#: What is added to the topic of an image for that of its compressed form.
+COMPRESSED = '/compressed'
+
 
 class Source(NamedTuple):
     """A topic to subscribe to.

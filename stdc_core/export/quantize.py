@@ -118,9 +118,9 @@ def quantize(
     compared = [_image(others[index], scale) for index in evenly(COMPARED, len(others))]
     folded = fold(model)
     full = _quantized(folded, calibrated, scale)
-    reference = _run(folded, threads, scale)
-    changed = _Changed(reference, compared, threads, scale)
-    before = _miou(reference, data, info.classes) if data is not None else None
+    reference = _run(folded, threads)
+    changed = _Changed(reference, compared, threads)
+    before = _miou(reference, data, info.classes, scale) if data is not None else None
     if before is not None and math.isnan(before):
         raise QuantizeError(f'{data}: no pixel has a label of a class, expected some to measure mIoU on')
     limit = max_loss if max_loss is not None else MAX_CHANGED if data is None else MAX_LOST
@@ -128,7 +128,7 @@ def quantize(
     def lost(candidate: onnx.ModelProto) -> float:
         if data is None:
             return changed(candidate)
-        return before - _miou(_run(candidate, threads, scale), data, info.classes)
+        return before - _miou(_run(candidate, threads), data, info.classes, scale)
 
     candidate, kept, blocks = full, [], {}
     loss = lost(full)
@@ -324,30 +324,30 @@ def _in_float(quantized: onnx.ModelProto, folded: onnx.ModelProto, blocks: Seque
     return model
 
 
-def _run(model: onnx.ModelProto, threads: int, scale: float) -> Mask:
-    """A graph as the segmenter runs it, on images of sizes that it takes."""
+def _run(model: onnx.ModelProto, threads: int) -> Mask:
+    """A graph as the segmenter runs it."""
     backend = make_backend('onnxruntime', model, threads)
-
-    def mask(image: np.ndarray) -> np.ndarray:
-        check_size(*image.shape[:2], scale)
-        return backend(image[None], False)[0][0]
-
-    return mask
+    return lambda image: backend(image[None], False)[0][0]
 
 
 class _Changed:
     """Percent of labels in which a graph differs from the float one."""
 
-    def __init__(self, reference: Mask, images: Sequence[np.ndarray], threads: int, scale: float):
-        self._images, self._threads, self._scale = images, threads, scale
+    def __init__(self, reference: Mask, images: Sequence[np.ndarray], threads: int):
+        self._images, self._threads = images, threads
         self._masks = [reference(image) for image in images]
 
     def __call__(self, model: onnx.ModelProto) -> float:
-        mask = _run(model, self._threads, self._scale)
+        mask = _run(model, self._threads)
         pairs = zip(self._images, self._masks, strict=True)
         return 100 * float(np.mean([(mask(image) != expected).mean() for image, expected in pairs]))
 
 
-def _miou(mask: Mask, data: Dataset, classes: ClassTable) -> float:
-    """In percent, by the protocol of ``stdc evaluate``."""
-    return 100 * evaluate(Predictor(mask, classes, '', {}), data, progress=True).confusion.miou()
+def _miou(mask: Mask, data: Dataset, classes: ClassTable, scale: float) -> float:
+    """In percent, by the protocol of ``stdc evaluate``, of images that the segmenter takes at the input scale."""
+
+    def checked(image: np.ndarray) -> np.ndarray:
+        check_size(*image.shape[:2], scale)
+        return mask(image)
+
+    return 100 * evaluate(Predictor(checked, classes, '', {}), data, progress=True).confusion.miou()
