@@ -10,7 +10,7 @@ from stdc_core.classes import IGNORE, ClassTable
 
 def colorize(mask: np.ndarray, classes: ClassTable) -> np.ndarray:
     """Class colours of a mask: uint8 ``[H, W]`` ids to uint8 ``[H, W, 3]`` BGR; ignored pixels are black."""
-    return np.take(classes.palette_bgr(), mask, axis=0)
+    return cv2.applyColorMap(mask, classes.palette_bgr()[:, None])
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, classes: ClassTable, opacity: float = 0.5) -> np.ndarray:
@@ -22,5 +22,5 @@ def overlay(image: np.ndarray, mask: np.ndarray, classes: ClassTable, opacity: f
     blended = cv2.addWeighted(image, 1.0 - opacity, colorize(mask, classes), opacity, 0.0)
     ignored = mask == IGNORE
     if ignored.any():
-        blended[ignored] = image[ignored]
+        cv2.copyTo(image, ignored.view(np.uint8), blended)
     return blended
