@@ -32,11 +32,16 @@ CLASSES = 19
 FRAMES = 8
 BATCHES = (2, 4, 8)
 WARM_UP = 20
+KINDS = ('check', 'time', 'pytorch', 'cpu')
 # PyTorch's float32 lets convolutions round to TF32, as everybody runs it; that of TensorRT is float32 here.
 WAYS = ('eager float32 with TF32', 'eager float16, channels last', 'compiled float16, channels last')
 
 #: How far confidences may be off on average, in their 255 steps.
 UNSURE = 1.0
+
+#: And every value of an overlay, which is rounded.
+ROUNDED = 0.51
+OPACITY = 0.3
 
 #: What a mask can never hold: outputs are filled with it before they are looked at.
 POISON = 251
@@ -49,7 +54,7 @@ class Step(NamedTuple):
     """A check or a measurement.
 
     Args:
-        kind: ``'check'`` and ``'time'`` of TensorRT, ``'pytorch'``.
+        kind: ``'check'`` and ``'time'`` of TensorRT, ``'pytorch'``, ``'cpu'`` of what the CPU can do instead.
         model: name of the model file in the work folder.
         way: precision, or how PyTorch computes.
         kernels: False: the engine does all.
@@ -83,11 +88,11 @@ def steps() -> list[Step]:
         times += [Step('time', name, 'fp16', kernels=False), Step('time', name, 'fp32')]
         if index == 0:
             times += [Step('time', 'int8', 'int8'), *(Step('time', name, 'fp16', batch=batch) for batch in BATCHES)]
-    return checks + times
+    return [*checks, *times, Step('cpu', 'shipped', 'overlay')]
 
 
 def main() -> int:
-    """Take every step and print the tables. Exit status 1: a mask is wrong, or a step failed; 2: there is no GPU."""
+    """Take every step and print the tables. Exit status 1: something is wrong, or a step failed; 2: there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--runs', type=int, default=300, help='timed runs of each step; medians count (default: 300)')
     parser.add_argument('--minutes', type=float, default=60, help='no step goes on for longer (default: 60)')
@@ -122,19 +127,20 @@ def main() -> int:
 
 def is_right(row: dict) -> bool:
     """Whether a check found what it should. Of int8, whose labels are others, only that there is a number."""
-    return row['way'] == 'int8' or (row['equal'] >= 99.9 and row['confidence_off'] <= UNSURE)
+    drawn = row['overlay_off'] <= ROUNDED if row['kernels'] else row['overlay_off'] is None
+    return drawn and (row['way'] == 'int8' or (row['equal'] >= 99.9 and row['confidence_off'] <= UNSURE))
 
 
 def take_all(options: argparse.Namespace, work: Path) -> dict:
     """Each step in a process of its own; their numbers by kind, and by label why others have none."""
-    numbers: dict = {'check': [], 'time': [], 'pytorch': [], 'failed': {}}
+    numbers: dict = {kind: [] for kind in KINDS} | {'failed': {}}
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))
     until = time.monotonic() + 60 * options.minutes
     for index, step in enumerate(steps()):
         print(step.label, flush=True)
         (work / f'step{index}.json').unlink(missing_ok=True)
-        python = sys.executable if step.kind == 'pytorch' else options.tensorrt_python
+        python = options.tensorrt_python if step.kind in ('check', 'time') else sys.executable
         command = [python, __file__, '--step', str(index), '--work', str(work), '--runs', str(options.runs)]
         command += ['--tactics', options.tactics]
         try:
@@ -202,6 +208,8 @@ def take(step: Step, work: Path, runs: int, tactics: tuple[str, ...], make: Call
     frames = np.load(work / 'frames.npy')
     if step.kind == 'pytorch':
         return {**numbers, **time_pytorch(step, work, frames, runs)}
+    if step.kind == 'cpu':
+        return {**numbers, **time_drawing(work, frames, runs)}
     backend = make(work / f'{step.model}.onnx', step.way, kernels=step.kernels, max_batch=step.batch, tactics=tactics)
     if backend.max_batch != step.batch:
         raise SystemExit(f'this TensorRT takes batches of {backend.max_batch} at most')
@@ -213,7 +221,7 @@ def take(step: Step, work: Path, runs: int, tactics: tuple[str, ...], make: Call
     backend.prepare(frames.shape[1:3], lambda text: print(f'  {text}', flush=True))
     numbers.update(engine_s=time.perf_counter() - start, on=backend.reason, python=platform.python_version())
     if step.kind == 'check':
-        masks, confidences = poisoned_outputs(backend, frames, step.batch)
+        masks, confidences, numbers['overlay_off'] = poisoned_outputs(backend, frames, step.batch)
         expected = np.load(work / 'expected.npz')
         numbers['equal'] = 100 * float((masks == expected['masks']).mean())
         numbers['confidence_off'] = float(np.abs(confidences - expected['confidences'].astype(float)).mean())
@@ -222,36 +230,72 @@ def take(step: Step, work: Path, runs: int, tactics: tuple[str, ...], make: Call
     return numbers
 
 
-def poisoned_outputs(backend, frames: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Masks and confidences of frames, each written over what no mask holds, on the device and on the host."""
+def blending() -> np.ndarray:
+    """What overlays are drawn with: see ``ClassTable.blending_bgr``."""
+    from stdc_core.classes import class_table
+
+    return class_table('cityscapes').blending_bgr(OPACITY)
+
+
+def poisoned_outputs(backend, frames: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray, float | None]:
+    """Masks and confidences of frames, each written over what no mask holds, on the device and on the host.
+
+    And how far overlays are off, at most; None: none were drawn.
+    """
     pipeline = backend.pipeline((batch, *frames.shape[1:]), True)
-    found = []
+    found, table, farthest = [], blending(), []
     for first in range(0, len(frames), batch):
+        images = frames[first : first + batch]
         for memory, host in pipeline.outputs:
             host[:] = POISON
             backend.device.upload(memory, host)
-        found.append(pipeline(frames[first : first + batch]))
+        found.append(pipeline(images))
+        for index, (image, mask) in enumerate(zip(images, found[-1][0])):  # noqa: B905  (Python 3.9 has no strict)
+            drawn = pipeline.overlay(index, table)
+            if drawn is not None:
+                row = table[mask]
+                farthest.append(float(np.abs(drawn - (row[..., 3:] * image + row[..., :3])).max()))
     pipeline.close()
     masks, confidences = zip(*found)  # noqa: B905  (Python 3.9 has no strict)
-    return np.concatenate(masks), np.concatenate(confidences)
+    return np.concatenate(masks), np.concatenate(confidences), max(farthest, default=None)
+
+
+def time_drawing(work: Path, frames: np.ndarray, runs: int) -> dict:
+    """Milliseconds that the CPU takes for an overlay."""
+    import cv2
+
+    from stdc_core.classes import class_table
+    from stdc_core.visualization import overlay
+
+    classes, masks = class_table('cityscapes'), np.load(work / 'expected.npz')['masks']
+    drawing = time_on_host(lambda index: overlay(frames[index], masks[index], classes, OPACITY), runs)
+    return {'overlay_ms': drawing, 'on': f'OpenCV {cv2.__version__}, {cv2.getNumThreads()} threads'}
+
+
+def time_on_host(work: Callable[[int], object], runs: int) -> float:
+    """Milliseconds of the host that work takes, which is told the index of a frame."""
+    times = []
+    for run in range(runs + WARM_UP):
+        start = time.perf_counter()
+        work(run % FRAMES)
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times[WARM_UP:])
 
 
 def time_backend(backend, shape: tuple[int, int, int], runs: int, batch: int) -> dict:
     """Milliseconds from host to host and on the device alone, with and without a CUDA graph; and memory taken.
 
-    These are of the mask alone. What the confidence costs beside it, the last of them tells; the engine that does all
-    computes it anyway.
+    These are of the mask alone. What the confidence costs beside it, one more of them tells; the engine that does all
+    computes it anyway. An overlay is drawn after the mask is there: its time is its own, up to the picture on the host.
     """
     images = np.random.default_rng(0).integers(0, 256, (FRAMES, batch, *shape), np.uint8)
     device = backend.device
     before = device.free_memory()[0]
     pipeline = backend.pipeline((batch, *shape), False)
     taken = before - device.free_memory()[0]
-    whole = []
-    for run in range(runs + WARM_UP):
-        start = time.perf_counter()
-        pipeline(images[run % FRAMES])
-        whole.append(1e3 * (time.perf_counter() - start))
+    whole = time_on_host(lambda index: pipeline(images[index]), runs)
+    table = blending()
+    drawing = time_on_host(lambda _: pipeline.overlay(0, table), runs)
     ungraphed = device.time(pipeline.compute, runs + WARM_UP)
     alone = time_graph(pipeline, device, runs)
     pipeline.close()
@@ -259,10 +303,11 @@ def time_backend(backend, shape: tuple[int, int, int], runs: int, batch: int) ->
     confident = time_graph(pipeline, device, runs)
     pipeline.close()
     return {
-        'host_to_host_ms': statistics.median(whole[WARM_UP:]),
+        'host_to_host_ms': whole,
         'device_ms': statistics.median(alone[WARM_UP:]),
         'device_without_graph_ms': statistics.median(ungraphed[WARM_UP:]),
         'device_with_confidence_ms': statistics.median(confident[WARM_UP:]),
+        'overlay_ms': drawing if backend.kernels else None,
         'memory_mb': taken / 1e6,
     }
 
@@ -308,14 +353,18 @@ def time_pytorch(step: Step, work: Path, frames: np.ndarray, runs: int) -> dict:
 
 def report(numbers: dict) -> None:
     """Print the tables of docs/benchmarks.md, of what there is."""
-    everything = [row for kind in ('check', 'time', 'pytorch') for row in numbers[kind]]
+    everything = [row for kind in KINDS for row in numbers[kind]]
     on = dict.fromkeys(row['on'] + (f', Python {row["python"]}' if 'python' in row else '') for row in everything)
     print(f'\n{date.today()}, {"; ".join(on) or "nothing was measured"}, image {SIZE[0]} x {SIZE[1]}\n')
     for row in numbers['check']:
+        drawn = '' if row['overlay_off'] is None else f', overlay by {row["overlay_off"]:.2f} at most'
         print(
             f'{label_of(row)}: {row["equal"]:.3f} % of labels as ONNX Runtime in float32, '
-            f'confidence off by {row["confidence_off"]:.2f} of 255'
+            f'confidence off by {row["confidence_off"]:.2f} of 255{drawn}'
         )
+    drawing = [row for row in numbers['time'] if row['overlay_ms'] is not None]
+    for row in drawing[:1] + numbers['cpu']:
+        print(f'an overlay, {label_of(row)}: {row["overlay_ms"]:.3f} ms')
     columns = ['network', 'the paper, GTX 1080 Ti', 'what computes', 'device ms', 'without graph', 'with confidence']
     print(f'\n| {" | ".join([*columns, "host to host ms", "x eager"])} |')
     print('|---|---|---|---|---|---|---|---|')

@@ -112,6 +112,17 @@ class ClassTable:
         palette[: len(self)] = np.array(self.colors, np.uint8)[:, ::-1]
         return palette
 
+    def blending_bgr(self, opacity: float) -> np.ndarray:
+        """What an overlay makes of a pixel, per id: float32 ``[256, 4]``, BGR to add and the image's weight.
+
+        Args:
+            opacity: weight of the colours, 0 to 1; ignored pixels show the image.
+        """
+        blending = np.full((256, 4), 1 - opacity, np.float32)
+        blending[:, :3] = self.palette_bgr() * np.float32(opacity)
+        blending[IGNORE] = 0, 0, 0, 1
+        return blending
+
 
 def _entry(entry: Any, where: str) -> tuple[str, tuple[int, int, int]]:
     """Name and colour of one entry of a YAML file."""

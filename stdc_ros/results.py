@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -40,6 +40,7 @@ class Result:
         self.header = header
         self._image = image
         self._size = size
+        self._as_segmented = size == image.shape[:2] and threshold == 0
         self.mask, self.confidence = segmentation
         if threshold > 0:
             unsure = self.confidence < np.uint8(np.ceil(threshold * 255))
@@ -67,15 +68,29 @@ class Result:
             _, data = cv2.imencode('.png', self.mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])
             yield 'mask/compressed', TYPES.types[COMPRESSED_IMAGE](self.header, PNG_FORMAT, data.reshape(-1))
 
-    def pictures(self, wanted: set[str], classes: ClassTable, opacity: float) -> Iterator[tuple[str, Any]]:
-        """Name and message of what is for people; ``opacity`` is that of the overlay, 0 to 1."""
+    def pictures(
+        self,
+        wanted: set[str],
+        classes: ClassTable,
+        opacity: float,
+        draw: Callable[[float], np.ndarray | None] = lambda opacity: None,
+    ) -> Iterator[tuple[str, Any]]:
+        """Name and message of what is for people.
+
+        Args:
+            opacity: of the overlay, 0 to 1.
+            draw: makes the overlay of image and segmentation as they were given, or None, which leaves it to this.
+        """
         if 'color_mask' in wanted:
             yield 'color_mask', self._message(colorize(self.mask, classes), 'bgr8')
         if 'overlay' in wanted:
-            image = self._image
-            if self._size != image.shape[:2]:
-                image = cv2.resize(image, self._size[::-1], interpolation=cv2.INTER_AREA)
-            yield 'overlay', self._message(overlay(image, self.mask, classes, opacity), 'bgr8')
+            drawn = draw(opacity) if self._as_segmented else None
+            if drawn is None:
+                image = self._image
+                if self._size != image.shape[:2]:
+                    image = cv2.resize(image, self._size[::-1], interpolation=cv2.INTER_AREA)
+                drawn = overlay(image, self.mask, classes, opacity)
+            yield 'overlay', self._message(drawn, 'bgr8')
 
     def _message(self, array: np.ndarray, encoding: str) -> Any:
         return make_image(TYPES.types[IMAGE], self.header, array, encoding)

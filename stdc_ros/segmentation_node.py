@@ -8,6 +8,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -234,14 +235,15 @@ class SegmentationNode(Node):
                 camera.statistics.counts['unwanted'] += 1
                 continue
             found = Segmentation(masks[index], None if confidences is None else confidences[index])
-            done.append((job, found, *self._publish_labels(job, found, threshold, inference)))
+            done.append((index, job, found, *self._publish_labels(job, found, threshold, inference)))
         # No camera's labels wait for another's grid, nor grids for pictures.
-        for job, found, _, camera_info in done:
+        for _, job, found, _, camera_info in done:
             if 'drivable_grid' in job.wanted and camera_info is not None:
                 self._publish_grid(job, found, camera_info)
-        for job, _, result, _ in done:
-            pictures = result.pictures(job.wanted, self._segmenter.info.classes, self._settings.overlay_opacity)
-            for name, message in pictures:
+        classes, opacity = self._segmenter.info.classes, self._settings.overlay_opacity
+        for index, job, _, result, _ in done:
+            draw = partial(self._segmenter.overlay, index)
+            for name, message in result.pictures(job.wanted, classes, opacity, draw):
                 job.frame.camera.publish(name, message)
 
     def _publish_labels(

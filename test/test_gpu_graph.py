@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from host_device import HostDevice, needs_compiler
 
+from stdc_core.classes import IGNORE, class_table
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL
 from stdc_core.inference.cuda import CudaError, compile_kernels
@@ -15,6 +16,7 @@ from stdc_core.inference.gpu_graph import LOGITS, PLANES, split, to_half, whole
 from stdc_core.inference.input_scale import set_input_scale
 from stdc_core.inference.kernels import SHARED, SOURCE, Kernels, spans
 from stdc_core.inference.model_file import read_model
+from stdc_core.visualization import overlay
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
@@ -111,6 +113,25 @@ def test_upsampling_and_choice_at_every_pixel(kernels, classes, logits_size, siz
     np.testing.assert_allclose(chosen, full.max(axis=1), atol=1e-4)
     probability = 255 / np.exp(full - full.max(axis=1, keepdims=True)).sum(axis=1)
     np.testing.assert_allclose(confidence, probability, atol=0.51)
+
+
+@needs_compiler
+@pytest.mark.parametrize('opacity', [0.0, 0.3, 1.0])
+def test_colours_over_every_pixel_of_every_class(kernels, opacity):
+    run, _, _ = kernels
+    image = np.random.default_rng(0).integers(0, 256, (61, 67, 3), np.uint8)
+    mask = np.random.default_rng(1).integers(0, 12, (61, 67), np.uint8)
+    mask[mask == 11] = IGNORE
+    classes = class_table('camvid')
+    blending = classes.blending_bgr(opacity)
+    drawn = np.full((*mask.shape, 4), 77, np.uint8)  # more than it may write
+    run.draw(image.ctypes.data, mask.ctypes.data, blending.ctypes.data, drawn.ctypes.data, mask.size)
+    found, beyond = np.split(drawn.reshape(-1), [image.size])
+    colors = (1 - opacity) * image + opacity * classes.palette_bgr()[mask].astype(float)
+    expected = np.where((mask == IGNORE)[..., None], image, colors)
+    np.testing.assert_allclose(found.reshape(image.shape), expected, atol=0.501)
+    assert np.abs(found.reshape(image.shape).astype(int) - overlay(image, mask, classes, opacity)).max() <= 1
+    assert (beyond == 77).all()
 
 
 @needs_compiler

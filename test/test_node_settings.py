@@ -243,6 +243,25 @@ def test_tensorrt_without_a_gpu_is_an_error_with_the_reason():
         assert f'backend tensorrt: {missing_driver()}' in process.output
 
 
+#: A backend that draws overlays: negatives of images, by which one can tell them.
+DRAWING = """
+from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend as Backend
+run = Backend.__call__
+def segment(self, images, confidence):
+    self.images = images
+    return run(self, images, confidence)
+Backend.__call__, Backend.overlay = segment, lambda self, index, blending: 255 - self.images[index]
+"""
+
+
+def test_an_overlay_that_the_backend_draws_is_published():
+    image = scene()
+    with NodeProcess(namespace='/right', prelude=DRAWING) as process, Client('/right') as client:
+        process.wait_for_output('/right/segmentation/overlay')
+        client.listen('overlay')
+        np.testing.assert_array_equal(pixels(client.segment(message_of(image), 'overlay')), 255 - image)
+
+
 #: A backend that fails for good at its third image, besides the one that every model is tried on.
 FAILING = """
 from stdc_core.inference.backend import BackendError

@@ -70,6 +70,21 @@ def test_pixels_of_little_confidence_lose_their_class(threshold):
     np.testing.assert_array_equal(array_of(message)[unsure], IMAGE[unsure])
 
 
+def test_an_overlay_that_is_drawn_elsewhere_is_taken_where_it_shows_the_same():
+    asked: list[float] = []
+
+    def draw(opacity: float) -> np.ndarray:
+        asked.append(opacity)
+        return 255 - IMAGE
+
+    for size, threshold, taken in (((60, 80), 0.0, True), ((60, 80), 0.5, False), ((30, 40), 0.0, False)):
+        result = Result(HEADER, IMAGE, FOUND, size, threshold)
+        ((_, message),) = result.pictures({'overlay'}, class_table('camvid'), 0.25, draw)
+        assert (message.height, message.width) == size
+        assert np.array_equal(message.data, (255 - IMAGE).reshape(-1)) == taken
+    assert asked == [0.25]
+
+
 def test_other_sizes_take_the_nearest_label_and_scale_the_camera_with_it():
     result = Result(HEADER, IMAGE, FOUND, (20, 16), 0.0)
     messages = dict(result.labels(LABELS, make_info()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 from conftest import REPOSITORY
 from host_device import HostDevice, HostEngine, cuda_error, needs_compiler
 
+from stdc_core.classes import class_table
 from stdc_core.cli import main
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter, cuda
@@ -29,10 +31,14 @@ from stdc_core.inference.input_scale import set_input_scale
 from stdc_core.inference.model_file import read_model
 from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
 from stdc_core.inference.tensorrt_backend import KEPT, TensorRtBackend, choose_precision
+from stdc_core.visualization import overlay
 
 pytestmark = needs_compiler
 
 no_driver = pytest.mark.skipif(not missing_driver(), reason='there is an NVIDIA driver')
+
+
+CLASSES = class_table('camvid')
 
 
 @pytest.fixture(scope='module')
@@ -129,11 +135,59 @@ def test_several_images_are_one_batch(bench, images, expected):
     assert [options.shape for options in made.built] == [(2, 3, 48, 65)]
 
 
+def assert_drawn(found, image, mask, opacity: float) -> None:
+    assert np.abs(found.astype(int) - overlay(image, mask, CLASSES, opacity)).max() <= 1
+
+
+def test_overlays_are_drawn_of_the_images_of_the_last_call(bench, images):
+    made = bench(max_batch=2)
+    for batch in (images[:2], images[1:], images[:1]):
+        mask, _ = made.backend(batch, True)
+        for index in reversed(range(len(batch))):
+            for opacity in (0.5, 0.25):
+                found = made.backend.overlay(index, CLASSES.blending_bgr(opacity))
+                assert_drawn(found, batch[index], mask[index], opacity)
+    made.backend(images, True)  # in two batches, of which the GPU has but the last
+    assert made.backend.overlay(0, CLASSES.blending_bgr(0.5)) is None
+
+
+def test_an_image_that_the_other_backend_segmented_has_no_overlay_on_the_gpu(bench, model, images):
+    made = bench(other=other_of(model), give_up=True)
+    made.backend(images[:1], False)
+    made.fail_next('launch graph', 700)
+    made.backend(images[1:2], False)
+    assert made.backend.overlay(0, CLASSES.blending_bgr(0.5)) is None
+
+
+@pytest.mark.parametrize('call', ['allocate', 'launch', 'synchronize'])
+def test_an_overlay_that_cannot_be_drawn_costs_nothing_else(bench, images, expected, caplog, call):
+    made = bench()
+    made.backend(images[:1], True)
+    made.fail_next(call, 2)
+    for _ in range(2):
+        assert made.backend.overlay(0, CLASSES.blending_bgr(0.5)) is None
+    assert caplog.messages == [f'overlays are left to the CPU: {call}: cudaErrorMemoryAllocation (2)']
+    assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
+    assert made.device.calls.count('capture') == 1
+
+
+def test_the_segmenter_asks_for_an_overlay_by_its_opacity(bench, model, images):
+    segmenter = Segmenter(read_model(DEFAULT_MODEL)[1], bench().backend)
+    mask = segmenter(images[0]).mask
+    assert_drawn(segmenter.overlay(0, 0.25), images[0], mask, 0.25)
+    with pytest.raises(ValueError, match='^opacity: expected 0 to 1, found 1.5$'):
+        segmenter.overlay(0, 1.5)
+    on_cpu = Segmenter(segmenter.info, OnnxRuntimeBackend(model, 1))
+    on_cpu(images[0])
+    assert on_cpu.overlay(0, 0.25) is None
+
+
 def test_without_a_compiler_for_kernels_the_engine_does_all(bench, images, expected, monkeypatch, caplog):
     monkeypatch.setattr(HostDevice, 'compile', lambda *_: (_ for _ in ()).throw(RuntimeError('no NVRTC')))
     made = bench()
     assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
     assert_equal(made.backend(images[:1], False), [each[:1] for each in expected])
+    assert made.backend.overlay(0, CLASSES.blending_bgr(0.5)) is None
     assert made.built[0].in_one
     assert made.built[0].shape == (1, 96, 130, 3)
     assert 'no NVRTC' in caplog.text
@@ -378,14 +432,20 @@ def test_the_benchmark_checks_and_times_what_it_says(tmp_path, monkeypatch, caps
         backend.reason = 'CPU'
         return backend
 
-    numbers = {'check': [], 'time': [], 'pytorch': [], 'failed': {'time of something': 'no memory'}}
+    numbers = {'check': [], 'time': [], 'pytorch': [], 'cpu': [], 'failed': {'time of something': 'no memory'}}
     for step in gpu.steps():
-        if step.way in ('fp32', 'fp16') and (step.kind == 'check' or step.batch == 2 or step.way == 'fp32'):
+        if step.kind == 'cpu':
+            numbers['cpu'].append(gpu.take(step, tmp_path, 1, ()))
+        some = step.kind == 'check' or step.batch == 2 or step.way == 'fp32' or not step.kernels
+        if step.way in ('fp32', 'fp16') and some:
             # ONNX Runtime has to do for a GPU, and computes float32 with both.
             numbers[step.kind].append(gpu.take(step._replace(way='fp32'), tmp_path, 1, (), make))
     assert [gpu.is_right(row) for row in numbers['check']] == [True] * 4
     assert not gpu.is_right({**numbers['check'][0], 'equal': 99.8})
     assert not gpu.is_right({**numbers['check'][0], 'confidence_off': 1.1})
+    assert not gpu.is_right({**numbers['check'][0], 'overlay_off': 0.6})
+    assert not gpu.is_right({**numbers['check'][-1], 'overlay_off': 0.5})
+    json.dumps(numbers, allow_nan=False)
     with pytest.raises(SystemExit, match='it would run as tensorrt fp32'):
         gpu.take(gpu.Step('time', 'shipped', 'fp16'), tmp_path, 1, (), lambda path, _, **how: make(path, 'fp32', **how))
     numbers['pytorch'] = [
@@ -394,6 +454,8 @@ def test_the_benchmark_checks_and_times_what_it_says(tmp_path, monkeypatch, caps
     gpu.report(numbers)
     told = capsys.readouterr().out
     assert '| stdc1-seg50 | 3.99 ms | TensorRT fp32 | 1.000 | 1.000 | 1.000 |' in told
+    assert re.search(r'an overlay, time stdc1-seg50: fp32: \d', told)
+    assert re.search(r'an overlay, cpu shipped: overlay: \d', told)
     assert 'check shipped: fp32, all in the engine: ' in told
     assert 'failed: time of something: no memory' in told
 
@@ -413,7 +475,7 @@ def test_a_step_of_the_benchmark_that_fails_leaves_the_others_their_numbers(tmp_
     failed = gpu.steps()[1]
     assert list(numbers['failed']) == [failed.label]
     assert 'SIGSEGV' in numbers['failed'][failed.label]
-    found = [row['index'] for kind in ('check', 'time', 'pytorch') for row in numbers[kind]]
+    found = [row['index'] for kind in gpu.KINDS for row in numbers[kind]]
     assert sorted(found) == [0, *range(2, len(gpu.steps()))]
     assert json.loads(options.out.read_text()) == numbers
 

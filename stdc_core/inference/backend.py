@@ -46,5 +46,17 @@ class Backend(ABC):
     def __call__(self, images: np.ndarray, confidence: bool) -> tuple[np.ndarray, np.ndarray | None]:
         """uint8 BGR ``[N, H, W, 3]`` to mask and confidence, both uint8 ``[N, H, W]``, the latter None if unwanted."""
 
+    def overlay(self, index: int, blending: np.ndarray) -> np.ndarray | None:
+        """The overlay of an image of the last call, if the backend still has image and mask where it draws fast.
+
+        Args:
+            index: of the image in its batch.
+            blending: of ``ClassTable.blending_bgr``.
+
+        Returns:
+            uint8 BGR ``[H, W, 3]``, or None: others have to draw it.
+        """
+        return None
+
     def prepare(self, size: tuple[int, int], progress: Callable[[str], None]) -> None:  # noqa: B027  (most need nothing)
         """Do now what the first image of (height, width) would else wait for; ``progress`` is told how far it is."""

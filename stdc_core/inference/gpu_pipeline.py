@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,15 @@ from stdc_core.inference.gpu_graph import LOGITS, PLANES, Parts
 from stdc_core.inference.kernels import Kernels
 
 _log = logging.getLogger(__name__)
+
+
+class _Drawing(NamedTuple):
+    """Memory for an overlay and for what it is drawn with, on the device and on the host."""
+
+    blending: Any
+    overlay: Any
+    blending_host: np.ndarray
+    overlay_host: np.ndarray
 
 
 class Pipeline:
@@ -23,7 +32,6 @@ class Pipeline:
         half: planes and logits are float16, else float32.
         shape: ``[N, H, W, 3]`` of the images.
         confidence: compute the confidence too.
-        graph: capture; else each step is begun on its own.
 
     Attributes:
         outputs: mask and, if wanted, confidence: the memory on the device, and that of the host that it is copied to.
@@ -41,12 +49,12 @@ class Pipeline:
         half: bool,
         shape: tuple[int, int, int, int],
         confidence: bool,
-        graph: bool = True,
     ):
         self._device, self._parts, self._kernels = device, parts, kernels
         self._count, self._size = shape[0], (shape[1], shape[2])
         self._memory: list[Any] = []
         self._graph: Any = None
+        self._drawing: _Drawing | None = None
         try:
             pixels = self._count * self._size[0] * self._size[1]
             self._image, self._image_host = self._allocate(3 * pixels), self._pin(3 * pixels)
@@ -69,8 +77,7 @@ class Pipeline:
                 name, input_shape = PLANES, (self._count, 3, height, width)
             self._addresses = {each: memory.pointer for each, memory in addresses.items()}
             self._enqueue = engine.execution(self._addresses, name, input_shape, device.stream)
-            if graph:
-                self._capture()
+            self._capture()
         except Exception:
             self.close()
             raise
@@ -127,6 +134,23 @@ class Pipeline:
         # Copies: the next images are written over these.
         found = [host.reshape(images.shape[:3]).copy() for _, host in self.outputs]
         return found[0], found[1] if len(found) > 1 else None
+
+    def overlay(self, index: int, blending: np.ndarray) -> np.ndarray | None:
+        """See ``Backend.overlay``; None without kernels. Raises CudaError."""
+        if self._kernels is None:
+            return None
+        pixels = self._size[0] * self._size[1]
+        if self._drawing is None:
+            sizes = (blending.nbytes, 3 * pixels)
+            self._drawing = _Drawing(*map(self._allocate, sizes), *map(self._pin, sizes))
+        drawing = self._drawing
+        np.copyto(drawing.blending_host.view(np.float32), blending.reshape(-1))
+        self._device.upload(drawing.blending, drawing.blending_host)
+        image, mask = self._image.pointer + 3 * pixels * index, self._mask.pointer + pixels * index
+        self._kernels.draw(image, mask, drawing.blending.pointer, drawing.overlay.pointer, pixels)
+        self._device.download(drawing.overlay_host, drawing.overlay)
+        self._device.synchronize()
+        return drawing.overlay_host.reshape(*self._size, 3).copy()
 
     def close(self) -> None:
         """Give back the memory and the graph."""

@@ -1,4 +1,5 @@
-// What surrounds the network on the GPU: bytes to planes, and logits to bytes. Compiled when it is first needed.
+// What surrounds the network on the GPU: bytes to planes, logits to bytes, and colours over an image. Compiled when it is
+// first needed.
 //
 // Coordinates are those of ONNX's Resize with align_corners: x * (from - 1) / (to - 1).
 
@@ -100,5 +101,18 @@ extern "C" __global__ void classify(const real* logits, unsigned char* mask, uns
       }
       confidence[pixel] = (unsigned char)rintf(1.0f / sum * 255.0f);
     }
+  }
+}
+
+// Class colours over an image: uint8 [height, width, 3] and its mask, uint8 [height, width], to uint8 [height, width, 3].
+// `blending` has, of each id, what is added to a pixel, and what the pixel is multiplied with before. One thread a pixel.
+extern "C" __global__ void draw(const unsigned char* image, const unsigned char* mask, const float* blending,
+                                unsigned char* overlay, int pixels) {
+  int pixel = blockIdx.x * blockDim.x + threadIdx.x;
+  if (pixel >= pixels) return;
+  const float* row = blending + 4 * mask[pixel];
+  for (int channel = 0; channel < 3; ++channel) {
+    float blended = row[3] * (float)image[3 * pixel + channel] + row[channel];
+    overlay[3 * pixel + channel] = (unsigned char)rintf(blended);
   }
 }

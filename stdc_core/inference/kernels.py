@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 SOURCE = Path(__file__).with_name('kernels.cu')
-NAMES = ('prepare', 'classify')
+NAMES = ('prepare', 'classify', 'draw')
 
 #: Threads of a block, and the most shared memory that every GPU gives a block without being asked specially, in bytes.
 BLOCK = 128
@@ -94,6 +94,19 @@ class Kernels:
         arguments = [ctypes.c_void_p(logits), ctypes.c_void_p(mask), ctypes.c_void_p(confidence), *sizes]
         grid = (-(-size[1] // span), size[0], count)
         self._device.launch(self._kernels['classify'], grid, BLOCK, 4 * classes * columns, arguments)
+
+    def draw(self, image: int, mask: int, blending: int, overlay: int, pixels: int) -> None:
+        """An image at one address, uint8 BGR ``[H, W, 3]``, and its mask to class colours over it, at another one.
+
+        Args:
+            mask: uint8 ``[H, W]``.
+            blending: float32 ``[256, 4]``, see ``ClassTable.blending_bgr``.
+            overlay: uint8 BGR ``[H, W, 3]``.
+            pixels: H * W.
+        """
+        addresses = [ctypes.c_void_p(address) for address in (image, mask, blending, overlay)]
+        grid = (-(-pixels // BLOCK), 1, 1)
+        self._device.launch(self._kernels['draw'], grid, BLOCK, 0, [*addresses, ctypes.c_int(pixels)])
 
 
 def spans(classes: int, width: int, to_width: int) -> tuple[int, int]:

@@ -136,6 +136,23 @@ class Segmenter:
             raise ModelError(f'{path}: the backend {backend} cannot run it ({one_line(error, 600)})') from error
         return segmenter
 
+    def overlay(self, index: int, opacity: float) -> np.ndarray | None:
+        """Class colours over an image of the last call, drawn on the GPU if that segmented it.
+
+        Args:
+            index: of the image in its batch.
+            opacity: weight of the colours, 0 to 1.
+
+        Returns:
+            uint8 BGR ``[H, W, 3]`` as of ``stdc_core.visualization.overlay``, or None: that has to draw it.
+
+        Raises:
+            ValueError: there is no such opacity.
+        """
+        if not 0 <= opacity <= 1:
+            raise ValueError(f'opacity: expected 0 to 1, found {opacity}')
+        return self._backend.overlay(index, self.info.classes.blending_bgr(opacity))
+
     def prepare(self, size: tuple[int, int], progress: Callable[[str], None]) -> None:
         """Build what images of (height, width) need, if that takes long, now; ``progress`` is told how far it is.
 

@@ -133,6 +133,8 @@ class TensorRtBackend(Backend):
         # By shape of the engine's input, engines; by shape of the images and confidence, pipelines.
         self._ready: dict[tuple[int, ...], Any] = {}
         self._pipelines: OrderedDict[tuple, Pipeline] = OrderedDict()
+        self._last: Pipeline | None = None  # which has the images of the last call
+        self._draws = True
         self._builder: threading.Thread | None = None
         self._building: tuple[int, int] | None = None
         self._percent: int | None = None
@@ -191,9 +193,11 @@ class TensorRtBackend(Backend):
         Raises:
             BackendError: the GPU has failed, and no other backend may go on.
         """
+        self._last = None
         if len(images) > self.max_batch:
             runs = [self(images[i : i + self.max_batch], confidence) for i in range(0, len(images), self.max_batch)]
             masks, confidences = zip(*runs)  # noqa: B905  (Python 3.9 has no strict)
+            self._last = None
             return np.concatenate(masks), np.concatenate(confidences) if confidence else None
         if self._lost:
             return self._run_other(images, confidence)
@@ -247,7 +251,21 @@ class TensorRtBackend(Backend):
             self._trim(KEPT - 1)
             self._pipelines[key] = self._roomy_pipeline(images.shape, confidence)
         self._pipelines.move_to_end(key)
-        return self._pipelines[key](images)
+        result = self._pipelines[key](images)
+        self._last = self._pipelines[key]
+        return result
+
+    def overlay(self, index: int, blending: np.ndarray) -> np.ndarray | None:
+        """See :class:`Backend`. What goes wrong with it leaves overlays to others, and the GPU to the next image."""
+        if self._last is None or not self._draws:
+            return None
+        try:
+            self.device.use()
+            return self._last.overlay(index, blending)
+        except CudaError as error:
+            _log.warning('overlays are left to the CPU: %s', error)
+            self._draws = False
+            return None
 
     def _roomy_pipeline(self, shape: tuple[int, ...], confidence: bool) -> Pipeline:
         try:
@@ -259,10 +277,10 @@ class TensorRtBackend(Backend):
         self._trim(0)
         return self.pipeline(shape, confidence)
 
-    def pipeline(self, shape: tuple[int, ...], confidence: bool, graph: bool = True) -> Pipeline:
+    def pipeline(self, shape: tuple[int, ...], confidence: bool) -> Pipeline:
         """A new pipeline, for images of a size that was prepared; see :class:`Pipeline`."""
         engine = self._ready[self._options(shape[1:3]).shape]
-        return Pipeline(self.device, engine, self._parts, self.kernels, self._half, shape, confidence, graph)
+        return Pipeline(self.device, engine, self._parts, self.kernels, self._half, shape, confidence)
 
     def _trim(self, count: int) -> None:
         while len(self._pipelines) > count:
