@@ -370,6 +370,7 @@ def test_what_was_prepared_is_not_built_when_the_image_comes(bench, images):
         ('fp32', False, (9, 0), 'fp32'),
         ('fp16', False, (6, 1), 'fp16'),
         ('int8', True, (7, 5), 'int8'),
+        ('auto', True, (6, 1), 'int8'),
     ],
 )
 def test_precision(precision, quantized, capability, chosen):
@@ -382,6 +383,8 @@ def test_precision(precision, quantized, capability, chosen):
         ('int8', False, (9, 0), 'stdc quantize'),
         ('fp16', True, (9, 0), 'expected int8 or auto'),
         ('fp16', False, (5, 0), 'compute capability 5.0 has none'),
+        ('auto', True, (6, 0), 'precision int8: a GPU of compute capability 6.0 has none'),
+        ('int8', True, (6, 2), 'precision int8: a GPU of compute capability 6.2 has none'),
     ],
 )
 def test_a_precision_that_cannot_be_is_an_error(precision, quantized, capability, said):

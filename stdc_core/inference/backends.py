@@ -9,6 +9,7 @@ import onnx
 
 from stdc_core.inference.backend import PRECISIONS, Backend, BackendError
 from stdc_core.inference.cuda import missing_driver
+from stdc_core.one_line import one_line
 
 #: ``auto`` is TensorRT where there is an NVIDIA GPU with it, else ONNX Runtime, which is always there.
 BACKENDS = ('auto', 'onnxruntime', 'openvino', 'tensorrt')
@@ -46,11 +47,14 @@ def make_backend(
     try:
         other = partial(_onnxruntime, model, threads)
         return _tensorrt(model, precision, max_batch=max_batch, other=other, wait=wait, give_up=name == 'auto')
-    except BackendError as error:
+    except Exception as error:  # TensorRT's part may also fail on a graph that ONNX Runtime runs
         if name != 'auto':
             raise
         backend = _onnxruntime(model, threads)
-        backend.reason = str(error).partition(': ')[2]
+        known = isinstance(error, BackendError)
+        backend.reason = (
+            str(error).partition('backend tensorrt: ')[2] if known else f'TensorRT is not used: {one_line(error, 600)}'
+        )
         return backend
 
 

@@ -35,6 +35,8 @@ KEPT = 4
 # GPUs whose float16 is slower than their float32: compute capability 6.1 is GTX 10.
 _SLOW_HALF = ((6, 1),)
 _FIRST_HALF = (5, 3)
+# Since which GPUs multiply bytes, and one later that does not: Jetson TX2.
+_FIRST_INT8, _NO_INT8 = (6, 1), ((6, 2),)
 
 _log = logging.getLogger(__name__)
 
@@ -58,9 +60,25 @@ def choose_precision(precision: str, quantized: bool, capability: tuple[int, int
         raise BackendError(f'precision {precision}, but the model is quantised: expected int8 or auto')
     if precision == 'fp16' and capability < _FIRST_HALF:
         raise BackendError(f'precision fp16: a GPU of compute capability {_dotted(capability)} has none, expected fp32')
+    if quantized and (capability < _FIRST_INT8 or capability in _NO_INT8):
+        raise BackendError(f'precision int8: a GPU of compute capability {_dotted(capability)} has none')
     if precision == 'auto' and not quantized:
         return 'fp16' if capability >= _FIRST_HALF and capability not in _SLOW_HALF else 'fp32'
     return 'int8' if quantized else precision
+
+
+def _best_precision(precision: str, quantized: bool, capability: tuple[int, int], lenient: bool) -> tuple[str, str]:
+    """What :func:`choose_precision` says, or if that is an error and one may be lenient, what it says of ``auto``.
+
+    And why it is another one than that asked for.
+    """
+    try:
+        return choose_precision(precision, quantized, capability), ''
+    except BackendError as error:
+        if not lenient:
+            raise
+        chosen = choose_precision('auto', quantized, capability)
+        return chosen, f', in {chosen}, not as asked: {error}'
 
 
 def _dotted(capability: tuple[int, int]) -> str:
@@ -123,7 +141,8 @@ class TensorRtBackend(Backend):
             _log.warning('without kernels of our own, so slower: %s', error)
         if typed and self._half and self.kernels is None:
             _log.warning('in float32: from TensorRT 11 on, the graph in one piece is not made half')
-            self._half, self._precision = False, 'fp32'
+            self._half = False
+            self._precision = 'int8' if precision == 'int8' else 'fp32'
         network = self._parts.network if self.kernels else whole(model)
         if is_quantized(network):
             network = widen(network)
@@ -341,9 +360,12 @@ def make_tensorrt_backend(model: onnx.ModelProto, precision: str, **settings: An
         lambda data: Engine(tensorrt, data),
         conditions,
     )
-    chosen = choose_precision(precision, is_quantized(model), device.capability)
+    try:
+        chosen, why = _best_precision(precision, is_quantized(model), device.capability, settings.get('give_up', False))
+    except BackendError as error:
+        raise BackendError(f'backend tensorrt: {error}') from error
     if not takes_batches(tensorrt):
         settings['max_batch'] = 1
     backend = TensorRtBackend(model, device, engines, chosen, typed, **settings)
-    backend.reason = f'{device.name}, TensorRT {tensorrt.__version__}'
+    backend.reason = f'{device.name}, TensorRT {tensorrt.__version__}{why}'
     return backend

@@ -1,0 +1,86 @@
+"""What `auto` takes where there is a GPU, which TensorRT may not be able to use for a model; both are stand-ins."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from host_device import HostDevice, needs_compiler
+from onnx import helper
+
+from stdc_core.inference import DEFAULT_MODEL, BackendError, backends, tensorrt_backend
+from stdc_core.inference.backends import make_backend
+from stdc_core.inference.model_file import read_model
+
+pytestmark = needs_compiler
+
+
+class Gpu(HostDevice):
+    name = 'Some GPU'
+    capability = (9, 0)
+
+
+@pytest.fixture
+def gpu(monkeypatch) -> type[Gpu]:
+    """There is a GPU, with a TensorRT that has float16 by a flag."""
+    flags = SimpleNamespace(FP16=0)
+    tensorrt = SimpleNamespace(__version__='10.3.0', BuilderFlag=flags, PreviewFeature=SimpleNamespace())
+    monkeypatch.setitem(sys.modules, 'tensorrt', tensorrt)
+    monkeypatch.setattr(backends, 'missing_driver', lambda: '')
+    monkeypatch.setattr(tensorrt_backend, 'CudaDevice', Gpu)
+    monkeypatch.setattr(Gpu, 'capability', (9, 0))
+    return Gpu
+
+
+@pytest.fixture(scope='module')
+def model() -> onnx.ModelProto:
+    return read_model(DEFAULT_MODEL)[0]
+
+
+def test_auto_takes_the_gpu(gpu, model):
+    backend = make_backend('auto', model, 1)
+    assert (backend.name, backend.reason) == ('tensorrt fp16', 'Some GPU, TensorRT 10.3.0')
+
+
+@pytest.mark.parametrize(
+    ('precision', 'capability', 'name', 'why'),
+    [
+        ('int8', (9, 0), 'tensorrt fp16', 'precision int8 needs a quantised model: stdc quantize makes one'),
+        ('fp16', (5, 0), 'tensorrt fp32', 'precision fp16: a GPU of compute capability 5.0 has none, expected fp32'),
+    ],
+)
+def test_a_precision_that_cannot_be_had_is_another_one_on_the_gpu(gpu, model, precision, capability, name, why):
+    gpu.capability = capability
+    backend = make_backend('auto', model, 1, precision)
+    assert backend.name == name
+    assert backend.reason == f'Some GPU, TensorRT 10.3.0, in {name[-4:]}, not as asked: {why}'
+    with pytest.raises(BackendError, match=f'^backend tensorrt: {why}$'):
+        make_backend('tensorrt', model, 1, precision)
+
+
+def test_a_quantised_model_on_a_gpu_without_int8_runs_on_the_cpu(gpu, model, monkeypatch):
+    monkeypatch.setattr(tensorrt_backend, 'is_quantized', lambda model: True)
+    gpu.capability = (6, 0)
+    backend = make_backend('auto', model, 1)
+    assert backend.name == 'onnxruntime'
+    assert backend.reason == 'precision int8: a GPU of compute capability 6.0 has none'
+
+
+def test_a_graph_that_only_onnx_runtime_runs_is_left_to_it(gpu, model):
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    choice = next(node for node in changed.graph.node if node.op_type == 'ArgMax')
+    changed.graph.node.insert(
+        list(changed.graph.node).index(choice), helper.make_node('Identity', [choice.input[0]], ['between'])
+    )
+    choice.input[0] = 'between'
+    backend = make_backend('auto', changed, 1)
+    assert backend.name == 'onnxruntime'
+    assert backend.reason.startswith('TensorRT is not used: its graph is not a network between an image and an ArgMax')
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
+    np.testing.assert_array_equal(backend(image, False)[0], make_backend('onnxruntime', model, 1)(image, False)[0])
+    with pytest.raises(ValueError, match='^its graph is not a network'):
+        make_backend('tensorrt', changed, 1)
