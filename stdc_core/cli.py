@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f'stdc {options.command}: {error}', file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
-        print(f'stdc {options.command}: needs {error.name}; install the extra: stdc_ros[train]', file=sys.stderr)
+        print(f"stdc {options.command}: needs {error.name}: pip install '.[train]' in the repository", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -52,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument('config', type=Path, nargs='?', help='YAML file with any of the keys below')
     train.add_argument('--data', type=Path, help='dataset with train and val splits')
     train.add_argument('--extra', type=Path, action='append', default=[], help='more data to train on; may be repeated')
-    train.add_argument('--out', type=Path, required=True, help='folder for weights, checkpoints and metrics')
+    train.add_argument(
+        '--out', type=Path, help='folder to create for the run; default: runs/ and the name of the config'
+    )
     train.add_argument('--init', type=Path, help='weights to begin with: network, model.onnx or backbone')
     train.add_argument('--resume', action='store_true', help='continue the interrupted run in OUT where it was')
     train.add_argument('--set', action='append', default=[], metavar='KEY=VALUE', help='override one key of the config')
@@ -62,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     pretrain = command('pretrain', _pretrain, 'Train a backbone as a classifier; writes OUT/classifier.safetensors.')
     pretrain.add_argument('config', type=Path, nargs='?', help='YAML file with any of the keys below')
     pretrain.add_argument('--data', type=Path, help='folder with train/CLASS/* and val/CLASS/*, such as ImageNet')
-    pretrain.add_argument('--out', type=Path, required=True, help='folder for weights, checkpoints and metrics')
+    pretrain.add_argument(
+        '--out', type=Path, help='folder to create for the run; default: runs/ and the name of the config'
+    )
     pretrain.add_argument('--resume', action='store_true', help='continue the interrupted run in OUT where it was')
     pretrain.add_argument(
         '--set', action='append', default=[], metavar='KEY=VALUE', help='override one key of the config'
@@ -195,12 +200,26 @@ def _train(options: argparse.Namespace) -> None:
     if options.resume:
         if options.config or options.extra or options.init:
             raise ValueError('--resume takes the configuration, --extra and --init from the run in --out')
-        say(resume(options.out, options.set, options.data))
+        say(resume(_run_folder(options), options.set, options.data))
         return
     if options.data is None:
         raise ValueError('--data is missing: the dataset to train on')
     config = load_config(options.config, options.set)
-    say(train(config, options.data, options.out, options.extra, options.init))
+    asked = any(setting.partition('=')[0].strip() == 'extra_share' for setting in options.set)
+    if config.extra_share and not options.extra and not asked:
+        say(
+            f'warning: without --extra, of which {options.config} would take {config.extra_share:g} of the samples '
+            '(`stdc render FOLDER` makes such data)',
+            file=sys.stderr,
+        )
+        config = dataclasses.replace(config, extra_share=0.0)
+    say(train(config, options.data, _run_folder(options), options.extra, options.init))
+
+
+def _run_folder(options: argparse.Namespace) -> Path:
+    if options.out is None and options.config is None:
+        raise ValueError('--out is missing: the folder of the run')
+    return options.out or Path('runs', options.config.stem)
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -214,11 +233,11 @@ def _pretrain(options: argparse.Namespace) -> None:
     if options.resume:
         if options.config:
             raise ValueError('--resume takes the configuration from the run in --out')
-        say(resume(options.out, options.set, options.data))
+        say(resume(_run_folder(options), options.set, options.data))
         return
     if options.data is None:
         raise ValueError('--data is missing: the folder of images to train on')
-    say(pretrain(read_config(PretrainConfig, options.config, options.set), options.data, options.out))
+    say(pretrain(read_config(PretrainConfig, options.config, options.set), options.data, _run_folder(options)))
 
 
 def _evaluate(options: argparse.Namespace) -> None:

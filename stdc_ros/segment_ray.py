@@ -39,7 +39,7 @@ def run(tasks: Sequence[Task], recipe: Recipe, work: Path, address: str = 'auto'
     try:
         import ray
     except ImportError as error:
-        raise BagError(f"--ray: Ray is not installed ({error}); pip install 'stdc_ros[ray]'") from error
+        raise BagError(f"--ray: Ray is not installed ({error}); pip install '.[ray]' in the repository") from error
     local = {'num_cpus': len(os.sched_getaffinity(0)), 'include_dashboard': False} if address == 'local' else {}
     try:
         ray.init(address, logging_level='ERROR', **local)

@@ -337,4 +337,4 @@ def test_an_interrupted_run_on_ray(tmp_path, long):
 def test_without_ray(tmp_path, drives, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, 'ray', None)  # as if it were not installed
     assert run([drives], tmp_path / 'out', '--ray') == 1
-    assert "pip install 'stdc_ros[ray]'" in capsys.readouterr().err
+    assert "pip install '.[ray]'" in capsys.readouterr().err

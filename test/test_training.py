@@ -236,9 +236,12 @@ def test_bad_data_is_found_before_training(dataset, tmp_path, capsys):
     labels[0].unlink()
     cv2.imwrite(str(labels[1]), np.full((96, 128), 40, np.uint8))
     cv2.imwrite(str(labels[2]), np.zeros((96, 100), np.uint8))
+    validated = next((data / 'val' / 'labels').iterdir())
+    cv2.imwrite(str(validated), np.full((96, 128), 41, np.uint8))
     assert main(['train', '--data', str(data), '--out', str(tmp_path / 'run')]) == 2
     said = capsys.readouterr().err
     assert '4 problems' in said
+    assert f'{validated.name}: class ids [41]' in said
     for label in labels[:3]:
         assert label.name in said
     assert '40' in said
@@ -345,6 +348,27 @@ def test_the_shipped_recipes_take_extra_data_and_the_weights_of_the_stage_before
     assert provenance['data'] == f'{dataset.name}/train, {dataset.name}/train'
     for (name, before), after in zip(first.named_parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3, msg=name)
+
+
+def test_a_recipe_and_data_are_enough(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = ['crop_height=64', 'crop_width=64', 'batch_size=2', 'steps=1', 'warmup_steps=0', 'workers=0']
+    command = [
+        'train',
+        str(RECIPES / 'camvid_stdc1.yaml'),
+        '--data',
+        str(dataset),
+        *(f'--set={each}' for each in small),
+    ]
+    assert main(command) == 0
+    assert (
+        f'warning: without --extra, of which {RECIPES / "camvid_stdc1.yaml"} would take 0.25' in capsys.readouterr().err
+    )
+    assert main(command) == 2
+    assert 'stdc train: runs/camvid_stdc1 is not empty; --resume continues' in capsys.readouterr().err
+    assert load_weights('runs/camvid_stdc1/weights.safetensors')[2]['data'] == f'{dataset.name}/train'
+    assert main(['train', '--data', str(dataset)]) == 2
+    assert capsys.readouterr().err == 'stdc train: --out is missing: the folder of the run\n'
 
 
 def test_weights_survive_the_disk(tmp_path):

@@ -16,7 +16,7 @@ from stdc_core.classes import IGNORE, ClassTable
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.reading import LabelError, cores, some
 
-_LISTED = 20
+_LISTED = 100
 
 
 class DataError(ValueError):
@@ -49,14 +49,13 @@ class DataReport:
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def raise_if_bad(self) -> None:
-        """Raise DataError, with the first 20 problems, if there are any."""
-        if self.problems:
-            lines = self.problems[:_LISTED]
-            if len(self.problems) > _LISTED:
-                lines.append(f'and {len(self.problems) - _LISTED} more')
-            plural = 's' if len(self.problems) > 1 else ''
-            raise DataError('\n  '.join([f'{self.dataset}: {len(self.problems)} problem{plural}', *lines]))
+    def listed(self) -> str:
+        """The first 100 problems, in lines below how many there are."""
+        lines = self.problems[:_LISTED]
+        if len(self.problems) > _LISTED:
+            lines.append(f'and {len(self.problems) - _LISTED} more')
+        plural = 's' if len(self.problems) > 1 else ''
+        return '\n  '.join([f'{self.dataset}: {len(self.problems)} problem{plural}', *lines])
 
     def __str__(self) -> str:
         """Sizes, and the share of each class, in lines for a terminal."""
@@ -76,6 +75,13 @@ class _Pair:
     counts: np.ndarray | None = None
     unknown: dict[int, int] = field(default_factory=dict)
     size: tuple[int, int] | None = None
+
+
+def raise_if_bad(*reports: DataReport) -> None:
+    """Raise DataError, with what :meth:`DataReport.listed` has of each, if there are any problems."""
+    bad = [report.listed() for report in reports if report.problems]
+    if bad:
+        raise DataError('\n'.join(bad))
 
 
 def check(dataset: SegmentationFolder, limit: int | None = None, progress: bool = True, threads: int = 0) -> DataReport:

@@ -344,7 +344,7 @@ def make_tensorrt_backend(model: onnx.ModelProto, precision: str, **settings: An
 
         device = CudaDevice()
     except ImportError as error:
-        raise BackendError(f'backend tensorrt: {error}; pip install stdc_ros[tensorrt]') from error
+        raise BackendError(f'backend tensorrt: {error}; pip install tensorrt cuda-bindings[all]') from error
     except CudaError as error:
         raise BackendError(f'backend tensorrt: the GPU cannot be used ({error})') from error
     typed = not is_weakly_typed(tensorrt)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from stdc_core.classes import ClassTable, class_table
-from stdc_core.data.check import check, shared_images
+from stdc_core.data.check import check, raise_if_bad, shared_images
 from stdc_core.data.datasets import open_dataset
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.resident import Sizes
@@ -247,8 +247,7 @@ def _checked(
     first = not rank_zero_only.rank
     validated = [val] if val is not None else []
     reports = [check(dataset, progress=progress and first) for dataset in (*own, *others, *validated)]
-    for report in reports:
-        report.raise_if_bad()
+    raise_if_bad(*reports)
     if first:
         warnings = [warning for report in reports for warning in report.warnings]
         warnings += [warning for dataset in own for other in validated for warning in shared_images(dataset, other)]
