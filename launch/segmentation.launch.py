@@ -44,6 +44,12 @@ ARGUMENTS = (
         description='Path of a model.onnx from `stdc export`; empty: as params_file says, which is the shipped model.',
     ),
     DeclareLaunchArgument(
+        'input_scale',
+        default_value='',
+        description='Scale at which the network sees the images, such as 0.5 for 1080 x 1920; empty: as params_file '
+        "says, which is the model's own.",
+    ),
+    DeclareLaunchArgument(
         'backend',
         default_value='',
         choices=['', 'auto', 'onnxruntime', 'openvino', 'tensorrt'],
@@ -85,7 +91,7 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
 
     Raises:
         FileNotFoundError: there is no such params_file or bag. ROS would go on without.
-        ValueError: several cameras, and one topic for all.
+        ValueError: several cameras, and one topic for all; an input_scale that is no number.
     """
     given = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in ARGUMENTS)}
     if not Path(given['params_file']).is_file():
@@ -116,6 +122,8 @@ def _node(given: dict[str, str]) -> Node:
         for name in ('model', 'backend', 'precision', 'image_size')
         if given[name]
     }
+    if given['input_scale']:
+        parameters['input_scale'] = _scale(given['input_scale'])
     if given['build_only'] == 'true':
         parameters['build_only'] = True
     cameras = given['cameras'].split()
@@ -132,6 +140,13 @@ def _node(given: dict[str, str]) -> Node:
         output='screen',
         on_exit=_end_if_failed,
     )
+
+
+def _scale(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f'input_scale is {text}, expected a number such as 0.5') from error
 
 
 def _sim_time(given: dict[str, str]) -> list[dict[str, bool]]:

@@ -185,7 +185,17 @@ def test_the_arguments_are_described():
     description = get_launch_description_from_python_launch_file(str(LAUNCH_FILE))
     arguments = {argument.name: argument for argument in description.get_launch_arguments()}
     assert set(arguments) == {
-        *('image', 'cameras', 'params_file', 'model', 'backend', 'precision', 'build_only', 'image_size'),
+        *(
+            'image',
+            'cameras',
+            'params_file',
+            'model',
+            'input_scale',
+            'backend',
+            'precision',
+            'build_only',
+            'image_size',
+        ),
         *('namespace', 'use_sim_time', 'bag', 'rviz'),
     }
     assert all(argument.description != 'no description given' for argument in arguments.values())
@@ -227,15 +237,22 @@ def test_arguments_decide_which_processes_there_are_and_what_they_are_told(given
 @needs_launch
 @pytest.mark.parametrize(
     ('given', 'expected'),
-    [({}, {}), ({'bag': BAG}, {'use_sim_time': True}), ({'use_sim_time': 'false'}, {'use_sim_time': False})],
+    [
+        ({}, {}),
+        ({'bag': BAG}, {'use_sim_time': True}),
+        ({'use_sim_time': 'false'}, {'use_sim_time': False}),
+        ({'input_scale': '1'}, {'input_scale': 1.0}),
+    ],
 )
-def test_the_clock_is_that_of_the_parameter_file_unless_it_is_asked_for(given, expected):
+def test_parameters_are_those_of_the_file_unless_they_are_asked_for(given, expected):
     from launch_ros.utilities import evaluate_parameters
 
     (node, *_), context = launched(**given)
     (file, *parameters) = evaluate_parameters(context, node._Node__parameters)
     assert str(file) == str(ROOT / 'config' / 'segmentation.yaml')
-    assert {name: value for table in parameters for name, value in table.items()} == expected
+    told = {name: value for table in parameters for name, value in table.items()}
+    assert told == expected
+    assert [type(value) for value in told.values()] == [type(value) for value in expected.values()]
 
 
 @needs_launch
@@ -259,6 +276,12 @@ def test_images_come_from_the_topics_that_are_named(given, expected):
 def test_several_cameras_have_not_one_topic():
     with pytest.raises(ValueError, match='image is /front/image, expected a name below that of each camera: a b'):
         launched(cameras='a b', image='/front/image')
+
+
+@needs_launch
+def test_an_input_scale_is_a_number():
+    with pytest.raises(ValueError, match=r'^input_scale is half, expected a number such as 0\.5$'):
+        launched(input_scale='half')
 
 
 @needs_launch
