@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ import pytest
 
 from stdc_core.inference import kernels
 from stdc_core.inference.cuda import CudaError, Graph, Memory
+from stdc_core.inference.engine_builder import EngineOptions
+from stdc_core.inference.engine_cache import EngineCache
+from stdc_core.inference.engine_store import EngineStore
+from stdc_core.inference.tensorrt_backend import TensorRtBackend
 
 # Threads of the CPU meet at a barrier much more slowly than those of a GPU.
 kernels.BLOCK = 8
@@ -189,3 +194,36 @@ class HostEngine:
                 at(addresses[output], self._types[output], value.shape)[:] = value
 
         return lambda: self._device.do('enqueue', run)
+
+
+class Bench:
+    """A backend, its device, and what it is made of."""
+
+    def __init__(self, model, folder, precision='fp32', **settings):
+        self.device = HostDevice()
+        self.building = threading.Event()  # set: builds go on
+        self.building.set()
+        self.built: list[EngineOptions] = []
+        self.failing: list[Exception] = []
+        cache = EngineCache(folder)
+        engines = EngineStore(cache, self.build, lambda data: HostEngine(self.device, data), {})
+        self.backend = TensorRtBackend(model, self.device, engines, precision, **settings)
+
+    def build(self, network, options, timings, progress):
+        self.built.append(options)
+        if self.failing:
+            raise self.failing.pop()
+        progress(10)
+        assert self.building.wait(60)
+        progress(90)
+        return network, b''
+
+    def fail_next(self, call: str, *codes: int) -> None:
+        """The next calls of a name end with these errors."""
+        left = list(codes)
+
+        def fail(name: str) -> None:
+            if name == call and left:
+                raise cuda_error(left.pop(0), call)
+
+        self.device.fail = fail
