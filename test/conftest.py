@@ -31,6 +31,12 @@ collect_ignore = [] if find_spec('torch') else _NEED_TORCH
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests are of the CPU, on which masks are compared byte for byte; those of a GPU are for ``pytest -m gpu``."""
+    if config.option.markexpr != 'gpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
+
 def pytest_report_header() -> str | None:
     return f'torch is not installed, left out: {", ".join(collect_ignore)}' if collect_ignore else None
 

@@ -19,7 +19,7 @@ def image() -> np.ndarray:
     return SyntheticDrive(frames=1)[0].image
 
 
-def test_auto_is_onnx_runtime(image):
+def test_without_a_gpu_auto_is_onnx_runtime(image):
     segmenter = Segmenter.load(input_scale=1.0)
     assert segmenter.backend == 'onnxruntime'
     named = Segmenter.load(input_scale=1.0, backend='onnxruntime')

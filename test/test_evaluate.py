@@ -118,7 +118,8 @@ def test_weights_and_the_model_exported_from_them_agree(dataset, tmp_path):
     exported = tmp_path / 'model.onnx'
     assert main(['export', str(weights), str(exported), '--input-scale', '0.75']) == 0
 
-    predictors = [open_predictor(path, threads=1, device='cpu') for path in (weights, exported)]
+    on_cpu = {'threads': 1, 'device': 'cpu'}
+    predictors = [open_predictor(weights, **on_cpu), open_predictor(exported, **on_cpu, backend='onnxruntime')]
     assert [predictor.protocol['backend'] for predictor in predictors] == ['torch, float32', 'onnxruntime']
     assert [predictor.protocol['input_scale'] for predictor in predictors] == [0.75, 0.75]
     assert predictors[0].name == predictors[1].name == 'stdc1-seg75'

@@ -21,7 +21,8 @@ from stdc_core.data.resident import (
 )
 from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, SampleKey, ScheduleSampler, pooled_shares
 
-DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA'))]
+without_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA')
+DEVICES = ['cpu', pytest.param('cuda', marks=[pytest.mark.gpu, without_cuda])]
 CROP = (48, 64)
 
 

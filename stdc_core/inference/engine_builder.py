@@ -120,6 +120,7 @@ def sized(network_file: bytes, shape: tuple[int, int, int, int]) -> bytes:
 
 def _made(trt: ModuleType, kind: str) -> Any:
     """A builder or a runtime. Raises EngineError."""
+    logger_of(trt).said()  # what was kept of earlier work, which succeeded all the same
     try:
         return getattr(trt, kind)(logger_of(trt))
     except TypeError as error:  # which pybind11 makes of a null pointer
