@@ -86,7 +86,11 @@ def test_the_parts_together_are_the_deployed_graph(kernels, images, scale):
     expected = session(model).run(['mask', 'confidence'], {'image': images})
     exact = kernels[2] == np.float32
     assert parts.classes == 11
-    assert (mask == expected[0]).mean() >= (0.99999 if exact else 0.998)
+    full = upsampled(logits.astype(np.float64), images.shape[1:3])
+    chosen, wanted = (np.take_along_axis(full, each[:, None].astype(int), 1) for each in (mask, expected[0]))
+    # Labels may differ only where two classes are equal but for rounding, and that is rare.
+    np.testing.assert_allclose(chosen, wanted, rtol=0, atol=1e-4 if exact else 0.02)
+    assert (mask == expected[0]).mean() >= (0.9999 if exact else 0.999)
     difference = np.abs(confidence.astype(int) - expected[1])
     assert difference.max() <= (1 if exact else 16)
 
