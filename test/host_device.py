@@ -108,8 +108,9 @@ class HostDevice:
         for piece in pieces:
             del self.allocated[piece.pointer if isinstance(piece, Memory) else piece.ctypes.data]
 
-    def upload(self, target: Memory, source: np.ndarray) -> None:
-        self.do('upload', lambda: ctypes.memmove(target.pointer, source.ctypes.data, source.nbytes))
+    def upload(self, target: Memory, source: np.ndarray, offset: int = 0) -> None:
+        assert offset + source.nbytes <= target.size
+        self.do('upload', lambda: ctypes.memmove(target.pointer + offset, source.ctypes.data, source.nbytes))
 
     def download(self, target: np.ndarray, source: Memory) -> None:
         self.do('download', lambda: ctypes.memmove(target.ctypes.data, source.pointer, target.nbytes))

@@ -62,7 +62,8 @@ def test_what_is_uploaded_comes_back_and_a_graph_does_it_again(device):
     here, there, back = device.pin(1000), device.allocate(1000), device.pin(1000)
 
     def work():
-        device.upload(there, here)
+        device.upload(there, here[:400])
+        device.upload(there, here[400:], 400)
         device.download(back, there)
 
     here[:] = np.random.default_rng(0).integers(0, 256, 1000)

@@ -18,7 +18,7 @@ from host_device import Bench, HostDevice, HostEngine, needs_compiler
 from stdc_core.classes import class_table
 from stdc_core.cli import main
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter, cuda
+from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter, cuda, gpu_pipeline
 from stdc_core.inference.cuda import CudaError, missing_driver
 from stdc_core.inference.engine_builder import EngineError, PhaseShare, logger_of
 from stdc_core.inference.input_scale import set_input_scale
@@ -81,6 +81,14 @@ def test_images_become_the_masks_that_onnx_runtime_gives(bench, images, expected
     assert [options.shape for options in made.built] == [(1, 3, 48, 65)]
     assert made.device.calls.count('capture') == 2  # with and without confidence
     assert made.device.calls.count('launch graph') == 3
+
+
+def test_images_are_uploaded_piece_by_piece(bench, images, expected, monkeypatch):
+    monkeypatch.setattr(gpu_pipeline, 'PIECE', 10_000)  # not a divisor of their size
+    made = bench(max_batch=2)
+    for first in (0, 1):
+        assert_equal(made.backend(images[first : first + 2], True), [each[first : first + 2] for each in expected])
+    assert made.device.calls.count('upload') == 1 + 2 * -(-images[:2].nbytes // 10_000)
 
 
 def test_in_half_precision(bench, images, expected):

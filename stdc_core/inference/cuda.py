@@ -139,10 +139,10 @@ class CudaDevice:
             else:
                 self._call('cudaFreeHost', piece.ctypes.data)
 
-    def upload(self, target: Memory, source: np.ndarray) -> None:
-        """Copy pinned memory to the device, without waiting for it."""
+    def upload(self, target: Memory, source: np.ndarray, offset: int = 0) -> None:
+        """Copy pinned memory to the device, so many bytes after the beginning of ``target``, without waiting for it."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._call('cudaMemcpyAsync', target.pointer, source.ctypes.data, source.nbytes, kind, self._stream)
+        self._call('cudaMemcpyAsync', target.pointer + offset, source.ctypes.data, source.nbytes, kind, self._stream)
 
     def download(self, target: np.ndarray, source: Memory) -> None:
         """Copy to pinned memory from the device, without waiting for it."""

@@ -10,6 +10,9 @@ import numpy as np
 from stdc_core.inference.gpu_graph import LOGITS, PLANES, Parts
 from stdc_core.inference.kernels import Kernels
 
+#: Bytes of an image that are copied to pinned memory at a time: the GPU fetches them while the next are copied.
+PIECE = 1 << 20
+
 _log = logging.getLogger(__name__)
 
 
@@ -23,7 +26,7 @@ class _Drawing(NamedTuple):
 
 
 class Pipeline:
-    """Memory, engine and kernels for images of one shape, captured as one CUDA graph.
+    """Memory, engine and kernels for images of one shape; all that follows the upload is captured as one CUDA graph.
 
     Args:
         device: a ``CudaDevice``.
@@ -93,6 +96,7 @@ class Pipeline:
     def _capture(self) -> None:
         # Once before: TensorRT does things in the first run that cannot be captured.
         self._image_host[:] = 0
+        self._device.upload(self._image, self._image_host)
         self._begin()
         self._device.synchronize()
         try:
@@ -102,9 +106,15 @@ class Pipeline:
                 raise
             _log.info('without a CUDA graph: %s', error)
 
+    def _upload(self, images: np.ndarray) -> None:
+        """Begin to copy images to the device, by way of pinned memory."""
+        for first in range(0, images.size, PIECE):
+            piece = self._image_host[first : first + PIECE]
+            np.copyto(piece, images[first : first + PIECE])
+            self._device.upload(self._image, piece, first)
+
     def _begin(self) -> None:
-        """Begin every step."""
-        self._device.upload(self._image, self._image_host)
+        """Begin every step after the upload."""
         self.compute()
         for memory, host in self.outputs:
             self._device.download(host, memory)
@@ -125,7 +135,7 @@ class Pipeline:
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         """uint8 ``[N, H, W, 3]`` to mask and confidence, both uint8 ``[N, H, W]``. Raises CudaError, EngineError."""
-        np.copyto(self._image_host, images.reshape(-1))
+        self._upload(images.reshape(-1))
         if self._graph is None:
             self._begin()
         else:
