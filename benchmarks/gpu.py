@@ -267,27 +267,35 @@ def make_shipped(work: Path, real: tuple[list, list[Path]] | None, drive: list) 
     from stdc_core.export.quantize import quantize
     from stdc_core.files import write_png
     from stdc_core.inference import DEFAULT_MODEL
-    from stdc_core.inference.input_scale import set_input_scale
     from stdc_core.inference.model_file import read_model
 
-    model, _ = read_model(DEFAULT_MODEL)
     with tempfile.TemporaryDirectory() as folder:
         if real:
             samples, pictures = real
             np.save(work / 'real.npy', np.stack([sample.image for sample in samples]))
         else:
-            set_input_scale(model, 0.5)
             samples, pictures = drive, [Path(folder, f'{index}.png') for index in range(FRAMES)]
             for picture, frame in zip(pictures, render(1), strict=True):
                 write_png(picture, frame.image)
-        onnx.save(model, work / 'shipped.onnx')
+        own = read_model(DEFAULT_MODEL)[1].input_scale
+        onnx.save(at_one_scale(DEFAULT_MODEL, own if real else 0.5), work / 'shipped.onnx')
         quantize(work / 'shipped.onnx', work / 'int8.onnx', pictures, overwrite=True)
     expect(work, 'shipped', [sample.image for sample in samples], [sample.label for sample in samples])
-    quantized, _ = read_model(work / 'int8.onnx')
-    if real:
-        set_input_scale(quantized, 0.5)
-    onnx.save(quantized, work / 'int8-seg50.onnx')
+    onnx.save(at_one_scale(work / 'int8.onnx', 0.5), work / 'int8-seg50.onnx')
     return samples
+
+
+def at_one_scale(path: Path, scale: float):
+    """A model whose network sees images of every size at this scale."""
+    from onnx import helper
+
+    from stdc_core.inference.input_scale import set_input_scale
+    from stdc_core.inference.model_file import read_model
+
+    model, info = read_model(path)
+    set_input_scale(model, scale)
+    helper.set_model_props(model, info.at(scale).to_metadata())
+    return model
 
 
 def render(seed: int) -> list:

@@ -46,8 +46,8 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         'input_scale',
         default_value='',
-        description='Scale at which the network sees the images, such as 0.5 for 1080 x 1920; empty: as params_file '
-        "says, which is the model's own.",
+        description='Scale at which the network sees the images; empty: as params_file says, which is '
+        "the model's own, and less for larger images than in its training.",
     ),
     DeclareLaunchArgument(
         'backend',

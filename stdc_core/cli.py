@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument('--data', type=Path, required=True, help='dataset: folder, CamVid or Cityscapes')
     evaluate.add_argument('--split', default='val', help='default: val')
     evaluate.add_argument('--out', type=Path, help='new or empty folder for report.json, confusion.png and sheet.png')
-    evaluate.add_argument('--input-scale', type=float, metavar='S', help="default: the model's; of weights, as trained")
+    evaluate.add_argument('--input-scale', type=float, metavar='S', help='default: as trained, less for large images')
     evaluate.add_argument('--scales', type=float, nargs='+', default=[1.0], metavar='S', help='average over scales')
     evaluate.add_argument('--flip', action='store_true', help='average over the mirrored image too')
     evaluate.add_argument('--limit', type=int, metavar='N', help='only N images, evenly spread')
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         default=['mask', 'overlay'],
         help='default: mask overlay',
     )
-    predict.add_argument('--input-scale', type=float, metavar='S', help="default: the model's own")
+    predict.add_argument('--input-scale', type=float, metavar='S', help="default: the model's, less for large images")
     predict.add_argument('--overlay-opacity', type=float, default=0.5, metavar='W', help='0 to 1; default: 0.5')
     predict.add_argument('--backend', default='auto', help='auto (default), onnxruntime, openvino or tensorrt')
     predict.add_argument('--precision', default='auto', help='of tensorrt: auto (default), fp32, fp16 or int8')
@@ -139,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     engine.add_argument('model', type=Path, nargs='?', help='a model.onnx (default: the shipped model)')
     engine.add_argument('--size', type=_size, required=True, metavar='HxW', help='of the images, such as 1080x1920')
     engine.add_argument('--precision', default='auto', help='auto (default), fp32, fp16 or int8')
-    engine.add_argument('--input-scale', type=float, metavar='S', help="default: the model's own")
+    engine.add_argument('--input-scale', type=float, metavar='S', help="default: the model's, less for large images")
     engine.add_argument('--batch', type=int, default=1, metavar='N', help='cameras of the node (default: 1)')
 
     imports = command('import', _import, 'Convert a checkpoint of the reference implementation to weights.')

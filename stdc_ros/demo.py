@@ -29,10 +29,11 @@ from tqdm import tqdm
 import stdc_ros
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, ModelError
-from stdc_core.inference.model_file import read_model
+from stdc_core.inference.input_scale import InputScale
+from stdc_core.inference.model_file import ModelInfo, read_model
 from stdc_ros.bags import IMAGE, TYPES, Bag, BagError, make_header, write_bag
 from stdc_ros.demo_results import MASK, OVERLAY, Drive
-from stdc_ros.images import make_image
+from stdc_ros.images import ImageError, make_image
 from stdc_ros.isolation import isolated_environment, profile_variable
 from stdc_ros.play_bag import Player, published_name
 from stdc_ros.recorder import Recorder
@@ -56,13 +57,11 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument('--bag', type=Path, help='your own bag; default: a drive is rendered')
     parser.add_argument('--topic', help='its image topic, if it has several')
     parser.add_argument('--model', type=Path, default=DEFAULT_MODEL, help='a model.onnx from `stdc export`')
-    parser.add_argument(
-        '--input-scale', type=float, default=1.0, help='of the network, 0.1 to 4; the default keeps up on two cores'
-    )
+    parser.add_argument('--input-scale', type=float, help='of the network, 0.1 to 4; default: 1 or less, for two cores')
     parser.add_argument('--frames', type=int, default=150, help='length of the rendered drive, at 15 Hz')
     parser.add_argument('--output', type=Path, default=Path('demo'), help='folder for the results')
     given = parser.parse_args(args)
-    if not 0.1 <= given.input_scale <= 4:
+    if given.input_scale is not None and not 0.1 <= given.input_scale <= 4:
         parser.error(f'--input-scale is {given.input_scale:g}, expected 0.1 to 4')
     if given.frames < 1:
         parser.error(f'--frames is {given.frames}, expected 1 or more')
@@ -84,7 +83,7 @@ def run(given: argparse.Namespace) -> None:
     Raises:
         DemoError, BagError, ModelError, OSError: it cannot be done.
     """
-    info = dataclasses.replace(read_model(given.model)[1], input_scale=given.input_scale)
+    info = read_model(given.model)[1]
     given.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.', dir=given.output) as folder:
         work = Path(folder)
@@ -95,9 +94,11 @@ def run(given: argparse.Namespace) -> None:
         with Bag(source) as bag, ros_node('demo') as node:
             topic = bag.choose([given.topic] if given.topic else [])[0]
             camera = published_name(bag, topic)
+            scale = given.input_scale or fast_scale(bag, topic, info)
+            info = dataclasses.replace(info, input_scale=scale)
             recorder = Recorder(node, [MASK, OVERLAY], work)
             drive = Drive(camera, info.classes, recorder, labels, camera_info(bag, topic))
-            with node_process(given.model, camera, work / 'node.log', given.input_scale) as process:
+            with node_process(given.model, camera, work / 'node.log', scale) as process:
                 replay(node, Player(node, bag, [topic]), drive, process)
             if bag.cut:
                 print(f'{source} is cut off ({bag.cut}); it was played up to there')
@@ -130,6 +131,15 @@ def render(path: Path, frames: int) -> list[np.ndarray]:
             bag.write('/camera/camera_info', stamp, _pinhole(header, frame.image.shape, drive.camera_matrix))
             labels.append(frame.label)
     return labels
+
+
+def fast_scale(bag: Bag, topic: str, info: ModelInfo) -> float:
+    """The input scale for the first image that can be decoded: at most 1, which two cores follow."""
+    scale = InputScale(min(1.0, info.input_scale), info.scale.pixels)
+    for message in bag.messages([topic]):
+        with suppress(ImageError):
+            return scale.of(message.bgr().shape[:2])
+    return scale.own
 
 
 def _pinhole(header: Any, shape: tuple[int, ...], matrix: np.ndarray) -> Any:
@@ -231,7 +241,7 @@ def node_process(
     Args:
         camera: the image topic.
         log: file for what it prints.
-        input_scale: its parameter; 0: the model's own.
+        input_scale: its parameter.
         arguments: more of them, such as ``'-p', 'threads:=1'``.
     """
     command = [sys.executable, '-m', 'stdc_ros.segmentation_node', '--ros-args', '-r', f'image:={camera}', *arguments]

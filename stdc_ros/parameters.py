@@ -65,7 +65,7 @@ class Parameters:
     input_scale: float = _parameter(
         0.0,
         'Scale at which the network sees the image: less is faster, by its square, more finds smaller things; '
-        "0: the model's own.",
+        "0: the model's own, and less for larger images than in its training, if it tells their size.",
         bounds=(0.0, 4.0),
     )
     backend: str = _parameter(

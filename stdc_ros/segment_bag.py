@@ -208,7 +208,7 @@ since, are replaced only with --overwrite. A bag that cannot be segmented does n
     parser.add_argument('--all', action='store_true', help='all image topics')
     parser.add_argument('--outputs', nargs='+', choices=OUTPUTS, default=['mask', 'overlay'])
     parser.add_argument('--model', type=Path, default=DEFAULT_MODEL, help='a model.onnx from `stdc export`')
-    parser.add_argument('--input-scale', type=float, metavar='S', help="scale of the network's input; the model's own")
+    parser.add_argument('--input-scale', type=float, metavar='S', help="default: the model's, less for large images")
     parser.add_argument('--backend', choices=BACKENDS, default='auto', help='what computes; default: auto')
     parser.add_argument('--threads', type=int, default=0, help='CPU threads, of each worker; 0: every core, shared out')
     parser.add_argument('--overwrite', action='store_true', help='replace a bag that is there already')

@@ -75,7 +75,7 @@ class Recipe(NamedTuple):
     Args:
         model: a model.onnx; None: the one that is shipped, of whichever machine it is needed on.
         model_sha256: of its file, so that no machine and no later run takes another.
-        input_scale: None: the model's own.
+        input_scale: see :meth:`Segmenter.load`.
         backend: of ``stdc_core.inference.BACKENDS``.
         topics, every, outputs: see :func:`stdc_ros.segment_bag.segment_bag`.
     """

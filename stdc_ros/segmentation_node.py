@@ -29,6 +29,7 @@ from std_srvs.srv import SetBool
 from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmentation, Segmenter, SizeError
 from stdc_core.memory import keep_freed_memory
 from stdc_core.one_line import one_line
+from stdc_core.scaled_size import scaled_size
 from stdc_ros import labels, parameters
 from stdc_ros.camera import Camera, Frame
 from stdc_ros.camera_model import CameraInfoError
@@ -47,6 +48,9 @@ LISTENER_PERIOD = 0.1
 DIAGNOSTICS_PERIOD = 1.0
 LOG_PERIOD = 5.0
 SHUTDOWN = 5.0
+
+#: Sizes of images, of which so many are told of in the log.
+TOLD_SIZES = 16
 
 _LIBRARY = logging.getLogger('stdc_core')
 
@@ -91,6 +95,7 @@ class SegmentationNode(Node):
         _LIBRARY.setLevel(logging.INFO)
         _LIBRARY.addHandler(self._library_log)
         self._segmenter = self._load()
+        self._told: set[tuple[int, int]] = set()  # sizes of images
         self._worker = LatestFrameWorker(self._process, self._report_failure, self._segmenter.max_batch)
         classes = self._segmenter.info.classes
         self._grids = make_grids(self, self._settings, classes) if self._settings.drivable_grid else {}
@@ -226,6 +231,7 @@ class SegmentationNode(Node):
         images = jobs[0].image[None] if len(jobs) == 1 else np.stack([job.image for job in jobs])
         masks, confidences = self._segmenter(images, confident)
         inference = time.monotonic() - start
+        self._tell_scale(images.shape[1:3])
         done = []
         for index, job in enumerate(jobs):
             camera = job.frame.camera
@@ -246,13 +252,25 @@ class SegmentationNode(Node):
             for name, message in result.pictures(job.wanted, classes, opacity, draw):
                 job.frame.camera.publish(name, message)
 
+    def _tell_scale(self, size: tuple[int, int]) -> None:
+        """Say once of images of (height, width) that the network sees them smaller than the input scale says."""
+        scale = self._segmenter.scale.of(size)
+        if scale == self._segmenter.scale.own or size in self._told or len(self._told) == TOLD_SIZES:
+            return
+        self._told.add(size)
+        (height, width), seen = size, scaled_size(size, scale)
+        self.get_logger().info(
+            f'images of {width}x{height}: the network sees {seen[1]}x{seen[0]}, as many pixels as in its training: '
+            f'input scale {scale:.3g}, not {self._segmenter.scale.own:g}; the parameter input_scale sets one for all'
+        )
+
     def _publish_labels(
         self, job: Job, found: Segmentation, threshold: float, inference: float
     ) -> tuple[Result, Any | None]:
         """Publish what is for machines. Returns what grid and pictures are made of; the CameraInfo can be None."""
         frame, start = job.frame, time.monotonic()
-        camera, scale = frame.camera, self._segmenter.info.input_scale
-        size = parameters.output_size(self._settings.output_size, job.image.shape[:2], scale)
+        camera, shape = frame.camera, job.image.shape[:2]
+        size = parameters.output_size(self._settings.output_size, shape, self._segmenter.scale.of(shape))
         result = Result(job.header, job.image, found, size, threshold)
         informed = job.wanted & {'camera_info', 'drivable_grid'}
         camera_info = camera.info(*job.image.shape[:2]) if informed else None  # if bad, the camera complains of it

@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 from bag_helpers import CAMERA, make_bag, picture
 
-from stdc_core.inference import Segmenter
-from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, Bag
+from stdc_core.inference import DEFAULT_MODEL, Segmenter
+from stdc_core.inference.model_file import read_model
+from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, TYPES, Bag, make_header, write_bag
+from stdc_ros.demo import fast_scale
+from stdc_ros.images import make_image
 from stdc_ros.isolation import profile_variable
 
 TIMEOUT = 120.0
@@ -116,6 +119,22 @@ def test_a_bag_of_the_user(tmp_path, of, name):
     with Bag(tmp_path / 'demo' / 'drive.mcap') as made:
         np.testing.assert_array_equal(next(made.messages([CAMERA])).bgr(), picture(0))
     assert bag.read_bytes() == before
+
+
+@pytest.mark.parametrize(('size', 'scale'), [((96, 128), 1.0), ((720, 960), 0.5)])
+def test_of_a_bag_with_large_images_the_network_sees_as_many_pixels_as_of_the_rendered_drive(size, scale, tmp_path):
+    with write_bag(tmp_path / 'drive.mcap') as bag:
+        bag.add_topic(CAMERA, IMAGE)
+        message = make_image(TYPES.types[IMAGE], make_header(1, 'camera'), np.zeros((*size, 3), np.uint8), 'bgr8')
+        bag.write(CAMERA, 1, message)
+        bag.add_topic('/rear', IMAGE)
+        message.data = message.data[:100]
+        bag.write('/rear', 1, message)
+    info = read_model(DEFAULT_MODEL)[1]
+    with Bag(tmp_path / 'drive.mcap') as bag:
+        assert fast_scale(bag, CAMERA, info) == scale
+        assert fast_scale(bag, CAMERA, info.at(0.75)) == 0.75  # not enlarged
+        assert fast_scale(bag, '/rear', info) == 1.0  # which cannot be decoded
 
 
 def test_user_errors_are_one_line(tmp_path):

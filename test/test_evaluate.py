@@ -18,7 +18,7 @@ from stdc_core.evaluation.confusion_picture import confusion_picture
 from stdc_core.evaluation.evaluate import ImageScore, Predictor, evaluate, evenly
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.evaluation.predictors import open_predictor
-from stdc_core.evaluation.report import Evaluation, chosen, report, write_report
+from stdc_core.evaluation.report import Evaluation, chosen, describe, report, write_report
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
 
 HEIGHT, WIDTH, IMAGES = 96, 128, 12
@@ -63,7 +63,7 @@ def constant(number: int, classes=CAMVID) -> Predictor:
         lambda image: np.full(image.shape[:2], number, np.uint8),
         classes,
         'constant',
-        {'input_scale': 1.0, 'scales': [1.0], 'flip': False, 'backend': 'none'},
+        {'input_scale': 1.0, 'full_scale_pixels': None, 'scales': [1.0], 'flip': False, 'backend': 'none'},
     )
 
 
@@ -133,6 +133,22 @@ def test_weights_and_the_model_exported_from_them_agree(dataset, tmp_path):
     assert open_predictor(exported, input_scale=1, flip=True, device='cpu').protocol['input_scale'] == 1
 
 
+def test_torch_sees_a_large_image_as_the_segmenter_does():
+    pytest.importorskip('torch')
+    from stdc_core.evaluation.torch_predictor import torch_predictor
+
+    image = SyntheticDrive(seed=3, height=480, width=640, frames=1)[0].image
+    predictors = [open_predictor(DEFAULT_MODEL, device='cpu'), open_predictor(DEFAULT_MODEL, flip=True, device='cpu')]
+    assert [predictor.protocol['backend'] for predictor in predictors] == ['onnxruntime', 'torch, float32']
+    for predictor in predictors:
+        assert describe(predictor).startswith('stdc1-seg150, input scale 1.5 up to 172800 pixels, ')
+    named = open_predictor(DEFAULT_MODEL, input_scale=1.125, flip=True, device='cpu')
+    assert describe(named).startswith('stdc1-seg112.5, input scale 1.125, flipped')
+    assert np.array_equal(predictors[1].mask(image), named.mask(image))
+    plain = torch_predictor(DEFAULT_MODEL, None, (1.0,), False, 0, 'cpu')
+    assert np.mean(plain.mask(image) == predictors[0].mask(image)) > 0.999
+
+
 def test_on_a_gpu_only_its_rounding_to_fewer_bits_is_switched_off(dataset, monkeypatch):
     torch = pytest.importorskip('torch')
     from stdc_core.evaluation import torch_predictor
@@ -187,7 +203,8 @@ def test_the_command_prints_every_class_and_writes_a_report(data, tmp_path, caps
     assert counts.sum() == content['protocol']['pixels'] == IMAGES * (HEIGHT - 1) * WIDTH
     assert content['dataset'] == {'path': str(data), 'split': 'val', 'images': IMAGES}
     assert content['model'] == {'file': str(DEFAULT_MODEL), 'name': Segmenter.load().info.name}
-    assert content['protocol']['input_scale'] == Segmenter.load().info.input_scale
+    protocol, scale = content['protocol'], Segmenter.load().scale
+    assert (protocol['input_scale'], protocol['full_scale_pixels']) == scale == (1.5, 360 * 480)
     assert len(content['images']) == content['protocol']['images'] == IMAGES
 
     before = (out / 'report.json').read_bytes()

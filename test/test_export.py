@@ -16,7 +16,7 @@ from stdc_core.export.graph import DeployedGraph, own_offset
 from stdc_core.export.onnx import export
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
 from stdc_core.model.segmentation import STDCSeg
-from stdc_core.model.weights import load_weights, save_weights
+from stdc_core.model.weights import WeightsError, load_weights, save_weights
 
 
 @pytest.fixture(scope='module')
@@ -152,6 +152,20 @@ def test_the_accuracy_in_a_model_file_names_the_scale_that_it_was_measured_at(tm
 def test_wrong_numbers_for_the_benchmark_are_told_before_the_work(arguments, message, capsys):
     assert main(['benchmark', 'absent.onnx', *arguments]) == 2
     assert capsys.readouterr().err == f'stdc benchmark: {message}\n'
+
+
+def test_the_size_of_the_images_of_the_training_goes_with_the_weights(tmp_path):
+    weights, model = tmp_path / 'weights.safetensors', tmp_path / 'model.onnx'
+    save_weights(STDCSeg('stdc1', 11), weights, CAMVID, {'largest_image': '720x1280'})
+    assert export(weights, model).scale == (1.0, 720 * 1280)
+    assert export(model, tmp_path / 'again.onnx').scale == (1.0, 720 * 1280)
+    # A scale that is given is for images of every size.
+    for given in (0.5, 1.0):
+        assert export(model, tmp_path / 'given.onnx', given, overwrite=True).scale == (given, None)
+    assert export(tmp_path / 'given.onnx', tmp_path / 'later.onnx').scale == (1.0, None)
+    save_weights(STDCSeg('stdc1', 11), weights, CAMVID, {'largest_image': 'large'})
+    with pytest.raises(WeightsError, match=r"safetensors: largest_image in its provenance: .*, found 'large'"):
+        export(weights, tmp_path / 'other.onnx')
 
 
 @pytest.mark.parametrize('input_scale', [0.0, -1.0, 4.5])

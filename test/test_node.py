@@ -259,6 +259,18 @@ def test_the_input_scale_is_a_parameter():
     assert bytes(mask.data) == expected.tobytes()
 
 
+@pytest.mark.parametrize(('output_size', 'size'), [('input', (720, 960)), ('network', (540, 720))])
+def test_of_a_large_image_the_network_sees_as_much_as_in_its_training_and_the_node_says_so(output_size, size):
+    with NodeProcess('-p', f'output_size:={output_size}', namespace='/left') as process, Client('/left') as client:
+        client.listen('mask')
+        image = scene(720, 960)
+        mask = client.segment(message_of(image))
+        process.wait_for_output('images of 960x720: the network sees 720x540, as many pixels as in its training: input')
+    assert (mask.height, mask.width) == size
+    expected = Segmenter.load(input_scale=0.75)(image).mask
+    assert output_size == 'network' or bytes(mask.data) == expected.tobytes()
+
+
 @pytest.mark.parametrize(
     ('given', 'meant', 'value'),
     [

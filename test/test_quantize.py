@@ -10,6 +10,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -26,7 +27,7 @@ from stdc_core.files import WriteError, write_png
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
 from stdc_core.inference.backends import make_backend
 from stdc_core.inference.fold import fold
-from stdc_core.inference.input_scale import set_input_scale
+from stdc_core.inference.input_scale import InputScale, set_input_scale
 from stdc_core.inference.model_file import read_model
 from stdc_core.inference.quantized_on_cpu import narrow_weights, products_saturate
 from stdc_core.model.weights import WeightsError, load_weights
@@ -82,8 +83,27 @@ def test_the_quantised_model_is_an_ordinary_model_file_of_half_the_size(quantize
     expected, found = original(image, confidence=True), segmenter(image, confidence=True)
     assert (expected.mask == found.mask).mean() > 0.95
     assert np.median(np.abs(expected.confidence.astype(int) - found.confidence)) <= 12
+    assert segmenter.scale == original.scale == (1.0, 360 * 480)
     # Another input scale works as with every model file.
     assert Segmenter.load(out, input_scale=0.5)(image).mask.shape == image.shape[:2]
+
+
+def test_large_images_are_calibrated_and_compared_as_large_as_those_of_the_training(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr('stdc_core.export.quantize.CALIBRATED', 1)
+    monkeypatch.setattr('stdc_core.export.quantize.check_size', lambda *arguments: seen.append(arguments))
+    for index in range(2):
+        cv2.imwrite(str(tmp_path / f'{index}.png'), SyntheticDrive(index, height=720, width=960, frames=1)[0].image)
+    report = quantize(DEFAULT_MODEL, tmp_path / 'int8.onnx', sorted(tmp_path.glob('*.png')), max_loss=100.0)
+    assert seen == [(720, 960, 0.75)] * 2
+    image = cv2.imread(str(tmp_path / '1.png'))
+    masks = [Segmenter.load(path)(image).mask for path in (DEFAULT_MODEL, tmp_path / 'int8.onnx')]
+    assert report.changed == pytest.approx(100 * (masks[0] != masks[1]).mean())
+    # The file has one scale, as all have.
+    graph = onnx.load(tmp_path / 'int8.onnx').graph
+    scales = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in graph.initializer}
+    assert scales['input_scales'] == [1, 1, 1.5, 1.5]
+    assert ['input_scales' in node.input for node in graph.node if node.op_type == 'Resize'].count(True) == 1
 
 
 def test_activations_and_weights_are_what_tensorrt_takes(quantized):
@@ -176,7 +196,7 @@ def test_only_files_in_folders_that_show_are_images(images, tmp_path):
 def test_an_image_that_the_network_would_not_take_is_named(model, images, tmp_path, monkeypatch):
     write_png(tmp_path / 'a.png', np.zeros((1, 1, 3), np.uint8))
     with pytest.raises(QuantizeError, match=r'a\.png: image of 1 x 1 pixels, expected 1 x 1 to be left'):
-        _Reader([tmp_path / 'a.png'], 0.5).get_next()
+        _Reader([tmp_path / 'a.png'], InputScale(0.5)).get_next()
     monkeypatch.setattr('stdc_core.inference.segmenter.MAX_PIXELS', 100)
     files = sorted((images / 'val' / 'images').iterdir())
     with pytest.raises(QuantizeError, match=r'\.png: image of 160 x 120 pixels, expected at most 100'):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -21,10 +22,11 @@ from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter, cuda, gpu_pipeline
 from stdc_core.inference.cuda import CudaError, missing_driver
 from stdc_core.inference.engine_builder import EngineError, PhaseShare, logger_of
-from stdc_core.inference.input_scale import set_input_scale
+from stdc_core.inference.input_scale import InputScale, set_input_scale
 from stdc_core.inference.model_file import read_model
 from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
 from stdc_core.inference.tensorrt_backend import KEPT, choose_precision
+from stdc_core.scaled_size import scaled_size
 from stdc_core.visualization import overlay
 
 pytestmark = needs_compiler
@@ -81,6 +83,21 @@ def test_images_become_the_masks_that_onnx_runtime_gives(bench, images, expected
     assert [options.shape for options in made.built] == [(1, 3, 48, 65)]
     assert made.device.calls.count('capture') == 2  # with and without confidence
     assert made.device.calls.count('launch graph') == 3
+
+
+@pytest.mark.parametrize('kernels', [True, False])
+def test_of_larger_images_than_those_of_the_training_the_network_sees_no_more(bench, model, images, kernels):
+    scale = InputScale(0.5, 96 * 130)
+    large = cv2.resize(images[0], (180, 140))[None]
+    on_cpu = copy.deepcopy(model)
+    set_input_scale(on_cpu, scale)
+    made = bench(scale=scale, kernels=kernels)
+    for image in (images[:1], large):
+        assert_equal(made.backend(image, True), OnnxRuntimeBackend(on_cpu, 1)(image, True))
+    seen = [scaled_size(size, scale.of(size)) for size in ((96, 130), (140, 180))]
+    assert seen == [(48, 65), (49, 63)]
+    shapes = [(1, 3, *size) for size in seen] if kernels else [(1, 96, 130, 3), (1, 140, 180, 3)]
+    assert [options.shape for options in made.built] == shapes
 
 
 def test_images_are_uploaded_piece_by_piece(bench, images, expected, monkeypatch):

@@ -21,6 +21,7 @@ from stdc_core.model.weights import WeightsError, load_weights, save_weights
 from stdc_core.training.config import ConfigError, TrainConfig, load_config
 from stdc_core.training.fitting import need_empty
 from stdc_core.training.task import SegmentationTask, _thin, rate
+from stdc_core.training.train import _largest
 
 RECIPES = Path(__file__).parent.parent / 'config' / 'train'
 
@@ -198,6 +199,11 @@ def test_the_papers_recipe():
     assert rate(config, 60000) == 0
 
 
+def test_the_largest_image_is_that_with_the_most_pixels():
+    sizes = [{(100, 300): 5, (200, 200): 1}, {(150, 250): 7}]
+    assert _largest(sizes) == _largest(sizes[::-1]) == '200x200'
+
+
 def test_the_cosine_falls_from_one_to_zero():
     config = TrainConfig(steps=110, warmup_steps=10)
     assert [rate(config, step) for step in (0, 9, 60, 110)] == pytest.approx([0.1, 1.0, 0.5, 0.0])
@@ -279,6 +285,7 @@ def test_the_best_validation_may_be_the_one_after_the_training(scores, best, dat
     assert main(arguments) == 0
     model, _, provenance = load_weights(out / 'best.safetensors')
     last, _, its_provenance = load_weights(out / 'weights.safetensors')
+    assert provenance['largest_image'] == its_provenance['largest_image'] == '96x128'
     assert float(provenance['miou'].split()[0]) == best
     assert float(its_provenance['miou'].split()[0]) == scores[-1]
     same = torch.equal(model.head[1].weight, last.head[1].weight)

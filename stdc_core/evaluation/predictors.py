@@ -30,7 +30,7 @@ def open_predictor(
     Args:
         path: a ``model.onnx`` from ``stdc export`` or weights from ``stdc train``.
         input_scale: the network sees the image at this scale. None: a model file's own; of weights, that which they
-            were validated at in training, or else 1.
+            were validated at in training, or else 1; and of larger images than in the training as many pixels as there.
         scales: factors on the input scale; the probabilities at several are averaged.
         flip: average over the mirrored image too.
         threads: CPU threads, at most 256; 0 takes every core that this process may use.
@@ -61,7 +61,8 @@ def open_predictor(
 def _segmenter(path: Path, input_scale: float | None, threads: int, backend: str, precision: str) -> Predictor:
     segmenter = Segmenter.load(path, threads, input_scale, backend, precision)
     protocol = {
-        'input_scale': segmenter.info.input_scale,
+        'input_scale': segmenter.scale.own,
+        'full_scale_pixels': segmenter.scale.pixels,
         'scales': [1.0],
         'flip': False,
         'backend': segmenter.backend,

@@ -37,7 +37,8 @@ def summary(evaluation: Evaluation) -> str:
 def describe(predictor: Predictor) -> str:
     """The protocol in words: such as ``stdc1-seg50, input scale 0.5, onnxruntime``."""
     protocol = predictor.protocol
-    parts = [predictor.name, f'input scale {protocol["input_scale"]:g}']
+    limit = f' up to {protocol["full_scale_pixels"]} pixels' if protocol['full_scale_pixels'] else ''
+    parts = [predictor.name, f'input scale {protocol["input_scale"]:g}{limit}']
     if protocol['scales'] != [1.0]:
         parts.append('scales ' + ' '.join(f'{scale:g}' for scale in protocol['scales']))
     if protocol['flip']:

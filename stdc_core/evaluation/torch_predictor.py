@@ -21,31 +21,36 @@ def torch_predictor(
 ) -> Predictor:
     """See ``stdc_core.evaluation.predictors.open_predictor``, which calls this where it needs torch."""
     model, classes, provenance = load_weights(path)
-    if input_scale is None:
-        input_scale = own_scale(path, provenance)
+    info = ModelInfo(model.backbone.name, own_scale(path, provenance), classes, provenance)
+    if input_scale is not None:
+        info = info.at(input_scale)
+    scale = info.scale
     if threads:
         torch.set_num_threads(threads)
     place = _device(device)
     # Every scale is a graph around the one network.
-    graphs = [DeployedGraph(model, input_scale * scale, own_offset(provenance)).eval().to(place) for scale in scales]
+    graphs = [DeployedGraph(model, scale.own * factor, own_offset(provenance)).eval().to(place) for factor in scales]
 
     def mask(image: np.ndarray) -> np.ndarray:
+        seen = scale.of(image.shape[:2])
+        for graph, factor in zip(graphs, scales, strict=True):
+            graph.input_scale = seen * factor
         if not all(scaled_size(image.shape[:2], min(graph.input_scale for graph in graphs))):
-            raise ValueError(f'image: of shape {list(image.shape)}, nothing is left at scale {input_scale}')
+            raise ValueError(f'image: of shape {list(image.shape)}, nothing is left at scale {seen:g}')
         batch = torch.from_numpy(np.ascontiguousarray(image)).to(place)[None]
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             scores = average_scores(graphs, batch, flip)
             return scores.argmax(dim=1)[0].to(torch.uint8).cpu().numpy()
 
     protocol = {
-        'input_scale': input_scale,
+        'input_scale': scale.own,
+        'full_scale_pixels': scale.pixels,
         'scales': list(map(float, scales)),
         'flip': flip,
         'backend': 'torch, float32',
         'device': torch.cuda.get_device_name(place) if place.type == 'cuda' else 'cpu',
     }
-    name = ModelInfo(model.backbone.name, input_scale, classes, provenance).name
-    return Predictor(mask, classes, name, protocol)
+    return Predictor(mask, classes, info.name, protocol)
 
 
 def average_scores(graphs: Sequence[DeployedGraph], image: Tensor, flip: bool) -> Tensor:

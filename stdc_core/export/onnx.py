@@ -37,7 +37,8 @@ def export(
     Args:
         weights: ``.safetensors`` from ``stdc train``, or a ``.onnx`` from here.
         out: the file to write.
-        input_scale: the paper has 0.5 (Seg50) and 0.75 (Seg75); None: see ``own_scale``.
+        input_scale: the paper has 0.5 (Seg50) and 0.75 (Seg75); it then holds for images of every size. None: see
+            ``own_scale``.
         overwrite: replace ``out`` if it exists.
 
     Returns:
@@ -53,13 +54,13 @@ def export(
         raise FileExistsError(f'{out} exists; say --overwrite to replace it')
     model, classes, provenance = load_weights(weights)
     own = own_scale(weights, provenance)
-    if input_scale is None:
-        input_scale = own
-    _check_traceable(input_scale)
-    if input_scale != own and 'miou' in provenance and _MEASURED_AT not in provenance['miou']:
+    if input_scale not in (None, own) and 'miou' in provenance and _MEASURED_AT not in provenance['miou']:
         provenance = {**provenance, 'miou': f'{provenance["miou"]}{_MEASURED_AT}{own:g}'}
-    info = ModelInfo(model.backbone.name, input_scale, classes, provenance)
-    proto = _trace(DeployedGraph(model, input_scale, own_offset(provenance)).eval())
+    info = ModelInfo(model.backbone.name, own, classes, provenance)
+    if input_scale is not None:
+        info = info.at(input_scale)
+    _check_traceable(info.input_scale)
+    proto = _trace(DeployedGraph(model, info.input_scale, own_offset(provenance)).eval())
     _name_shared_initializers(proto.graph)
     _store_half(proto.graph)
     helper.set_model_props(proto, info.to_metadata())

@@ -30,6 +30,7 @@ from stdc_core.files import appearing, check_no_folder, check_writable, walk
 from stdc_core.inference.backend import check_threads
 from stdc_core.inference.backends import make_backend
 from stdc_core.inference.fold import fold, remove_unused
+from stdc_core.inference.input_scale import InputScale, set_input_scale
 from stdc_core.inference.model_file import ModelError, read_model
 from stdc_core.inference.quantized import is_quantized
 from stdc_core.inference.segmenter import SizeError, check_size
@@ -114,8 +115,10 @@ def quantize(
         raise ModelError(f'{model_path}: is quantised already; expected the model that it was made of')
     calibrated = [images[index] for index in evenly(CALIBRATED, len(images))]
     others = [image for image in images if image not in calibrated] or calibrated
-    scale = info.input_scale
+    scale = info.scale
     compared = [_image(others[index], scale) for index in evenly(COMPARED, len(others))]
+    if scale.pixels is not None:
+        set_input_scale(model, scale)
     folded = fold(model)
     full = _quantized(folded, calibrated, scale)
     reference = _run(folded, threads)
@@ -144,16 +147,19 @@ def quantize(
         else:
             raise QuantizeError(f'{model_path}: loses {loss:.2f} with nothing quantised, expected at most {limit}')
     miou = None if data is None else (before, before - loss)
-    recipe = {'images': len(calibrated), 'in float': kept, 'labels changed (%)': round(changed(candidate), 3)}
+    share = changed(candidate)
+    recipe = {'images': len(calibrated), 'in float': kept, 'labels changed (%)': round(share, 3)}
     if miou is not None:
         recipe['mIoU before and after (%)'] = [round(value, 2) for value in miou]
     info = dataclasses.replace(info, provenance={**info.provenance, 'quantized': json.dumps(recipe)})
+    if scale.pixels is not None:  # as every model file, which the segmenter makes for all sizes
+        set_input_scale(candidate, scale.own)
     helper.set_model_props(candidate, info.to_metadata())
     onnx.checker.check_model(candidate, full_check=True)
     with appearing(out) as partial:
         partial.write_bytes(candidate.SerializeToString())
     size = model_path.stat().st_size, out.stat().st_size
-    return Report(len(calibrated), kept, blocks, changed(candidate), miou, size)
+    return Report(len(calibrated), kept, blocks, share, miou, size)
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -230,11 +236,11 @@ def _block(node: onnx.NodeProto) -> str:
     return f'{first}.{rest[0] if rest and rest[0].startswith(second) else second}'
 
 
-def _image(path: Path, scale: float) -> np.ndarray:
+def _image(path: Path, scale: InputScale) -> np.ndarray:
     """Raises QuantizeError, naming the file, for an image that the segmenter would not take."""
     image = read_image(path)
     try:
-        check_size(*image.shape[:2], scale)
+        check_size(*image.shape[:2], scale.of(image.shape[:2]))
     except SizeError as error:
         raise QuantizeError(f'{path}: {error}') from error
     return image
@@ -243,7 +249,7 @@ def _image(path: Path, scale: float) -> np.ndarray:
 class _Reader(CalibrationDataReader):
     """One image at a time, at its own size."""
 
-    def __init__(self, images: Iterable[Path], scale: float):
+    def __init__(self, images: Iterable[Path], scale: InputScale):
         self._images, self._scale = iter(images), scale
 
     def get_next(self) -> dict[str, np.ndarray] | None:
@@ -262,7 +268,7 @@ def _only_errors(logger: logging.Logger) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _quantized(folded: onnx.ModelProto, images: Sequence[Path], scale: float) -> onnx.ModelProto:
+def _quantized(folded: onnx.ModelProto, images: Sequence[Path], scale: InputScale) -> onnx.ModelProto:
     """All layers quantised."""
     layers = {node.name for node in _layers(folded)}
     # It advises to preprocess, which is done, and warns of every tensor that it leaves alone.
@@ -343,11 +349,11 @@ class _Changed:
         return 100 * float(np.mean([(mask(image) != expected).mean() for image, expected in pairs]))
 
 
-def _miou(mask: Mask, data: Dataset, classes: ClassTable, scale: float) -> float:
+def _miou(mask: Mask, data: Dataset, classes: ClassTable, scale: InputScale) -> float:
     """In percent, by the protocol of ``stdc evaluate``, of images that the segmenter takes at the input scale."""
 
     def checked(image: np.ndarray) -> np.ndarray:
-        check_size(*image.shape[:2], scale)
+        check_size(*image.shape[:2], scale.of(image.shape[:2]))
         return mask(image)
 
     return 100 * evaluate(Predictor(checked, classes, '', {}), data, progress=True).confusion.miou()

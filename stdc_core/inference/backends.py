@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ import onnx
 
 from stdc_core.inference.backend import PRECISIONS, Backend, BackendError
 from stdc_core.inference.cuda import missing_driver
+from stdc_core.inference.input_scale import InputScale, set_input_scale
 from stdc_core.one_line import one_line
 
 #: ``auto`` is TensorRT where there is an NVIDIA GPU with it, else ONNX Runtime, which is always there.
@@ -22,6 +24,7 @@ def make_backend(
     precision: str = 'auto',
     max_batch: int = 1,
     wait: bool = True,
+    scale: InputScale | None = None,
 ) -> Backend:
     """A backend by its name in :data:`BACKENDS`.
 
@@ -31,6 +34,7 @@ def make_backend(
         precision: one of ``PRECISIONS``.
         max_batch: images in one call, at most, where a GPU takes them together.
         wait: what an engine has yet to be built for waits for it; else ONNX Runtime answers meanwhile.
+        scale: at which the network sees images; None: at the graph's own.
 
     Raises:
         BackendError: there is no backend or precision of that name, or what it needs is not there.
@@ -40,22 +44,32 @@ def make_backend(
         raise BackendError(f'backend {name!r}, expected one of {", ".join(BACKENDS)}')
     if precision not in PRECISIONS:
         raise BackendError(f'precision {precision!r}, expected one of {", ".join(PRECISIONS)}')
+    on_cpu = partial(_scaled, model, scale)
     if name == 'openvino':
-        return _openvino(model, threads)
+        return _openvino(on_cpu(), threads)
     if name == 'onnxruntime':
-        return _onnxruntime(model, threads)
+        return _onnxruntime(on_cpu(), threads)
+    settings = {'max_batch': max_batch, 'wait': wait, 'give_up': name == 'auto', 'scale': scale}
     try:
-        other = partial(_onnxruntime, model, threads)
-        return _tensorrt(model, precision, max_batch=max_batch, other=other, wait=wait, give_up=name == 'auto')
+        return _tensorrt(model, precision, other=lambda: _onnxruntime(on_cpu(), threads), **settings)
     except Exception as error:  # TensorRT's part may also fail on a graph that ONNX Runtime runs
         if name != 'auto':
             raise
-        backend = _onnxruntime(model, threads)
+        backend = _onnxruntime(on_cpu(), threads)
         known = isinstance(error, BackendError)
         backend.reason = (
             str(error).partition('backend tensorrt: ')[2] if known else f'TensorRT is not used: {one_line(error, 600)}'
         )
         return backend
+
+
+def _scaled(model: onnx.ModelProto, scale: InputScale | None) -> onnx.ModelProto:
+    """The graph for backends that find the scale of an image in it."""
+    if scale is None:
+        return model
+    model = copy.deepcopy(model)
+    set_input_scale(model, scale)
+    return model
 
 
 def _tensorrt(model: onnx.ModelProto, precision: str, **settings: Any) -> Backend:

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from stdc_core.inference.fold import fold, remove_unused
+from stdc_core.inference.input_scale import InputScale, set_input_scale
 from stdc_core.inference.kernels import Normalization
 from stdc_core.inference.quantized import is_quantized
 from stdc_core.scaled_size import scaled_size
@@ -28,22 +29,25 @@ class Parts(NamedTuple):
     Attributes:
         network: from :data:`PLANES` to :data:`LOGITS`, all three sizes free.
         normalization: from bytes to planes.
-        scale: at which the network sees the image.
+        scale: at which the network sees images.
         classes: C.
     """
 
     network: onnx.ModelProto
     normalization: Normalization
-    scale: float
+    scale: InputScale
     classes: int
 
     def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """(h, w) for an image of (H, W)."""
-        return scaled_size(size, self.scale)
+        return scaled_size(size, self.scale.of(size))
 
 
-def split(model: onnx.ModelProto) -> Parts:
+def split(model: onnx.ModelProto, scale: InputScale | None = None) -> Parts:
     """Take a deployed graph apart. The model itself is not changed.
+
+    Args:
+        scale: at which the network sees images; None: the graph's own.
 
     Raises:
         ValueError: it is not as ``stdc export`` makes it.
@@ -63,9 +67,8 @@ def split(model: onnx.ModelProto) -> Parts:
     del before.graph.output[:]
     before.graph.output.append(helper.make_tensor_value_info(planes, TensorProto.FLOAT, [None] * 4))
     remove_unused(before.graph)
-    scale = _scale(before)
-    classes = _classes(network)
-    return Parts(network, _normalization(before, scale), scale, classes)
+    own = _scale(before)
+    return Parts(network, _normalization(before, own), scale or InputScale(own), _classes(network))
 
 
 def _cut(model: onnx.ModelProto, planes: str, logits: str) -> onnx.ModelProto:
@@ -129,12 +132,18 @@ def _classes(network: onnx.ModelProto) -> int:
     return weights[weight if weight in weights else producers[weight].input[0]].dims[0]
 
 
-def whole(model: onnx.ModelProto) -> onnx.ModelProto:
+def whole(model: onnx.ModelProto, scale: float | None = None) -> onnx.ModelProto:
     """The deployed graph in one piece, as TensorRT takes it: it does nothing with bytes but cast them.
 
-    Where no kernels can be compiled; and to compare them with.
+    Where no kernels can be compiled; and to compare them with. The model itself is not changed.
+
+    Args:
+        scale: at which the network sees images; None: the graph's own.
     """
-    model = fold(copy.deepcopy(model))
+    model = copy.deepcopy(model)
+    if scale is not None:
+        set_input_scale(model, scale)
+    model = fold(model)
     graph = model.graph
     planes = next(node for node in graph.node if node.op_type == 'Transpose' and node.input[0] == 'image')
     cast = next(node for node in graph.node if planes.output[0] in node.input)

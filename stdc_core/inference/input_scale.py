@@ -1,6 +1,9 @@
-"""Another input scale for a model file: detail against speed, without torch and without a new export."""
+"""The scale at which the network sees an image; another one for a model file, without torch and without an export."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -9,13 +12,34 @@ from onnx import helper, numpy_helper
 _SCALES = 'input_scales'
 
 
+class InputScale(NamedTuple):
+    """The scale at which the network sees an image of a size.
+
+    Attributes:
+        own: the scale of images with at most ``pixels``.
+        pixels: of larger images, the network sees as many pixels as of one with so many; None: ``own`` is for all.
+    """
+
+    own: float
+    pixels: int | None = None
+
+    def of(self, size: Sequence[int]) -> float:
+        """Of images of (height, width)."""
+        height, width = size
+        if self.pixels is None or height * width <= self.pixels:
+            return self.own
+        # In float32, step by step as the graph of set_input_scale computes it: the sizes that follow have to be alike.
+        share = np.float32(self.pixels) / (np.float32(height) * np.float32(width))
+        return float(np.float32(self.own) * np.sqrt(share))
+
+
 def check_input_scale(scale: float) -> None:
     """Raise ValueError unless the scale is above 0 and at most 4."""
     if not 0 < scale <= 4:
         raise ValueError(f'input scale: expected above 0 and at most 4, found {scale}')
 
 
-def set_input_scale(model: onnx.ModelProto, scale: float) -> None:
+def set_input_scale(model: onnx.ModelProto, scale: float | InputScale) -> None:
     """Change a deployed graph, in place, so that the network sees the image at ``scale``, above 0 and at most 4.
 
     Bilinear with aligned corners, as ``stdc_core.export.graph`` does it.
@@ -23,7 +47,8 @@ def set_input_scale(model: onnx.ModelProto, scale: float) -> None:
     Raises:
         ValueError: the scale is out of its range, or the graph does not begin as ``stdc export`` makes it begin.
     """
-    check_input_scale(scale)
+    scale = scale if isinstance(scale, InputScale) else InputScale(scale)
+    check_input_scale(scale.own)
     graph = model.graph
     # The image becomes float [N, 3, H, W], is rescaled unless the scale is 1, and is normalised.
     planes = next((node for node in graph.node if node.op_type == 'Transpose' and node.input[0] == 'image'), None)
@@ -31,7 +56,12 @@ def set_input_scale(model: onnx.ModelProto, scale: float) -> None:
     if cast is None or cast.op_type != 'Cast':
         raise ValueError('its graph does not begin with an image of bytes; expected one from `stdc export`')
     users = [node for node in graph.node if cast.output[0] in node.input]
-    graph.initializer.append(numpy_helper.from_array(np.array([1, 1, scale, scale], np.float32), _SCALES))
+    # What an earlier call has added.
+    for node in [node for node in graph.node if node.output[0].startswith(_SCALES)]:
+        graph.node.remove(node)
+    for tensor in [tensor for tensor in graph.initializer if tensor.name.startswith(_SCALES)]:
+        graph.initializer.remove(tensor)
+    _add_scales(graph, scale)
     if [node.op_type for node in users] == ['Resize']:
         users[0].input[2] = _SCALES
         return
@@ -43,3 +73,29 @@ def set_input_scale(model: onnx.ModelProto, scale: float) -> None:
     modes = {'mode': 'linear', 'coordinate_transformation_mode': 'align_corners'}
     resize = helper.make_node('Resize', [cast.output[0], '', _SCALES], [resized], **modes)
     graph.node.insert(list(graph.node).index(cast) + 1, resize)
+
+
+def _add_scales(graph: onnx.GraphProto, scale: InputScale) -> None:
+    """Add the tensor of what ONNX's Resize takes, float32 ``[4]``: constant, or computed from the image's size."""
+    if scale.pixels is None:
+        scales = np.array([1, 1, scale.own, scale.own], np.float32)
+        graph.initializer.append(numpy_helper.from_array(scales, _SCALES))
+        return
+    # The steps of InputScale.of.
+    constants = {'own': [scale.own], 'pixels': [scale.pixels], 'one': [1], 'ones': [1, 1]}
+    for name, value in constants.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), f'{_SCALES}/{name}'))
+    steps = [
+        ('Shape', ['image'], 'size', {'start': 1, 'end': 3}),
+        ('Cast', ['size'], 'sides', {'to': onnx.TensorProto.FLOAT}),
+        ('ReduceProd', ['sides'], 'area', {'keepdims': 1}),
+        ('Div', ['pixels', 'area'], 'share', {}),
+        ('Sqrt', ['share'], 'root', {}),
+        ('Min', ['root', 'one'], 'factor', {}),
+        ('Mul', ['own', 'factor'], 'scale', {}),
+        ('Concat', ['ones', 'scale', 'scale'], '', {'axis': 0}),
+    ]
+    for index, (kind, inputs, output, attributes) in enumerate(steps):
+        names = [name if name == 'image' else f'{_SCALES}/{name}' for name in inputs]
+        made = f'{_SCALES}/{output}' if output else _SCALES
+        graph.node.insert(index, helper.make_node(kind, names, [made], **attributes))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from stdc_core.classes import ClassTable
-from stdc_core.inference.input_scale import check_input_scale
+from stdc_core.inference.input_scale import InputScale, check_input_scale
 from stdc_core.one_line import one_line
 
 # Raised when a reader of an older version could misread the file.
@@ -38,7 +40,8 @@ class ModelInfo:
         backbone: ``'stdc1'`` or ``'stdc2'``.
         input_scale: the network sees the image at this scale: 1, or 0.5 and 0.75 for the paper's Seg50 and Seg75.
         classes: what the ids in the mask mean.
-        provenance: training data, recipe and accuracy, as text by key.
+        provenance: training data, recipe and accuracy, as text by key; of it, ``largest_image`` is used: height and
+            width of the largest image of the data that the network was trained on, such as ``360x480``.
     """
 
     backbone: str
@@ -50,6 +53,20 @@ class ModelInfo:
     def name(self) -> str:
         """Such as ``stdc1-seg50``, as the paper's Table 6 names networks."""
         return f'{self.backbone}-seg' + (f'{self.input_scale * 100:g}' if self.input_scale != 1 else '')
+
+    @property
+    def scale(self) -> InputScale:
+        """At which the network sees images of any size: of larger ones than in its training, as many pixels as there.
+
+        Raises:
+            ValueError: ``largest_image`` is damaged.
+        """
+        return InputScale(self.input_scale, trained_pixels(self.provenance))
+
+    def at(self, scale: float) -> ModelInfo:
+        """The same with an input scale that somebody has given: it holds for images of every size."""
+        provenance = {key: text for key, text in self.provenance.items() if key != 'largest_image'}
+        return dataclasses.replace(self, input_scale=scale, provenance=provenance)
 
     def to_metadata(self) -> dict[str, str]:
         """As ONNX metadata, text by key."""
@@ -88,7 +105,7 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, ModelInfo]:
             classes=ClassTable.from_json(metadata['stdc.classes']),
             provenance=read_provenance(metadata['stdc.provenance']),
         )
-        check_input_scale(info.input_scale)
+        check_input_scale(info.scale.own)
         if info.backbone not in _BACKBONES:
             raise ValueError(f'backbone: expected {" or ".join(_BACKBONES)}, found {one_line(info.backbone, 20)!r}')
     except (KeyError, ValueError, TypeError) as error:
@@ -113,6 +130,21 @@ def read_provenance(text: str) -> dict[str, str]:
     if not isinstance(provenance, dict) or not all(isinstance(value, str) for value in provenance.values()):
         raise ValueError('provenance: expected texts by key')
     return provenance
+
+
+def trained_pixels(provenance: dict[str, str]) -> int | None:
+    """Pixels of the largest image that a network was trained on, if its provenance tells.
+
+    Raises:
+        ValueError: ``largest_image`` in it is damaged.
+    """
+    text = provenance.get('largest_image')
+    if text is None:
+        return None
+    sides = re.fullmatch(r'([1-9]\d{0,4})x([1-9]\d{0,4})', text)
+    if sides is None:
+        raise ValueError(f'largest_image in its provenance: expected HEIGHTxWIDTH, found {one_line(text, 20)!r}')
+    return int(sides[1]) * int(sides[2])
 
 
 def _check_graph(model: onnx.ModelProto, classes: int, size: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from stdc_core.inference.backend import Backend, BackendError, check_threads
 from stdc_core.inference.backends import make_backend
-from stdc_core.inference.input_scale import set_input_scale
+from stdc_core.inference.input_scale import InputScale, check_input_scale
 from stdc_core.inference.model_file import ModelError, ModelInfo, read_model
 from stdc_core.one_line import one_line
 from stdc_core.scaled_size import scaled_size
@@ -57,6 +56,7 @@ class Segmenter:
 
     Attributes:
         info: what the model file says of itself, its classes among it.
+        scale: at which the network sees images.
         backend: name of what computes; ``reason``: why that, where it was left open; ``activity``: what it is busy with
             besides images; ``max_batch``: so many images in one call are faster than one after another; ``failure``:
             what it cannot recover from, or None.
@@ -64,6 +64,7 @@ class Segmenter:
 
     def __init__(self, info: ModelInfo, backend: Backend):
         self.info = info
+        self.scale = info.scale
         self._backend = backend
 
     @property
@@ -102,8 +103,8 @@ class Segmenter:
         Args:
             path: a ``model.onnx`` from ``stdc export``.
             threads: CPU threads, at most 256; 0 takes every core that this process may use.
-            input_scale: the network sees the image at this scale, above 0 and at most 4; None: the model's own. Time
-                grows with its square.
+            input_scale: the network sees the image at this scale, above 0 and at most 4; time grows with its square.
+                None: the model's own, and of larger images than in its training as many pixels as there.
             backend: what computes, one of ``BACKENDS``.
             precision: of TensorRT, one of ``PRECISIONS``.
             max_batch: images in one call, at most, where a GPU takes them together.
@@ -118,14 +119,16 @@ class Segmenter:
         """
         check_threads(threads)
         model, info = read_model(path)
-        if input_scale is not None and input_scale != info.input_scale:
+        own = InputScale(info.input_scale)
+        if input_scale is not None:
             try:
-                set_input_scale(model, input_scale)
+                check_input_scale(input_scale)
             except ValueError as error:
                 raise ModelError(f'{path}: {error}') from error
-            info = dataclasses.replace(info, input_scale=input_scale)
+            info = info.at(input_scale)
         try:
-            segmenter = cls(info, make_backend(backend, model, threads, precision, max_batch, wait))
+            scale = None if info.scale == own else info.scale
+            segmenter = cls(info, make_backend(backend, model, threads, precision, max_batch, wait, scale))
             side = max(_TRIAL, math.ceil(1 / info.input_scale))
             # OpenVINO compiles for a shape, which takes a second.
             if segmenter.backend == 'onnxruntime' and side <= _LARGEST_TRIAL:
@@ -164,8 +167,8 @@ class Segmenter:
         self._backend.prepare(size, progress)
 
     def check_size(self, height: int, width: int) -> None:
-        """:func:`check_size` at the model's input scale."""
-        check_size(height, width, self.info.input_scale)
+        """:func:`check_size` at the input scale of such images."""
+        check_size(height, width, self.scale.of((height, width)))
 
     def __call__(self, image: np.ndarray, confidence: bool = False) -> Segmentation:
         """Segment one image or a batch.

@@ -26,6 +26,7 @@ from stdc_core.inference.engine_cache import EngineCache
 from stdc_core.inference.engine_store import EngineStore
 from stdc_core.inference.gpu_graph import Parts, split, to_half, whole, widen
 from stdc_core.inference.gpu_pipeline import Pipeline
+from stdc_core.inference.input_scale import InputScale
 from stdc_core.inference.kernels import Kernels
 from stdc_core.inference.quantized import is_quantized
 
@@ -104,6 +105,7 @@ class TensorRtBackend(Backend):
         give_up: the other backend goes on after a failure.
         tactics: see ``EngineOptions``.
         kernels: False: the engine does all, which is slower; to compare with.
+        scale: at which the network sees images; None: at the graph's own.
 
     Attributes:
         device: as given.
@@ -126,6 +128,7 @@ class TensorRtBackend(Backend):
         give_up: bool = False,
         tactics: tuple[str, ...] = (),
         kernels: bool = True,
+        scale: InputScale | None = None,
     ):
         self.max_batch = max_batch
         self.device, self._engines, self._tactics = device, engines, tactics
@@ -133,7 +136,7 @@ class TensorRtBackend(Backend):
         self._make_other = other
         self._other: Backend | None = None
         self._half = precision == 'fp16' or precision == 'int8' and device.capability >= _FIRST_HALF
-        self._parts: Parts = split(model)
+        self._parts: Parts = split(model, scale)
         self.kernels: Kernels | None = None
         try:
             self.kernels = Kernels(device, self._half) if kernels else None
@@ -143,12 +146,10 @@ class TensorRtBackend(Backend):
             _log.warning('in float32: from TensorRT 11 on, the graph in one piece is not made half')
             self._half = False
             self._precision = 'int8' if precision == 'int8' else 'fp32'
-        network = self._parts.network if self.kernels else whole(model)
-        if is_quantized(network):
-            network = widen(network)
-        if typed and self._half:
-            network = to_half(network)
-        self._network = network.SerializeToString()
+        self._typed = typed
+        # The graph in one piece is another one for each scale, and so made when that is known; what is wrong, now.
+        self._model, self._scale = None if self.kernels else model, scale
+        self._network = self._serialized(self._parts.network if self.kernels else whole(model))
         # By shape of the engine's input, engines; by shape of the images and confidence, pipelines.
         self._ready: dict[tuple[int, ...], Any] = {}
         self._pipelines: OrderedDict[tuple, Pipeline] = OrderedDict()
@@ -180,6 +181,19 @@ class TensorRtBackend(Backend):
         shape = (self.max_batch, 3, *inner) if self.kernels else (self.max_batch, *size, 3)
         return EngineOptions(self._half, self._precision == 'int8', not self.kernels, shape, tactics=self._tactics)
 
+    def _serialized(self, network: onnx.ModelProto) -> bytes:
+        """What TensorRT is given of a graph, which is changed."""
+        if is_quantized(network):
+            network = widen(network)
+        if self._typed and self._half:
+            network = to_half(network)
+        return network.SerializeToString()
+
+    def _network_of(self, size: tuple[int, int]) -> bytes:
+        if self._model is None or self._scale is None:
+            return self._network
+        return self._serialized(whole(self._model, self._scale.of(size)))
+
     def _build(self, size: tuple[int, int], progress: Callable[[str], None]) -> None:
         """Make an engine ready. Raises EngineError, CudaError."""
         self._percent, self._began, self._building = None, time.monotonic(), size
@@ -193,7 +207,7 @@ class TensorRtBackend(Backend):
         try:
             self.device.use()
             options = self._options(size)
-            self._ready[options.shape] = self._engines.get(self._network, options, on_progress)
+            self._ready[options.shape] = self._engines.get(self._network_of(size), options, on_progress)
         finally:
             self._building = None
         _log.info('the engine for %dx%d images is ready after %.1f s', size[1], size[0], time.monotonic() - self._began)

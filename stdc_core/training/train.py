@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -202,6 +203,7 @@ def _run(
     provenance = {
         'data': ', '.join([f'{data.name}/{config.train_split}', *(f'{path.name}/train' for path in extra)]),
         'recipe': json.dumps(dataclasses.asdict(config)),
+        'largest_image': _largest(sizes[: len(own)]),
         **({'init': init.name} if init else {}),
         **({'class_offset': json.dumps(task.offset.flatten().tolist())} if config.prior_correction else {}),
     }
@@ -219,6 +221,11 @@ def _run(
                 measured = {'miou': f'{float(score):.4f} on {data.name}/{val.split}'} if val is not None else {}
                 save_weights(task.model.cpu(), out / name, classes, provenance | measured)
     return out / WEIGHTS
+
+
+def _largest(sizes: Sequence[Sizes]) -> str:
+    """HEIGHTxWIDTH of the image with the most pixels."""
+    return '{}x{}'.format(*max((size for each in sizes for size in each), key=math.prod))
 
 
 def _best(path: Path, last: dict[str, Tensor], miou: Tensor) -> tuple[dict[str, Tensor], Tensor]:
