@@ -116,6 +116,13 @@ def test_a_scale_can_be_set_again():
     onnx.checker.check_model(model, full_check=True)
 
 
+@pytest.mark.parametrize(
+    ('scale', 'name'), [(1.0, 'seg'), (0.5, 'seg50'), (1.125, 'seg112.5'), (0.2886751, 'seg28.87')]
+)
+def test_the_scale_is_in_the_name(scale, name):
+    assert read_model(DEFAULT_MODEL)[1].at(scale).name == f'stdc1-{name}'
+
+
 def test_a_model_that_does_not_tell_its_images_has_one_scale(tmp_path):
     segmenter = Segmenter.load(model_file(tmp_path / 'model.onnx', None))
     assert segmenter.scale == (1.5, None)

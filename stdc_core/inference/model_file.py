@@ -52,7 +52,7 @@ class ModelInfo:
     @property
     def name(self) -> str:
         """Such as ``stdc1-seg50``, as the paper's Table 6 names networks."""
-        return f'{self.backbone}-seg' + (f'{self.input_scale * 100:g}' if self.input_scale != 1 else '')
+        return f'{self.backbone}-seg' + (f'{self.input_scale * 100:.4g}' if self.input_scale != 1 else '')
 
     @property
     def scale(self) -> InputScale:
