@@ -6,7 +6,6 @@ Images are stamped when they are published, not as in the bag: so the latency fr
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import signal
 import subprocess
@@ -95,7 +94,7 @@ def run(given: argparse.Namespace) -> None:
             topic = bag.choose([given.topic] if given.topic else [])[0]
             camera = published_name(bag, topic)
             scale = given.input_scale or fast_scale(bag, topic, info)
-            info = dataclasses.replace(info, input_scale=scale)
+            info = info.at(scale)
             recorder = Recorder(node, [MASK, OVERLAY], work)
             drive = Drive(camera, info.classes, recorder, labels, camera_info(bag, topic))
             with node_process(given.model, camera, work / 'node.log', scale) as process:

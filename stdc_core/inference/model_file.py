@@ -61,7 +61,7 @@ class ModelInfo:
         Raises:
             ValueError: ``largest_image`` is damaged.
         """
-        return InputScale(self.input_scale, trained_pixels(self.provenance))
+        return InputScale(self.input_scale, _trained_pixels(self.provenance))
 
     def at(self, scale: float) -> ModelInfo:
         """The same with an input scale that somebody has given: it holds for images of every size."""
@@ -105,7 +105,7 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, ModelInfo]:
             classes=ClassTable.from_json(metadata['stdc.classes']),
             provenance=read_provenance(metadata['stdc.provenance']),
         )
-        check_input_scale(info.scale.own)
+        check_input_scale(info.input_scale)
         if info.backbone not in _BACKBONES:
             raise ValueError(f'backbone: expected {" or ".join(_BACKBONES)}, found {one_line(info.backbone, 20)!r}')
     except (KeyError, ValueError, TypeError) as error:
@@ -121,7 +121,7 @@ def read_provenance(text: str) -> dict[str, str]:
     """The provenance out of a file's metadata.
 
     Raises:
-        ValueError: it is no dictionary of texts in JSON.
+        ValueError: it is no dictionary of texts in JSON, or ``largest_image`` in it is damaged.
     """
     try:
         provenance = json.loads(text)
@@ -129,10 +129,11 @@ def read_provenance(text: str) -> dict[str, str]:
         raise ValueError('provenance: nested too deep') from error
     if not isinstance(provenance, dict) or not all(isinstance(value, str) for value in provenance.values()):
         raise ValueError('provenance: expected texts by key')
+    _trained_pixels(provenance)
     return provenance
 
 
-def trained_pixels(provenance: dict[str, str]) -> int | None:
+def _trained_pixels(provenance: dict[str, str]) -> int | None:
     """Pixels of the largest image that a network was trained on, if its provenance tells.
 
     Raises:

@@ -147,9 +147,9 @@ class TensorRtBackend(Backend):
             self._half = False
             self._precision = 'int8' if precision == 'int8' else 'fp32'
         self._typed = typed
-        # The graph in one piece is another one for each scale, and so made when that is known; what is wrong, now.
-        self._model, self._scale = None if self.kernels else model, scale
-        self._network = self._serialized(self._parts.network if self.kernels else whole(model))
+        # The graph in one piece is another one for each scale.
+        self._model = None if self.kernels else model
+        self._network = self._serialized(self._parts.network if self.kernels else whole(model, scale and scale.own))
         # By shape of the engine's input, engines; by shape of the images and confidence, pipelines.
         self._ready: dict[tuple[int, ...], Any] = {}
         self._pipelines: OrderedDict[tuple, Pipeline] = OrderedDict()
@@ -190,9 +190,10 @@ class TensorRtBackend(Backend):
         return network.SerializeToString()
 
     def _network_of(self, size: tuple[int, int]) -> bytes:
-        if self._model is None or self._scale is None:
+        seen = self._parts.scale.of(size)
+        if self._model is None or seen == self._parts.scale.own:
             return self._network
-        return self._serialized(whole(self._model, self._scale.of(size)))
+        return self._serialized(whole(self._model, seen))
 
     def _build(self, size: tuple[int, int], progress: Callable[[str], None]) -> None:
         """Make an engine ready. Raises EngineError, CudaError."""

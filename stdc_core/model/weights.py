@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stdc_core.classes import ClassTable
 from stdc_core.files import appearing
-from stdc_core.inference.model_file import ModelError, read_model, read_provenance, trained_pixels
+from stdc_core.inference.model_file import ModelError, read_model, read_provenance
 from stdc_core.inference.quantized import is_quantized
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.stdc import STAGE_BLOCKS, STDCBackbone, STDCClassifier
@@ -227,10 +227,6 @@ def _read(path: str | Path) -> _Stored:
         raise WeightsError(f'{path}: class_offset in its provenance: expected a list of numbers')
     if offset is not None and len(offset) != len(stored.classes):
         raise WeightsError(f'{path}: class_offset in its provenance: {len(offset)} for {len(stored.classes)} classes')
-    try:
-        trained_pixels(stored.provenance)
-    except ValueError as error:
-        raise WeightsError(f'{path}: {error}') from error
     return stored
 
 
