@@ -21,7 +21,7 @@ help:
 
 demo:
 	@$(ENVIRONMENT) .venv-demo requirements-demo.txt requirements-ros.txt
-	@.venv-demo/bin/python -m stdc_ros.demo $(if $(BAG),--bag '$(BAG)') $(if $(TOPIC),--topic '$(TOPIC)')
+	@.venv-demo/bin/python -m stdc_ros.playback.demo $(if $(BAG),--bag '$(BAG)') $(if $(TOPIC),--topic '$(TOPIC)')
 
 test:
 	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
@@ -29,7 +29,7 @@ test:
 
 benchmark:
 	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
-	@PYTHONPATH=. .venv-test/bin/python -m stdc_core.cli benchmark --int8
+	@PYTHONPATH=. .venv-test/bin/python -m stdc_core.commands.main benchmark --int8
 	@PYTHONPATH=. .venv-test/bin/python benchmarks/node.py
 
 benchmark-training:

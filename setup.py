@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Build script of the ament_python package; `pip install .` uses it as well."""
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ setup(
     license=MANIFEST.findtext('license'),
     python_requires='>=3.10',
     packages=find_packages(include=['stdc_core', 'stdc_core.*', 'stdc_ros', 'stdc_ros.*']),
-    package_data={'stdc_core': ['weights/*', 'inference/*.cu']},
+    package_data={'stdc_core': ['weights/*', 'inference/tensorrt/*.cu']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
@@ -63,11 +64,11 @@ setup(
     },
     entry_points={
         'console_scripts': [
-            'segmentation_node = stdc_ros.start:main',
-            'segment_bag = stdc_ros.segment_bag:main',
-            'play_bag = stdc_ros.play_bag:main',
-            'stdc_demo = stdc_ros.demo:main',
-            'stdc = stdc_core.cli:main',
+            'segmentation_node = stdc_ros.node.main:main',
+            'segment_bag = stdc_ros.offline.segment_bag:main',
+            'play_bag = stdc_ros.playback.play_bag:main',
+            'stdc_demo = stdc_ros.playback.demo:main',
+            'stdc = stdc_core.commands.main:main',
         ],
     },
 )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make a virtual environment, once: python3 .ci/environment.py FOLDER REQUIREMENTS...
 
 It is made anew when the requirement files, the interpreter or the ROS 2 environment are others than it was made for.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Give every exact version in requirement files the hashes of all its files: .venv-tools/bin/python .ci/pin.py FILES...
 
 `make pins` does it for all of .ci/. A version is changed by hand; this then asks the package index for its hashes. No

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write a software bill of materials: .venv-tools/bin/python .ci/sbom.py ENVIRONMENT FILE.json; `make sbom` does it.
 
 CycloneDX 1.6: this package, its model, and what requirements-demo.txt and -ros.txt bring, with versions and licences.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each part of the recipe is worth: train with and without it, over several seeds, and print a table.
 
     python benchmarks/ablation.py --data camvid --extra synthetic --out runs/ablation --seeds 3

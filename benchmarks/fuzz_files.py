@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Damaged and hostile files, as many as wanted: does each load, or is it refused in one line that names it?
 
     PYTHONPATH=. python benchmarks/fuzz_files.py --kind bag --count 2000 --seed 1

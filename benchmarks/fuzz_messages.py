@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hostile messages to the segmentation node, with good frames between them whose masks must come and be right.
 
     PYTHONPATH=. python benchmarks/fuzz_messages.py --messages 100000 --seed 1 --camera compressed
@@ -26,8 +27,8 @@ import numpy as np
 from hostile import GoodFrames, Hostile
 
 from stdc_core.inference import Segmenter
-from stdc_core.memory import keep_freed_memory
-from stdc_ros.isolation import isolated_environment
+from stdc_core.inference.heap_memory import keep_freed_memory
+from stdc_ros.playback.isolation import isolated_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -184,7 +185,7 @@ def run_live(options: argparse.Namespace, log: Path) -> dict[str, float]:
     hostile = Hostile(options.seed, options.camera)
     listener = Listener(options.camera)
     environment = {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'}
-    command = [sys.executable, '-m', 'stdc_ros.segmentation_node', *ros_arguments(options.camera)]
+    command = [sys.executable, '-m', 'stdc_ros.node.segmentation_node', *ros_arguments(options.camera)]
     with log.open('wb') as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
     try:
@@ -227,8 +228,8 @@ def run_direct(options: argparse.Namespace, log: Path) -> dict[str, float]:
     """To a node in this process, whose executor does not run: each message goes through all that a frame does."""
     import rclpy
 
-    from stdc_ros.camera import Frame
-    from stdc_ros.segmentation_node import SegmentationNode
+    from stdc_ros.node.camera import Frame
+    from stdc_ros.node.segmentation_node import SegmentationNode
 
     keep_freed_memory()
     stderr = os.dup(2)

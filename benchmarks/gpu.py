@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checks and times everything that needs an NVIDIA GPU: PYTHONPATH=. python benchmarks/gpu.py.
 
 First whether the masks are right, then how fast they come: both networks at both of the paper's scales, in every
@@ -135,7 +136,7 @@ def main() -> int:
     parser.add_argument('--make-only', action='store_true', help='make models and frames, and end')
     parser.add_argument('--step', type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    from stdc_core.inference.cuda import missing_driver
+    from stdc_core.inference.tensorrt.cuda import missing_driver
 
     if missing_driver() and not options.make_only:
         print(f'nothing to measure: {missing_driver()}', file=sys.stderr)
@@ -265,9 +266,9 @@ def make_shipped(work: Path, real: tuple[list, list[Path]] | None, drive: list) 
     import onnx
 
     from stdc_core.export.quantize import quantize
-    from stdc_core.files import write_png
     from stdc_core.inference import DEFAULT_MODEL
     from stdc_core.inference.model_file import read_model
+    from stdc_core.io.files import write_png
 
     with tempfile.TemporaryDirectory() as folder:
         if real:
@@ -344,7 +345,7 @@ def frames_of(model: str, work: Path) -> np.ndarray:
 def make_backend(path: Path, precision: str, **settings):
     """The backend as the segmenter makes it, with the settings of a measurement."""
     from stdc_core.inference.model_file import read_model
-    from stdc_core.inference.tensorrt_backend import make_tensorrt_backend
+    from stdc_core.inference.tensorrt.backend import make_tensorrt_backend
 
     return make_tensorrt_backend(read_model(path)[0], precision, **settings)
 
@@ -454,7 +455,7 @@ def time_drawing(step: Step, work: Path, runs: int) -> dict:
     import cv2
 
     from stdc_core.classes import class_table
-    from stdc_core.visualization import overlay
+    from stdc_core.pictures.overlay import overlay
 
     classes, masks = class_table('cityscapes'), np.load(work / f'{step.model}.npz')['masks']
     frames = frames_of(step.model, work)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages that no camera should send: fields that contradict each other, damaged pictures, and damaged bytes.
 
 Small ones, so that a million take minutes. All come from one seed: the same seed makes the same messages.
@@ -15,9 +16,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stdc_ros.bags import make_header
-from stdc_ros.images import ENCODINGS, make_image
-from stdc_ros.wire import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPES, encode
+from stdc_ros.bags.bag import make_header
+from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPES, encode
+from stdc_ros.messages.images import ENCODINGS, make_image
 
 HEIGHT, WIDTH = 24, 32
 

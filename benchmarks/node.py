@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long the segmentation node takes to its first mask, and how much memory it holds: python benchmarks/node.py.
 
 A camera of 360 x 480 pixels publishes at 15 Hz when the node's process starts. The time is from there to the first mask
@@ -18,8 +19,8 @@ from std_msgs.msg import Header
 
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL
-from stdc_ros.demo import node_process, ros_node
-from stdc_ros.images import make_image
+from stdc_ros.messages.images import make_image
+from stdc_ros.playback.demo import node_process, ros_node
 
 CAMERA = '/camera/image_raw'
 STARTS = 5

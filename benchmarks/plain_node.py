@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A segmentation node as they are usually written, for `benchmarks/ros.py` to compare with.
 
 Typed messages, a queue of ten, and conversion and inference in the subscription's callback. Images are converted as

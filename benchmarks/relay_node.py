@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the middleware costs by itself, for `benchmarks/ros.py` to take off: raw bytes in, bytes of a mask's size out.
 
 The least that any node in Python does: nothing is decoded, converted or computed.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node against a plain one, on the same middleware, machine and model, in one run: python benchmarks/ros.py.
 
 A camera, a process of its own, publishes 1080p bgr8 images; masks arrive in this process. Both nodes run with a network
@@ -35,10 +36,10 @@ from std_msgs.msg import Header
 from stdc_core.classes import class_table
 from stdc_core.export.onnx import export
 from stdc_core.inference import DEFAULT_MODEL
+from stdc_core.inference.heap_memory import keep_freed_memory
 from stdc_core.inference.model_file import ModelInfo
-from stdc_core.memory import keep_freed_memory
-from stdc_ros.demo import ros_node
-from stdc_ros.recorder import stamp_of
+from stdc_ros.playback.demo import ros_node
+from stdc_ros.playback.recorder import stamp_of
 
 CAMERA = '/camera/image_raw'
 SIZE = (1080, 1920)
@@ -59,7 +60,7 @@ class Side(NamedTuple):
 
 def sides(model: Path, threads: int) -> list[Side]:
     """The plain node, and ours with every setting at its default but for model and threads."""
-    ours = ['-m', 'stdc_ros.segmentation_node', *REMAP, '-p', f'model:={model}', '-p', f'threads:={threads}']
+    ours = ['-m', 'stdc_ros.node.segmentation_node', *REMAP, '-p', f'model:={model}', '-p', f'threads:={threads}']
     return [
         Side('plain node', '/plain/mask', [str(HERE.with_name('plain_node.py')), str(model), str(threads), *REMAP]),
         Side('segmentation_node', '/segmentation/mask', ours),

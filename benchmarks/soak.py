@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node for a long time, with several cameras at full rate: python benchmarks/soak.py --minutes 30.
 
 Each camera is a process of its own; masks arrive in this one. Of the node's process: memory, open descriptors, threads
@@ -32,8 +33,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from stdc_core.inference import DEFAULT_MODEL
-from stdc_ros.demo import DemoError, NodeProcess, node_process, ros_node
-from stdc_ros.recorder import stamp_of
+from stdc_ros.playback.demo import DemoError, NodeProcess, node_process, ros_node
+from stdc_ros.playback.recorder import stamp_of
 
 SAMPLE_S = 1.0
 START_S = 60.0

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What feeds the training fastest, and where a step's time goes: python benchmarks/training.py.
 
 The same training step (`SegmentationTask`, backward pass and optimiser, bfloat16) is fed by an ordinary DataLoader, by
@@ -24,7 +25,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from stdc_core.classes import CAMVID
-from stdc_core.cli import main as stdc
+from stdc_core.commands.main import main as stdc
 from stdc_core.data.augment import Augmentation
 from stdc_core.data.check import check
 from stdc_core.data.folder import SegmentationFolder

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts the segmentation node: ros2 launch stdc_ros segmentation.launch.py image:=/camera/image_raw."""
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""STDC-Seg: training, export and inference, without ROS."""
+# SPDX-License-Identifier: Apache-2.0
+"""STDC-Seg without ROS: training, evaluation, export and inference.
 
-import os
-
-# ONNX Runtime 1.32 records from its import on, in the user's home folder, what it is used for.
-os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
+Rooms, from high to low; a room imports only rooms below it:
+``commands``, ``training``, ``export``, ``evaluation``, ``model``, ``data``, ``inference``, ``pictures``, ``io``.
+``inference``, ``pictures``, ``io`` and ``classes`` need no torch.
+"""

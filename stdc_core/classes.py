@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Class tables: what the ids in a label image mean, and how they are drawn. Needs neither torch nor ROS."""
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from stdc_core.one_line import one_line
+from stdc_core.io.text import one_line
 
 #: The id of pixels without a class, in labels and masks alike. Never counted, never trained on.
 IGNORE = 255
@@ -92,7 +93,7 @@ class ClassTable:
             ValueError: it is not such a table; the message names the file and the entry.
         """
         # Here, so that a robot's node, which reads tables from model files, does without.
-        from stdc_core.plain_yaml import read_yaml
+        from stdc_core.io.yaml_file import read_yaml
 
         content = read_yaml(path)
         if not isinstance(content, dict) or list(content) != ['classes'] or not isinstance(content['classes'], list):

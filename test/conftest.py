@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every test has; isolation of ROS 2 is in ros_helpers.py."""
 
 from __future__ import annotations

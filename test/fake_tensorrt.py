@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stand-ins for TensorRT 8.5 to 11: each has what that version has, and no more, and notes what it is told."""
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import onnx
 from host_device import HostDevice, HostEngine
 from onnx import helper
 
-from stdc_core.inference.gpu_graph import to_half
+from stdc_core.inference.onnx_graph.network_split import to_half
 
 # By version: flags of builder and network, preview features, and whether it tells progress. As in NVIDIA's wheels of
 # 8.6.1, 10.16 and 11.4; of 12, which there is not, that what 11 has as the only way may be asked for no more.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Changes to files that a random byte does not make: each is given a file's path and where to draw from."""
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import onnx
 from bag_helpers import CAMERA
 from onnx import TensorProto
 
-from stdc_ros.bags import IMAGE
+from stdc_ros.bags.bag import IMAGE
 
 #: For a value of the metadata.
 VALUES = (

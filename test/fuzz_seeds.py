@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Good files of every kind that users hand over, and how each is loaded."""
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter, SizeError
 from stdc_core.inference.model_file import ModelInfo
 from stdc_core.training.config import ConfigError, TrainConfig, read_config
 from stdc_core.training.pretrain_config import PretrainConfig
-from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, Bag, BagError
-from stdc_ros.images import ImageError
+from stdc_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, Bag, BagError
+from stdc_ros.messages.images import ImageError
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the tests of hostile messages share."""
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from scenes import scene
 
-from stdc_ros.images import ImageError
+from stdc_ros.messages.images import ImageError
 
 #: The same examples on every run, and no verdict on how long one takes.
 FUZZ = settings(derandomize=True, deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 // CUDA C on the host, for host_device.py: a thread for each thread of a block, and one block after another.
 #include <immintrin.h>
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A device that is the CPU: what is done with it is what is done with a GPU, and its kernels are the same source."""
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from stdc_core.inference import kernels
-from stdc_core.inference.cuda import CudaError, Graph, Memory
-from stdc_core.inference.engine_builder import EngineOptions
-from stdc_core.inference.engine_cache import EngineCache
-from stdc_core.inference.engine_store import EngineStore
-from stdc_core.inference.tensorrt_backend import TensorRtBackend
+from stdc_core.inference.tensorrt import kernels
+from stdc_core.inference.tensorrt.backend import TensorRtBackend
+from stdc_core.inference.tensorrt.cuda import CudaError, Graph, Memory
+from stdc_core.inference.tensorrt.engine_builder import EngineOptions
+from stdc_core.inference.tensorrt.engine_cache import EngineCache
+from stdc_core.inference.tensorrt.engine_store import EngineStore
 
 # Threads of the CPU meet at a barrier much more slowly than those of a GPU.
 kernels.BLOCK = 8

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A segmentation node as its own process, and a ROS 2 client to talk to it. Real rclpy, real Fast DDS.
 
 Import it before rclpy: it isolates this test run from every other ROS 2 system on the machine.
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import stdc_ros
-from stdc_ros.isolation import isolated_environment, profile_variable
+from stdc_ros.playback.isolation import isolated_environment, profile_variable
 
 CONFIG = Path(__file__).parent.parent / 'config'
 
@@ -67,8 +68,8 @@ class NodeProcess:
         self._log = tempfile.NamedTemporaryFile('r', suffix='.log')  # noqa: SIM115 (closed in __exit__)
         # The same stdc_ros as in this process, wherever that was found.
         path = os.pathsep.join([str(Path(stdc_ros.__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
-        node = 'import sys; from stdc_ros.start import main; sys.exit(main())'
-        command = [sys.executable, *(['-c', f'{prelude}\n{node}'] if prelude else ['-m', 'stdc_ros.start'])]
+        node = 'import sys; from stdc_ros.node.main import main; sys.exit(main())'
+        command = [sys.executable, *(['-c', f'{prelude}\n{node}'] if prelude else ['-m', 'stdc_ros.node.main'])]
         self.process = subprocess.Popen(
             [*command, '--ros-args', '-r', f'__ns:={namespace or "/"}', *arguments],
             stdout=self._log.fileno(),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures and messages for the tests of the node."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `auto` takes where there is a GPU, which TensorRT may not be able to use for a model; both are stand-ins."""
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import pytest
 from host_device import HostDevice, needs_compiler
 from onnx import helper
 
-from stdc_core.inference import DEFAULT_MODEL, BackendError, backends, tensorrt_backend
-from stdc_core.inference.backends import make_backend
+from stdc_core.inference import DEFAULT_MODEL, BackendError
+from stdc_core.inference import backend_choice as backends
+from stdc_core.inference.backend_choice import make_backend
 from stdc_core.inference.model_file import read_model
+from stdc_core.inference.tensorrt import backend as tensorrt_backend
 
 pytestmark = needs_compiler
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading bags of every kind, whole and cut off, and writing them."""
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ import numpy as np
 import pytest
 from bag_helpers import CAMERA, KINDS, make_bag, mcap_record, picture, stamp
 
-from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, Bag, BagError, write_bag
-from stdc_ros.cut_files import MCAP_MAGIC
+from stdc_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, Bag, BagError, write_bag
+from stdc_ros.bags.record_scanner import MCAP_MAGIC
 
 TEXT = 'std_msgs/msg/String'
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The camera's lens against OpenCV, and its pose against REP 103."""
 
 from __future__ import annotations
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo
 
-from stdc_ros.camera_model import CameraInfoError, CameraModel, pose_of_body, pose_of_transform
-from stdc_ros.wire import CAMERA_INFO, TYPES
+from stdc_ros.ground.camera_model import CameraInfoError, CameraModel, pose_of_body, pose_of_transform
+from stdc_ros.messages.cdr import CAMERA_INFO, TYPES
 
 MATRIX = np.array([[510.0, 0.0, 321.5], [0.0, 520.0, 238.25], [0.0, 0.0, 1.0]])
 PLUMB_BOB = (-0.31, 0.12, 0.0011, -0.0007, -0.02)

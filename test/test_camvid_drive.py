@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The acceptance test: a real drive through the real node gives what the same frames give offline."""
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from ros_helpers import Client, NodeProcess
 
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.inference import Segmenter
-from stdc_ros.bags import IMAGE, TYPES, Bag, make_header, write_bag
-from stdc_ros.images import make_image
-from stdc_ros.play_bag import Player
-from stdc_ros.segment_bag import main as segment_bag
+from stdc_ros.bags.bag import IMAGE, TYPES, Bag, make_header, write_bag
+from stdc_ros.messages.images import make_image
+from stdc_ros.offline.segment_bag import main as segment_bag
+from stdc_ros.playback.play_bag import Player
 
 #: Of the network's input. That all see the same frames does not depend on it, and there are 303 to be segmented.
 SCALE = 0.5

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Class tables and datasets of every layout, and the check that finds what is wrong with them."""
 
 import subprocess

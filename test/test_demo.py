@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The demo from beginning to end: a short drive, the real node, what it leaves and what it says."""
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from bag_helpers import CAMERA, make_bag, picture
 
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
 from stdc_core.inference.model_file import read_model
-from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, TYPES, Bag, make_header, write_bag
-from stdc_ros.demo import fast_scale
-from stdc_ros.images import make_image
-from stdc_ros.isolation import profile_variable
+from stdc_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, TYPES, Bag, make_header, write_bag
+from stdc_ros.messages.images import make_image
+from stdc_ros.playback.demo import fast_scale
+from stdc_ros.playback.isolation import profile_variable
 
 TIMEOUT = 120.0
 
@@ -28,7 +29,7 @@ TIMEOUT = 120.0
 def start(*arguments: str | Path) -> subprocess.Popen:
     path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
     return subprocess.Popen(
-        [sys.executable, '-m', 'stdc_ros.demo', *map(str, arguments)],
+        [sys.executable, '-m', 'stdc_ros.playback.demo', *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -51,7 +52,7 @@ def node_of(demo: subprocess.Popen) -> int:
     while time.monotonic() < deadline:
         assert demo.poll() is None, demo.communicate()
         for child in Path(f'/proc/{demo.pid}/task/{demo.pid}/children').read_text().split():
-            if b'stdc_ros.segmentation_node' in Path(f'/proc/{child}/cmdline').read_bytes():
+            if b'stdc_ros.node.segmentation_node' in Path(f'/proc/{child}/cmdline').read_bytes():
                 return int(child)
         time.sleep(0.05)
     raise AssertionError('the demo has not started a node')

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same images give the same bytes: again, with other threads, other workers, and from the live node."""
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import pytest
 from bag_helpers import CAMERA, make_bag, picture
 from ros_helpers import Client, NodeProcess
 
-from stdc_core.cli import main as stdc
-from stdc_core.files import write_png
+from stdc_core.commands.main import main as stdc
 from stdc_core.inference import Segmenter
-from stdc_core.video import VideoReader, webm_writer
-from stdc_ros.bags import Bag
-from stdc_ros.play_bag import Player
-from stdc_ros.segment_bag import main as segment_bag
+from stdc_core.io.files import write_png
+from stdc_core.io.video import VideoReader, webm_writer
+from stdc_ros.bags.bag import Bag
+from stdc_ros.offline.segment_bag import main as segment_bag
+from stdc_ros.playback.play_bag import Player
 
 FRAMES = 12
 

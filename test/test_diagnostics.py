@@ -1,8 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is counted of a camera's frames."""
 
 from __future__ import annotations
 
-from stdc_ros.diagnostics import STAGES, Statistics
+from stdc_ros.node.diagnostics import STAGES, Statistics
 
 
 def test_the_rate_of_a_fast_camera_is_told():

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands that are killed, and disks that are full or cannot be written to: outputs are complete or not there."""
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from bag_helpers import make_bag, picture
 from conftest import REPOSITORY
 from fuzz_seeds import reference_state
 
-from stdc_core.cli import main as stdc
-from stdc_core.files import appearing, write_png
+from stdc_core.commands.main import main as stdc
 from stdc_core.inference import DEFAULT_MODEL
-from stdc_core.video import VideoReader, webm_writer
-from stdc_ros.segment_bag import main as segment_bag
+from stdc_core.io.files import appearing, write_png
+from stdc_core.io.video import VideoReader, webm_writer
+from stdc_ros.offline.segment_bag import main as segment_bag
 
 PROGRAMS = {'stdc': stdc, 'segment_bag': segment_bag}
 
@@ -32,8 +33,8 @@ processes = get_context('forkserver')
 processes.set_forkserver_preload(
     [
         'pytest',
-        'stdc_core.predict',
-        'stdc_ros.segment_bag',
+        'stdc_core.commands.predict',
+        'stdc_ros.offline.segment_bag',
         'stdc_core.evaluation.report',
         'stdc_core.export.quantize',
         'stdc_core.training.pretrain',
@@ -285,9 +286,13 @@ def test_a_disk_of_its_own(mount, reason, inputs, tmp_path):
     script = f'mount -t tmpfs {mount} none "$1" || exit 77; shift; "$@"; status=$?; ls -A {tmp_path}; exit $status'
     environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
     for module, arguments, target in (
-        ('stdc_ros.segment_bag', [inputs / 'drive.mcap', tmp_path / 'drive.mcap'], 'drive.mcap'),
-        ('stdc_core.cli', ['predict', inputs / 'pictures', '--out', tmp_path], '_overlay.png'),
-        ('stdc_core.cli', ['evaluate', DEFAULT_MODEL, '--data', inputs / 'dataset', '--out', tmp_path], 'report.json'),
+        ('stdc_ros.offline.segment_bag', [inputs / 'drive.mcap', tmp_path / 'drive.mcap'], 'drive.mcap'),
+        ('stdc_core.commands.main', ['predict', inputs / 'pictures', '--out', tmp_path], '_overlay.png'),
+        (
+            'stdc_core.commands.main',
+            ['evaluate', DEFAULT_MODEL, '--data', inputs / 'dataset', '--out', tmp_path],
+            'report.json',
+        ),
     ):
         command = [sys.executable, '-m', module, *arguments]
         run = subprocess.run(

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The grid against the ground that was rendered: chessboards, things that stand, and the streets of the drives."""
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import pytest
 
 from stdc_core.classes import CAMVID
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_ros import drivable_grid
-from stdc_ros.camera_model import CameraInfoError, CameraModel, pose_of_body
-from stdc_ros.drivable_grid import DEPTH, FREE, OCCUPIED, UNKNOWN, DrivableGrid, GridError, GridSettings
-from stdc_ros.wire import TYPES, decode, encode
+from stdc_ros.ground import drivable_grid
+from stdc_ros.ground.camera_model import CameraInfoError, CameraModel, pose_of_body
+from stdc_ros.ground.drivable_grid import DEPTH, FREE, OCCUPIED, UNKNOWN, DrivableGrid, GridError, GridSettings
+from stdc_ros.messages.cdr import TYPES, decode, encode
 
 ROAD, SIDEWALK, SKY, CAR = (CAMVID.names.index(name) for name in ('road', 'sidewalk', 'sky', 'car'))
 
@@ -374,7 +375,7 @@ def test_a_camera_that_is_not_above_the_ground_is_an_error(height):
 
 def test_no_ros_is_needed():
     code = (
-        'import sys; from stdc_ros import camera_model, drivable_grid; '
+        'import sys; from stdc_ros.ground import camera_model, drivable_grid; '
         'sys.exit(any(name in sys.modules for name in ("rclpy", "sensor_msgs", "nav_msgs")))'
     )
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Engines with TensorRT 8.5 to 11, of which none is needed: stand-ins have what that generation has, and no more."""
 
 from __future__ import annotations
@@ -12,8 +13,13 @@ from host_device import HostDevice, cuda_error, needs_compiler
 from onnx import TensorProto, helper
 
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.inference import DEFAULT_MODEL, BackendError, tensorrt_backend
-from stdc_core.inference.engine_builder import (
+from stdc_core.inference import DEFAULT_MODEL, BackendError
+from stdc_core.inference.input_scale import set_input_scale
+from stdc_core.inference.model_file import read_model
+from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
+from stdc_core.inference.tensorrt import backend as tensorrt_backend
+from stdc_core.inference.tensorrt.backend import make_tensorrt_backend
+from stdc_core.inference.tensorrt.engine_builder import (
     Engine,
     EngineError,
     EngineOptions,
@@ -22,10 +28,6 @@ from stdc_core.inference.engine_builder import (
     logger_of,
     takes_batches,
 )
-from stdc_core.inference.input_scale import set_input_scale
-from stdc_core.inference.model_file import read_model
-from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
-from stdc_core.inference.tensorrt_backend import make_tensorrt_backend
 
 
 @pytest.fixture(params=GENERATIONS)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where engines are kept: complete or not at all, and built once."""
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from threading import Thread
 import pytest
 from conftest import REPOSITORY
 
-from stdc_core.inference.engine_builder import EngineError, EngineOptions
-from stdc_core.inference.engine_cache import DamagedError, EngineCache, cache_folder, key_of
-from stdc_core.inference.engine_store import EngineStore
+from stdc_core.inference.tensorrt.engine_builder import EngineError, EngineOptions
+from stdc_core.inference.tensorrt.engine_cache import DamagedError, EngineCache, cache_folder, key_of
+from stdc_core.inference.tensorrt.engine_store import EngineStore
 
 OPTIONS = EngineOptions(half=True, int8=False, in_one=False, shape=(1, 3, 8, 8))
 
@@ -210,9 +211,9 @@ def test_engines_that_are_built_at_once_lose_no_timings(cache):
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from stdc_core.inference.engine_builder import EngineOptions
-from stdc_core.inference.engine_cache import EngineCache
-from stdc_core.inference.engine_store import EngineStore
+from stdc_core.inference.tensorrt.engine_builder import EngineOptions
+from stdc_core.inference.tensorrt.engine_cache import EngineCache
+from stdc_core.inference.tensorrt.engine_store import EngineStore
 
 folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``stdc evaluate``: the numbers, the same from weights and from the model file, and the report with its pictures."""
 
 import json
@@ -10,16 +11,16 @@ import numpy as np
 import pytest
 
 from stdc_core.classes import CAMVID, CITYSCAPES, ClassTable
-from stdc_core.cli import main
+from stdc_core.commands.main import main
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.drawing import canvas, drawn_names, legend, put_text, shorten, text_width
 from stdc_core.evaluation.confusion_picture import confusion_picture
 from stdc_core.evaluation.evaluate import ImageScore, Predictor, evaluate, evenly
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.evaluation.predictors import open_predictor
 from stdc_core.evaluation.report import Evaluation, chosen, describe, report, write_report
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
+from stdc_core.pictures.drawing import canvas, drawn_names, legend, put_text, shorten, text_width
 
 HEIGHT, WIDTH, IMAGES = 96, 128, 12
 
@@ -167,7 +168,7 @@ def test_on_a_gpu_only_its_rounding_to_fewer_bits_is_switched_off(dataset, monke
 def test_scales_and_mirror_image_are_averaged():
     torch = pytest.importorskip('torch')
     from stdc_core.evaluation.torch_predictor import average_scores
-    from stdc_core.export.graph import DeployedGraph, own_offset
+    from stdc_core.model.deployed_graph import DeployedGraph, own_offset
     from stdc_core.model.weights import load_weights
 
     image = SyntheticDrive(seed=3, height=HEIGHT, width=WIDTH, frames=1)[0].image
@@ -379,7 +380,7 @@ def test_an_empty_folder_that_is_there_stays_and_is_written_to(data, tmp_path, m
 
 def test_a_model_file_is_evaluated_without_torch(data):
     code = (
-        'import sys; sys.modules["torch"] = None; from stdc_core.cli import main; '
+        'import sys; sys.modules["torch"] = None; from stdc_core.commands.main import main; '
         f'sys.exit(main(["evaluate", {str(DEFAULT_MODEL)!r}, "--data", {str(data)!r}, "--limit", "1", *sys.argv[1:]]))'
     )
     for scale in ([], ['--input-scale', '1', '--backend', 'onnxruntime']):

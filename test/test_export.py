@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The deployed graph: torch and ONNX Runtime agree, and the file describes itself."""
 
 import json
@@ -10,11 +11,11 @@ import pytest
 import torch
 
 from stdc_core.classes import CAMVID
-from stdc_core.cli import main
+from stdc_core.commands.main import main
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.export.graph import DeployedGraph, own_offset
 from stdc_core.export.onnx import export
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
+from stdc_core.model.deployed_graph import DeployedGraph, own_offset
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import WeightsError, load_weights, save_weights
 
@@ -177,7 +178,7 @@ def test_impossible_input_scale(weights, input_scale, tmp_path):
 
 
 def test_inference_imports_neither_torch_nor_ros():
-    code = 'import sys, stdc_core.inference, stdc_core.visualization, stdc_core.evaluation.metrics\n'
+    code = 'import sys, stdc_core.inference, stdc_core.pictures.overlay, stdc_core.evaluation.metrics\n'
     code += 'import stdc_core.data.synthetic\n'
     code += 'print(sorted({"torch", "lightning", "rclpy", "sensor_msgs"} & set(sys.modules)))'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == '[]\n'

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What happens around the node: cameras and listeners die, clocks jump, memory runs out. It recovers within 5 s."""
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from scenes import message_of, pixels, scene
 from sensor_msgs.msg import Image
 
 from stdc_core.inference import Segmenter
-from stdc_ros.isolation import profile_variable
+from stdc_ros.playback.isolation import profile_variable
 
 # Seconds: what is promised, for a machine that has nothing else to do.
 RECOVERY = 5.0
@@ -252,7 +253,7 @@ def test_without_room_in_shared_memory_images_come_all_the_same():
     if ready.returncode:
         pytest.skip('this container may not mount')
     inside = 'mount -t tmpfs -o size=100k none /dev/shm && exec "$@"'
-    node = [sys.executable, '-m', 'stdc_ros.segmentation_node', '--ros-args', '-r', '__ns:=/left']
+    node = [sys.executable, '-m', 'stdc_ros.node.segmentation_node', '--ros-args', '-r', '__ns:=/left']
     environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
     with Client('/left') as client:
         process = subprocess.Popen(['unshare', '-m', 'sh', '-c', inside, 'sh', *node], env=environment)
@@ -266,7 +267,7 @@ def test_without_room_in_shared_memory_images_come_all_the_same():
 
 def test_a_log_that_cannot_be_written(tmp_path, monkeypatch):
     with open('/dev/full', 'w') as full:
-        command = [sys.executable, '-m', 'stdc_ros.segmentation_node', '--ros-args', '-r', '__ns:=/left']
+        command = [sys.executable, '-m', 'stdc_ros.node.segmentation_node', '--ros-args', '-r', '__ns:=/left']
         environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
         process = subprocess.Popen(command, stdout=full, stderr=full, env=environment)
         try:

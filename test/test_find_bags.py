@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which bags are found in what a user names, and where their outputs go."""
 
 from __future__ import annotations
@@ -6,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stdc_ros.bags import BagError
-from stdc_ros.find_bags import find_bags
-from stdc_ros.segment_tasks import Task
+from stdc_ros.bags.bag import BagError
+from stdc_ros.offline.discovery import find_bags
+from stdc_ros.offline.task import Task
 
 
 @pytest.fixture

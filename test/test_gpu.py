@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a GPU computes is what the CPU does, on a machine with an NVIDIA GPU; how fast it is, benchmarks/gpu.py says.
 
 ``pytest -m gpu`` runs these alone, and without it they see no GPU. Engines are built: it takes minutes.
@@ -13,10 +14,12 @@ from host_device import HostDevice, needs_compiler
 
 from stdc_core.classes import IGNORE, class_table
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.inference import Segmenter, cuda, kernels, tensorrt_backend
-from stdc_core.inference.cuda import CudaDevice, CudaError, missing_driver
-from stdc_core.inference.kernels import Kernels, Normalization
-from stdc_core.visualization import overlay
+from stdc_core.inference import Segmenter
+from stdc_core.inference.tensorrt import backend as tensorrt_backend
+from stdc_core.inference.tensorrt import cuda, kernels
+from stdc_core.inference.tensorrt.cuda import CudaDevice, CudaError, missing_driver
+from stdc_core.inference.tensorrt.kernels import Kernels, Normalization
+from stdc_core.pictures.overlay import overlay
 
 
 def missing() -> str:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark for NVIDIA GPUs, on a device that is the CPU."""
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from conftest import REPOSITORY
 from host_device import Bench, needs_compiler
 
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.files import write_png
-from stdc_core.inference import DEFAULT_MODEL, cuda
-from stdc_core.inference.cuda import missing_driver
-from stdc_core.inference.gpu_graph import split
+from stdc_core.inference import DEFAULT_MODEL
 from stdc_core.inference.model_file import read_model
+from stdc_core.inference.onnx_graph.network_split import split
+from stdc_core.inference.tensorrt import cuda
+from stdc_core.inference.tensorrt.cuda import missing_driver
+from stdc_core.io.files import write_png
 
 ORIGIN = {'date': '2026-11-27', 'command': 'gpu.py --runs 1', 'driver': '580.65', 'cuda': '13.0'}
 MADE = {'data': None, 'images': 2, 'size': [64, 128], 'expected_by': 'ONNX Runtime 1'}
@@ -397,7 +399,7 @@ def test_date_command_driver_and_cuda_are_told(gpu, monkeypatch):
 def test_pytorch_computes_the_same_network(gpu, work, way):
     import torch
 
-    from stdc_core.export.graph import DeployedGraph
+    from stdc_core.model.deployed_graph import DeployedGraph
     from stdc_core.model.weights import load_weights
 
     step = gpu.Step('pytorch', gpu.SEG50, gpu.WAYS[way])

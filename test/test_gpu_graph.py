@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What surrounds the network on the GPU, and the graphs that TensorRT gets, against the deployed graph."""
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from host_device import HostDevice, needs_compiler
 from stdc_core.classes import IGNORE, class_table
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL
-from stdc_core.inference.cuda import CudaError, compile_kernels
-from stdc_core.inference.gpu_graph import LOGITS, PLANES, split, to_half, whole
 from stdc_core.inference.input_scale import set_input_scale
-from stdc_core.inference.kernels import SHARED, SOURCE, Kernels, spans
 from stdc_core.inference.model_file import read_model
-from stdc_core.visualization import overlay
+from stdc_core.inference.onnx_graph.network_split import LOGITS, PLANES, split, to_half, whole
+from stdc_core.inference.tensorrt.cuda import CudaError, compile_kernels
+from stdc_core.inference.tensorrt.kernels import SHARED, SOURCE, Kernels, spans
+from stdc_core.pictures.overlay import overlay
 
 
 def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

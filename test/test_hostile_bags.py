@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bags that are damaged, cut off or made to do harm: what is whole is read, and what is not is said."""
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from fuzz_changes import BOMB
 from lz4 import frame as lz4
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from stdc_ros import bags
-from stdc_ros.bags import IMAGE, Bag, BagError
-from stdc_ros.cut_files import MCAP_MAGIC
-from stdc_ros.images import ImageError
-from stdc_ros.segment_bag import main as segment_bag
-from stdc_ros.unpack import ZSTD_MAGIC, unpack, zstd
-from stdc_ros.whole_bag import WholeBag
-from stdc_ros.wire import TYPES
+from stdc_ros.bags import bag as bags
+from stdc_ros.bags.bag import IMAGE, Bag, BagError
+from stdc_ros.bags.decompression import ZSTD_MAGIC, unpack, zstd
+from stdc_ros.bags.indexed_bag import WholeBag
+from stdc_ros.bags.record_scanner import MCAP_MAGIC
+from stdc_ros.messages.cdr import TYPES
+from stdc_ros.messages.images import ImageError
+from stdc_ros.offline.segment_bag import main as segment_bag
 
 
 def test_files_outside_of_the_folder_are_not_read(tmp_path):

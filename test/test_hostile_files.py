@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that are damaged or made to do harm: refused in one line that names them, with nothing run and nothing written.
 
 `benchmarks/fuzz_files.py` makes as many as are wanted; here are a few of those, and the cases that have a name.
@@ -22,13 +23,13 @@ from fuzz_seeds import tiny_model
 from onnx import TensorProto
 
 from stdc_core.classes import CAMVID, ClassTable
-from stdc_core.cli import main as stdc
+from stdc_core.commands.main import main as stdc
 from stdc_core.inference import ModelError, Segmenter
 from stdc_core.inference.model_file import read_model
-from stdc_core.plain_yaml import read_yaml
+from stdc_core.io.yaml_file import read_yaml
 from stdc_core.training.config import ConfigError, load_config
-from stdc_ros.bags import IMAGE
-from stdc_ros.segment_bag import main as segment_bag
+from stdc_ros.bags.bag import IMAGE
+from stdc_ros.offline.segment_bag import main as segment_bag
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_torch = pytest.mark.skipif(not find_spec('torch'), reason='torch is not installed')
@@ -238,7 +239,7 @@ def test_play_bag_refuses_in_one_line(name, tmp_path):
     else:
         path = tmp_path / name
         path.write_bytes(HOSTILE[name])
-    command = [sys.executable, '-m', 'stdc_ros.play_bag', str(path), '--wait', '0']
+    command = [sys.executable, '-m', 'stdc_ros.playback.play_bag', str(path), '--wait', '0']
     found = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert found.returncode == 1
     assert len(found.stderr.splitlines()) == 1 and path.name in found.stderr, found.stderr

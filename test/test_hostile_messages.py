@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages that no camera should send become an image, or an error that says why, and nothing else."""
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from ros_helpers import Client, NodeProcess
 from scenes import compressed_of, message_of, scene
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
-from stdc_ros.bags import make_header
-from stdc_ros.camera_model import CameraInfoError, CameraModel
-from stdc_ros.images import ENCODINGS, compressed_to_bgr, image_to_bgr, make_image
-from stdc_ros.results import check_fit, scaled_camera_info
-from stdc_ros.wire import CAMERA_INFO, IMAGE, TYPES, WireError, decode, encode
+from stdc_ros.bags.bag import make_header
+from stdc_ros.ground.camera_model import CameraInfoError, CameraModel
+from stdc_ros.messages.cdr import CAMERA_INFO, IMAGE, TYPES, WireError, decode, encode
+from stdc_ros.messages.images import ENCODINGS, compressed_to_bgr, image_to_bgr, make_image
+from stdc_ros.node.outputs import check_fit, scaled_camera_info
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

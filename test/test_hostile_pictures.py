@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JPEG and PNG that are damaged, or claim more than they are: an image, or an error that says why."""
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fuzzing import FUZZ, PICTURES, PIXELS, chunk, image_or_error, picture_of, p
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stdc_ros.images import MAX_SIDE, ImageError, compressed_to_bgr, image_to_bgr
+from stdc_ros.messages.images import MAX_SIDE, ImageError, compressed_to_bgr, image_to_bgr
 
 
 @FUZZ
@@ -128,7 +129,7 @@ def test_endless_headers_and_scans_are_refused():
 CLAIMS = """
 import resource
 from types import SimpleNamespace
-from stdc_ros.images import ImageError, compressed_to_bgr, image_to_bgr
+from stdc_ros.messages.images import ImageError, compressed_to_bgr, image_to_bgr
 from fuzzing import jpeg_claiming, picture_of, png_claiming
 raw = dict(encoding='bgr8', is_bigendian=0, data=bytes(100))
 most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Image messages to arrays and back, for rclpy's classes and for those of rosbags."""
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from stdc_ros.decoder import decode_picture
-from stdc_ros.images import ENCODINGS, ImageError, compressed_to_bgr, image_to_bgr, make_image
+from stdc_ros.messages.image_decoder import decode_picture
+from stdc_ros.messages.images import ENCODINGS, ImageError, compressed_to_bgr, image_to_bgr, make_image
 
 HEIGHT, WIDTH = 6, 8
 BGR = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -221,7 +222,7 @@ def test_make_image_refuses_what_is_no_such_image(array, encoding):
 
 def test_the_module_needs_no_ros():
     code = (
-        'import sys, stdc_ros.images, stdc_ros.worker; '
+        'import sys, stdc_ros.messages.images, stdc_ros.node.latest_frame_worker; '
         'print([name for name in ("rclpy", "sensor_msgs", "rosbags", "torch") if name in sys.modules])'
     )
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launch file and the files in config/."""
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from sensor_msgs.msg import Image
 
 import stdc_ros
 from stdc_core.inference import Segmenter
-from stdc_ros.camera import OUTPUTS
-from stdc_ros.parameters import Parameters
+from stdc_ros.node.camera import OUTPUTS
+from stdc_ros.node.parameters import Parameters
 
 ROOT = Path(__file__).parent.parent
 LAUNCH_FILE = ROOT / 'launch' / 'segmentation.launch.py'
@@ -105,7 +106,7 @@ def installed(tmp_path) -> dict[str, str]:
     (tmp_path / 'share/ament_index/resource_index/packages/stdc_ros').touch()
     executable = tmp_path / 'lib/stdc_ros/segmentation_node'
     executable.parent.mkdir(parents=True)
-    executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m stdc_ros.start "$@"\n')
+    executable.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m stdc_ros.node.main "$@"\n')
     executable.chmod(executable.stat().st_mode | stat.S_IXUSR)
     environment = dict(os.environ)
     for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Properties of the losses and the detail target that no reference number shows."""
 
 import pytest

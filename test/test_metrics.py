@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The confusion matrix, and masks as pictures."""
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from stdc_core.classes import CAMVID, CITYSCAPES, ClassTable
 from stdc_core.evaluation.metrics import ConfusionMatrix
-from stdc_core.visualization import colorize, overlay
+from stdc_core.pictures.overlay import colorize, overlay
 
 
 def test_iou_of_a_worked_example():

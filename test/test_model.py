@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The network against the paper's numbers: Tables 1 and 2, Equation 3, and feature sizes."""
 
 import pytest

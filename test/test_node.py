@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node as its own process, on real rclpy and Fast DDS, with the model that is shipped."""
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from scenes import message_of, pixels, scene
 from sensor_msgs.msg import CompressedImage, Image
 
 from stdc_core.inference import Segmenter
-from stdc_core.visualization import colorize, overlay
-from stdc_ros.images import image_to_bgr
+from stdc_core.pictures.overlay import colorize, overlay
+from stdc_ros.messages.images import image_to_bgr
 
 MASK_QUALITY = 'qos_overrides./left/segmentation/mask.publisher'
 OUTPUTS = ('mask', 'confidence', 'color_mask', 'overlay')

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node with several cameras, with compressed images, with CameraInfo and with outputs of another size."""
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from scenes import compressed_of, message_of, next_header, pixels, scene
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from stdc_core.inference import Segmenter
-from stdc_core.visualization import overlay
-from stdc_ros.images import image_to_bgr
+from stdc_core.pictures.overlay import overlay
+from stdc_ros.messages.images import image_to_bgr
 
 CAMERAS = ('front', 'left', 'right', 'rear')
 
@@ -192,7 +193,7 @@ def test_cameras_whose_topics_are_swapped_are_heard_where_they_are(segmenter):
 WATCHED = f"""{BATCHES}
 import time
 from stdc_core.inference import Segmenter
-from stdc_ros.camera import Camera
+from stdc_ros.node.camera import Camera
 publish, segment = Camera.publish, Segmenter.__call__
 def watched(self, output, message):
     print('published', self.name, output, flush=True)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every encoding through one live node, with padded rows, odd sizes and big-endian numbers: the offline masks."""
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from scenes import message_of, pixels, scene
 from sensor_msgs.msg import Image
 
 from stdc_core.inference import Segmenter
-from stdc_ros.images import ENCODINGS, image_to_bgr
+from stdc_ros.messages.images import ENCODINGS, image_to_bgr
 
 #: Encodings of which two pixels share their chroma.
 PACKED = ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv')

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node with tf2_ros and vision_msgs, which every ROS 2 has and PyPI has not."""
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from std_msgs.msg import Header
 
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import Segmenter
-from stdc_ros.camera_model import CameraInfoError, CameraModel, pose_of_body
-from stdc_ros.drivable_grid import DrivableGrid, GridSettings
-from stdc_ros.transforms import TransformedPose, listen
+from stdc_ros.ground.camera_model import CameraInfoError, CameraModel, pose_of_body
+from stdc_ros.ground.drivable_grid import DrivableGrid, GridSettings
+from stdc_ros.node.camera_pose import TransformedPose, listen
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 

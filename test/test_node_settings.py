@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be set on the running node, and how it tells that a camera is of no use."""
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from sensor_msgs.msg import CameraInfo
 
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import Segmenter
-from stdc_core.inference.cuda import missing_driver
-from stdc_ros.camera_model import CameraModel, pose_of_body
-from stdc_ros.drivable_grid import DrivableGrid, GridSettings
+from stdc_core.inference.tensorrt.cuda import missing_driver
+from stdc_ros.ground.camera_model import CameraModel, pose_of_body
+from stdc_ros.ground.drivable_grid import DrivableGrid, GridSettings
 
 
 @pytest.fixture(scope='module')
@@ -203,7 +204,7 @@ def test_without_tf_a_grid_needs_the_pose():
 #: A node in whose process the library logs.
 LOGGING = """
 import logging
-from stdc_ros.segmentation_node import SegmentationNode
+from stdc_ros.node.segmentation_node import SegmentationNode
 introduce, close = SegmentationNode._introduce, SegmentationNode.close
 def log(self):
     introduce(self)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SIGINT and SIGTERM in every phase of the node's life: exit status 0, no traceback, nothing left in shared memory."""
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def check_clean_end(process: NodeProcess, status: int, shared: set[str] = frozen
 
 @pytest.mark.parametrize(
     'module',
-    ['stdc_ros.segmentation_node', 'rclpy', 'onnxruntime'],
+    ['stdc_ros.node.segmentation_node', 'rclpy', 'onnxruntime'],
     ids=['before the imports', 'among the imports', 'while the model is loaded'],
 )
 def test_a_signal_at_the_start_ends_the_node(module):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The package as colcon, ROS 2 and pip see it."""
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def test_the_installed_package_works_alone(installed):
     """Commands of an installation that is the only copy there is: they find model, config and code."""
     packages = next(installed.glob('lib/python*/site-packages'))
     code = (
-        'from stdc_core.inference import Segmenter; import stdc_ros.demo as demo; '
+        'from stdc_core.inference import Segmenter; import stdc_ros.playback.demo as demo; '
         'print(Segmenter.load().info.name, demo.__file__, demo.fast_dds_profile())'
     )
     environment = {**os.environ, 'PYTHONPATH': str(packages), 'AMENT_PREFIX_PATH': str(installed)}

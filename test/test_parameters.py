@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of parameters, declared on a real node."""
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from stdc_ros import parameters
-from stdc_ros.parameters import Parameters
+from stdc_ros.node import parameters
+from stdc_ros.node.parameters import Parameters
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """play_bag: every image, at its pace, with its header."""
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from scenes import pixels
 from sensor_msgs.msg import Image
 
 from stdc_core.inference import Segmenter
-from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, Bag, Topic
-from stdc_ros.images import image_to_bgr
-from stdc_ros.play_bag import without_twins
+from stdc_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, Bag, Topic
+from stdc_ros.messages.images import image_to_bgr
+from stdc_ros.playback.play_bag import without_twins
 
 
 def start(*arguments: str) -> subprocess.Popen:
     path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
     return subprocess.Popen(
-        [sys.executable, '-m', 'stdc_ros.play_bag', *arguments],
+        [sys.executable, '-m', 'stdc_ros.playback.play_bag', *arguments],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, 'PYTHONPATH': path},

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``stdc predict``: what it writes for images, folders and videos, and what it refuses."""
 
 import errno
@@ -13,13 +14,13 @@ import cv2
 import numpy as np
 import pytest
 
-from stdc_core.cli import main
+from stdc_core.commands.main import main
+from stdc_core.commands.predict import OUTPUTS, PredictError, predict
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.files import appearing, walk, write_png
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
-from stdc_core.predict import OUTPUTS, PredictError, predict
-from stdc_core.video import DEFAULT_RATE, VideoError, VideoReader, webm_writer
-from stdc_core.visualization import colorize, overlay
+from stdc_core.io.files import appearing, walk, write_png
+from stdc_core.io.video import DEFAULT_RATE, VideoError, VideoReader, webm_writer
+from stdc_core.pictures.overlay import colorize, overlay
 
 HEIGHT, WIDTH, FRAMES, RATE = 96, 128, 7, 12.5
 
@@ -468,7 +469,7 @@ def test_videos_of_odd_size_and_without_frames(tmp_path):
 
 
 def test_predicting_needs_no_torch(street, tmp_path):
-    code = 'import sys; sys.modules["torch"] = None; from stdc_core.cli import main; sys.exit(main(sys.argv[1:]))'
+    code = 'import sys; sys.modules["torch"] = None; from stdc_core.commands.main import main; sys.exit(main())'
     command = [sys.executable, '-c', code, 'predict', str(street), '--out', str(tmp_path / 'out')]
     result = subprocess.run([*command, '--model', str(DEFAULT_MODEL)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pretraining and what comes of it: images by class, a run that learns and resumes, weights to begin with, import."""
 
 import json
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from stdc_core.classes import CAMVID, CITYSCAPES, ClassTable
-from stdc_core.cli import main
+from stdc_core.commands.main import main
 from stdc_core.data.image_folder import ImageFolder, RandomCrop, centre_crop
 from stdc_core.inference.segmenter import DEFAULT_MODEL
 from stdc_core.model.reference import import_reference

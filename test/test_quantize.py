@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Models in int8."""
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from conftest import REPOSITORY, in_own_process
 from onnx import numpy_helper
 
 from stdc_core.classes import CAMVID
-from stdc_core.cli import main
+from stdc_core.commands.main import main
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.export.quantize import QuantizeError, _Reader, block_names, find_images, quantize
-from stdc_core.files import WriteError, write_png
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
-from stdc_core.inference.backends import make_backend
-from stdc_core.inference.fold import fold
+from stdc_core.inference.backend_choice import make_backend
 from stdc_core.inference.input_scale import InputScale, set_input_scale
 from stdc_core.inference.model_file import read_model
-from stdc_core.inference.quantized_on_cpu import narrow_weights, products_saturate
+from stdc_core.inference.onnx_graph.constant_folding import fold
+from stdc_core.inference.onnx_graph.quantized_on_cpu import narrow_weights, products_saturate
+from stdc_core.io.files import WriteError, write_png
 from stdc_core.model.weights import WeightsError, load_weights
 
 
@@ -282,7 +283,17 @@ def test_openvino_runs_it_too(quantized):
 
 
 def test_the_benchmark_times_every_side():
-    command = [sys.executable, '-m', 'stdc_core.cli', 'benchmark', '--size', '128x192', '--runs', '1', '--int8']
+    command = [
+        sys.executable,
+        '-m',
+        'stdc_core.commands.main',
+        'benchmark',
+        '--size',
+        '128x192',
+        '--runs',
+        '1',
+        '--int8',
+    ]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(REPOSITORY)})
     assert run.returncode == 0, run.stderr
     printed = run.stdout

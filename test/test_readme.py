@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The README's tables, and what README and docs name, against the code."""
 
 import re
@@ -6,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from stdc_core.cli import _parser
-from stdc_ros.camera import OUTPUTS
-from stdc_ros.parameters import Parameters
+from stdc_core.commands.main import _parser
+from stdc_ros.node.camera import OUTPUTS
+from stdc_ros.node.parameters import Parameters
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = {page: page.read_text() for page in (REPOSITORY / 'README.md', *sorted((REPOSITORY / 'docs').glob('*.md')))}

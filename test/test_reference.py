@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The network, the losses and the detail target against numbers of the paper's reference implementation."""
 
 import zlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The order of the samples, and the batches that are made on the device: the same as those of the ordinary loader."""
 
 from collections import Counter

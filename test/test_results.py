@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is published of a segmented image."""
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ import pytest
 
 from stdc_core.classes import class_table
 from stdc_core.inference import Segmentation
-from stdc_core.visualization import overlay
-from stdc_ros.bags import make_header
-from stdc_ros.results import Result, scaled_camera_info
-from stdc_ros.wire import CAMERA_INFO, TYPES, decode, encode
+from stdc_core.pictures.overlay import overlay
+from stdc_ros.bags.bag import make_header
+from stdc_ros.messages.cdr import CAMERA_INFO, TYPES, decode, encode
+from stdc_ros.node.outputs import Result, scaled_camera_info
 
 HEADER = make_header(1_700_000_000_123_456_789, 'camera')
 RANDOM = np.random.default_rng(0)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs that are killed and taken up again, and runs of several processes."""
 
 import csv
@@ -14,7 +15,7 @@ import torch
 import yaml
 
 from stdc_core.classes import CAMVID
-from stdc_core.cli import main
+from stdc_core.commands.main import main
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.model.segmentation import normalize, upsample
@@ -54,7 +55,7 @@ def started(command):
     """A process, which does not outlive the block."""
     environment = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}
     process = subprocess.Popen(
-        [sys.executable, '-m', 'stdc_core.cli', *command],
+        [sys.executable, '-m', 'stdc_core.commands.main', *command],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The SROS 2 policy against the node that runs, and that what a user gives runs nothing."""
 
 from __future__ import annotations

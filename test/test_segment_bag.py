@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """segment_bag: every frame, at its time, the same bytes each time, and never half a bag."""
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from bag_helpers import CAMERA, KINDS, make_bag, picture, stamp
 from rosbags.highlevel import AnyReader
 
 from stdc_core.inference import Segmenter
-from stdc_core.visualization import colorize, overlay
-from stdc_ros.bags import COMPRESSED_IMAGE, IMAGE, Bag
-from stdc_ros.images import image_to_bgr
-from stdc_ros.segment_bag import main, output_prefixes
+from stdc_core.pictures.overlay import colorize, overlay
+from stdc_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, Bag
+from stdc_ros.messages.images import image_to_bgr
+from stdc_ros.offline.segment_bag import main, output_prefixes
 
 
 @pytest.fixture(scope='module')
@@ -189,7 +190,7 @@ def test_nothing_is_left_of_an_interrupted_run(tmp_path, number):
     source = make_bag(tmp_path, 'mcap', frames=3000)
     path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
     process = subprocess.Popen(
-        [sys.executable, '-m', 'stdc_ros.segment_bag', str(source), str(tmp_path / 'out.mcap')],
+        [sys.executable, '-m', 'stdc_ros.offline.segment_bag', str(source), str(tmp_path / 'out.mcap')],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, 'PYTHONPATH': path},

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """segment_bag --out-dir: many bags at a time, the same bytes as one by one, and never done twice or by halves."""
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ import pytest
 from bag_helpers import make_bag
 
 from stdc_core.inference import Segmenter
-from stdc_ros.bags import IMAGE, Bag
-from stdc_ros.find_bags import find_bags
-from stdc_ros.segment_bag import main
-from stdc_ros.segment_processes import visible_gpus
-from stdc_ros.unpack import zstd
+from stdc_ros.bags.bag import IMAGE, Bag
+from stdc_ros.bags.decompression import zstd
+from stdc_ros.offline.discovery import find_bags
+from stdc_ros.offline.process_pool import visible_gpus
+from stdc_ros.offline.segment_bag import main
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_folders_behind_links_are_searched_and_none_twice(tmp_path, drives):
 
 
 def test_a_listener_that_leaves_does_not_end_the_work(tmp_path, drives):
-    command = f'{sys.executable} -m stdc_ros.segment_bag {drives} --out-dir out --outputs mask 2>errors | true'
+    command = f'{sys.executable} -m stdc_ros.offline.segment_bag {drives} --out-dir out --outputs mask 2>errors | true'
     environment = {**os.environ, 'PYTHONPATH': IMPORTS}
     subprocess.run(['bash', '-c', f'set -o pipefail; {command}'], cwd=tmp_path, check=True, env=environment)
     assert len(list((tmp_path / 'out').rglob('*.mcap'))) == len(NAMES)
@@ -165,7 +166,7 @@ def test_compressed_files_of_a_killed_recorder_are_one_bag(tmp_path, kind, suffi
 @contextmanager
 def started(inputs: Path, out: Path, *options: str):
     """The command as its own process, when it has begun to write a bag."""
-    command = [sys.executable, '-m', 'stdc_ros.segment_bag', str(inputs), '--out-dir', str(out), *options]
+    command = [sys.executable, '-m', 'stdc_ros.offline.segment_bag', str(inputs), '--out-dir', str(out), *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': IMPORTS})
     try:
         deadline = time.monotonic() + 60

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The segmenter: what it takes, what it gives, and what it says of what it cannot take."""
 
 import os

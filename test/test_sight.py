@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """A camera that sends images and sees nothing is found out."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from stdc_ros.sight import Sight
+from stdc_ros.node.camera_health import Sight
 
 
 def noise(seed: int) -> np.ndarray:

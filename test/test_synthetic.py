@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The synthetic drive: the same everywhere, exact labels, every class, one continuous drive."""
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from stdc_core.classes import CAMVID
-from stdc_core.cli import main
+from stdc_core.commands.main import main
 from stdc_core.data.synthetic import Frame, SyntheticDrive
 
 SKY, ROAD = CAMVID.names.index('sky'), CAMVID.names.index('road')

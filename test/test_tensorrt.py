@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The backend for NVIDIA GPUs, on a device that is the CPU; what needs a GPU is in benchmarks/gpu.py."""
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from conftest import REPOSITORY
 from host_device import Bench, HostDevice, HostEngine, needs_compiler
 
 from stdc_core.classes import class_table
-from stdc_core.cli import main
+from stdc_core.commands.main import main
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter, cuda, gpu_pipeline
-from stdc_core.inference.cuda import CudaError, missing_driver
-from stdc_core.inference.engine_builder import EngineError, PhaseShare, logger_of
+from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter
 from stdc_core.inference.input_scale import InputScale, set_input_scale
 from stdc_core.inference.model_file import read_model
 from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
-from stdc_core.inference.tensorrt_backend import KEPT, choose_precision
-from stdc_core.scaled_size import scaled_size
-from stdc_core.visualization import overlay
+from stdc_core.inference.scaled_size import scaled_size
+from stdc_core.inference.tensorrt import cuda
+from stdc_core.inference.tensorrt import pipeline as gpu_pipeline
+from stdc_core.inference.tensorrt.backend import KEPT, choose_precision
+from stdc_core.inference.tensorrt.cuda import CudaError, missing_driver
+from stdc_core.inference.tensorrt.engine_builder import EngineError, PhaseShare, logger_of
+from stdc_core.pictures.overlay import overlay
 
 pytestmark = needs_compiler
 
@@ -423,7 +426,7 @@ def test_progress_of_nested_phases_never_falls():
 def test_numpy_and_onnx_are_enough_for_engines():
     """As on a machine that has a GPU and little else."""
     others = ['cv2', 'onnxruntime', 'torch', 'yaml']
-    code = f'import sys; sys.modules.update(dict.fromkeys({others})); import stdc_core.inference.tensorrt_backend'
+    code = f'import sys; sys.modules.update(dict.fromkeys({others})); import stdc_core.inference.tensorrt.backend'
     subprocess.run([sys.executable, '-c', code], check=True, env={**os.environ, 'PYTHONPATH': str(REPOSITORY)})
 
 

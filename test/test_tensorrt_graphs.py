@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The graphs that TensorRT's parsers get hold nothing but what those read, from version 8.5 to 11."""
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from onnx import TensorProto, numpy_helper
 
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL
-from stdc_core.inference.engine_builder import sized
-from stdc_core.inference.gpu_graph import LOGITS, PLANES, split, to_half, whole, widen
 from stdc_core.inference.input_scale import set_input_scale
 from stdc_core.inference.model_file import read_model
+from stdc_core.inference.onnx_graph.network_split import LOGITS, PLANES, split, to_half, whole, widen
+from stdc_core.inference.tensorrt.engine_builder import sized
 
 #: Operators, and of each the attributes, that all these parsers read: builtin_op_importers.cpp of onnx/onnx-tensorrt,
 #: branch release/8.5-GA; onnxOpImporters.cpp of the later ones.

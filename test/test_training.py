@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training on a CPU: data, configuration, one step, and a short run that visibly learns."""
 
 import shutil
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from stdc_core.classes import CAMVID, CITYSCAPES
-from stdc_core.cli import main
+from stdc_core.commands.main import main
 from stdc_core.data.augment import Augmentation
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.synthetic import SyntheticDrive

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The newest frame wins, and cameras take turns."""
 
 from __future__ import annotations
@@ -6,8 +7,8 @@ import threading
 
 import pytest
 
-from stdc_ros import worker
-from stdc_ros.worker import LatestFrameWorker
+from stdc_ros.node import latest_frame_worker as worker
+from stdc_ros.node.latest_frame_worker import LatestFrameWorker
 
 TIMEOUT = 30.0
 

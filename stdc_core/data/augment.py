@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random changes to a training sample: scale, crop, flip and light."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CamVid as it was published, 701 frames of 720 x 960 pixels and labels in 32 colours, and as SegNet has it.
 
 Brostow, Fauqueur, Cipolla, "Semantic object classes in video: A high-definition ground truth database", Pattern

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that is wrong with a dataset, found before a training begins rather than in its third hour."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cityscapes as it is downloaded (leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, unpacked in one folder)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Datasets on disk, opened by one function that recognises their layout."""
 
 from __future__ import annotations

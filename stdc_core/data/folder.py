@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images with labels: the interface of every dataset, and the plain layout ``ROOT/SPLIT/images`` and ``.../labels``."""
 
 from __future__ import annotations

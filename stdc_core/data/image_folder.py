@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images for classification: ``ROOT/SPLIT/CLASS/*``, as ImageNet is laid out, and how they become network input."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small datasets that live on the device and are augmented there, a batch at a time."""
 
 from __future__ import annotations

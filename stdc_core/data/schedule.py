@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which samples make up which batch: from the seed and the step alone, so that a run resumes with no state saved."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The confusion matrix as a picture."""
 
 from __future__ import annotations
@@ -5,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from stdc_core.classes import ClassTable
-from stdc_core.drawing import (
+from stdc_core.evaluation.metrics import ConfusionMatrix
+from stdc_core.pictures.drawing import (
     BLACK,
     GREY,
     WHITE,
@@ -17,7 +19,6 @@ from stdc_core.drawing import (
     swatch,
     text_width,
 )
-from stdc_core.evaluation.metrics import ConfusionMatrix
 
 # Full strength of a cell, BGR: what is right and what is wrong.
 _RIGHT, _WRONG = (150, 88, 24), (36, 40, 190)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The evaluation protocol: every image of a dataset through a network, one confusion matrix over all pixels.
 
 As in the paper (section 4.1): the image is scaled by the input scale and the logits are upsampled to the label's size,

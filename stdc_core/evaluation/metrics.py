@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The confusion matrix and what is read from it. Needs neither torch nor ROS."""
 
 from __future__ import annotations

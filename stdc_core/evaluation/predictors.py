@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a file to something that is evaluated: the segmenter for a ``model.onnx``, torch for everything else."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an evaluation leaves: a table on the terminal, numbers in JSON, and two pictures."""
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from stdc_core.evaluation.confusion_picture import confusion_picture
 from stdc_core.evaluation.evaluate import Dataset, Evaluation, ImageScore, Predictor, evenly, predict_sample
 from stdc_core.evaluation.sheet import Row, sheet
-from stdc_core.files import appearing, check_writable, unfinished, write_png
+from stdc_core.io.files import appearing, check_writable, unfinished, write_png
 
 #: Images in the sheet: spread evenly over the dataset, and besides those the worst.
 SPREAD, WORST = 6, 3

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images, truths, predictions and errors side by side."""
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 
 from stdc_core.classes import ClassTable
-from stdc_core.drawing import (
+from stdc_core.pictures.drawing import (
     BLACK,
     DARK,
     LIGHT,
@@ -21,7 +22,7 @@ from stdc_core.drawing import (
     swatch,
     text_width,
 )
-from stdc_core.visualization import colorize
+from stdc_core.pictures.overlay import colorize
 
 #: Of one picture of the sheet, in pixels; an image that is higher is shown narrower.
 WIDTH, HIGHEST = 420, 480

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation with torch: the deployed graph in float32, at one scale or several, mirrored or not."""
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor
 
 from stdc_core.evaluation.evaluate import Predictor
-from stdc_core.export.graph import DeployedGraph, own_offset, own_scale
 from stdc_core.inference.model_file import ModelInfo
+from stdc_core.inference.scaled_size import scaled_size
+from stdc_core.model.deployed_graph import DeployedGraph, own_offset, own_scale
 from stdc_core.model.weights import load_weights
-from stdc_core.scaled_size import scaled_size
 
 
 def torch_predictor(

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From weights to the one self-describing ``model.onnx``."""
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from stdc_core.export.graph import DeployedGraph, own_offset, own_scale
-from stdc_core.files import appearing, check_no_folder
 from stdc_core.inference.input_scale import check_input_scale
 from stdc_core.inference.model_file import ModelInfo
+from stdc_core.io.files import appearing, check_no_folder
+from stdc_core.model.deployed_graph import DeployedGraph, own_offset, own_scale
 from stdc_core.model.weights import load_weights
 
 # The newest that TensorRT 8.5 and 8.6 read. torch's newer exporter starts at 18, hence the older one below.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Post-training quantisation: a ``model.onnx`` in int8, for CPUs and for TensorRT, calibrated on the user's images.
 
 Weights are int8 per output channel, activations int8 per tensor, both symmetric around 0, as QuantizeLinear and
@@ -26,14 +27,14 @@ from stdc_core.classes import ClassTable
 from stdc_core.data.folder import IMAGE_SUFFIXES
 from stdc_core.data.reading import read_image
 from stdc_core.evaluation.evaluate import Dataset, Predictor, evaluate, evenly
-from stdc_core.files import appearing, check_no_folder, check_writable, walk
 from stdc_core.inference.backend import check_threads
-from stdc_core.inference.backends import make_backend
-from stdc_core.inference.fold import fold, remove_unused
+from stdc_core.inference.backend_choice import make_backend
 from stdc_core.inference.input_scale import InputScale, set_input_scale
 from stdc_core.inference.model_file import ModelError, read_model
-from stdc_core.inference.quantized import is_quantized
+from stdc_core.inference.onnx_graph.constant_folding import fold, remove_unused
+from stdc_core.inference.onnx_graph.quantized import is_quantized
 from stdc_core.inference.segmenter import SizeError, check_size
+from stdc_core.io.files import appearing, check_no_folder, check_writable, walk
 
 #: Images that the ranges of the activations are taken from, and others that the result is compared on.
 CALIBRATED, COMPARED = 32, 8

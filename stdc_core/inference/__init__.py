@@ -1,7 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
 """From an image to a mask with one ``model.onnx``. Needs neither torch nor ROS."""
 
 from stdc_core.inference.backend import PRECISIONS, BackendError
-from stdc_core.inference.backends import BACKENDS
+from stdc_core.inference.backend_choice import BACKENDS
 from stdc_core.inference.model_file import ModelError, ModelInfo
 from stdc_core.inference.segmenter import DEFAULT_MODEL, MAX_PIXELS, Segmentation, Segmenter, SizeError
 

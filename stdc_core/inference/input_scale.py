@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scale at which the network sees an image; another one for a model file, without torch and without an export."""
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def check_input_scale(scale: float) -> None:
 def set_input_scale(model: onnx.ModelProto, scale: float | InputScale) -> None:
     """Change a deployed graph, in place, so that the network sees the image at ``scale``, above 0 and at most 4.
 
-    Bilinear with aligned corners, as ``stdc_core.export.graph`` does it.
+    Bilinear with aligned corners, as ``stdc_core.model.deployed_graph`` does it.
 
     Raises:
         ValueError: the scale is out of its range, or the graph does not begin as ``stdc export`` makes it begin.

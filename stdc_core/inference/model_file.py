@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a ``model.onnx`` says of itself: the metadata that ``stdc export`` writes and the segmenter reads."""
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from onnx import TensorProto
 
 from stdc_core.classes import ClassTable
 from stdc_core.inference.input_scale import InputScale, check_input_scale
-from stdc_core.one_line import one_line
+from stdc_core.io.text import one_line
 
 # Raised when a reader of an older version could misread the file.
 FORMAT = '1'

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The segmenter's backend on ONNX Runtime: any CPU."""
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import onnxruntime
 from onnx.utils import Extractor
 
 from stdc_core.inference.backend import Backend
-from stdc_core.inference.quantized_on_cpu import for_cpu
-from stdc_core.memory import give_back_freed_memory
+from stdc_core.inference.heap_memory import give_back_freed_memory
+from stdc_core.inference.onnx_graph.quantized_on_cpu import for_cpu
 
 
 class OnnxRuntimeBackend(Backend):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The segmenter's backend on OpenVINO: on CPUs that compute in bfloat16, several times as fast as ONNX Runtime."""
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import openvino
 from onnx.utils import Extractor
 
 from stdc_core.inference.backend import Backend
-from stdc_core.inference.quantized_on_cpu import for_cpu
+from stdc_core.inference.onnx_graph.quantized_on_cpu import for_cpu
 
 #: Networks are compiled for a shape and a set of outputs; so many of the last ones are kept.
 KEPT = 4

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one object that turns images into masks: for the node, bags, files and benchmarks alike."""
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from stdc_core.inference.backend import Backend, BackendError, check_threads
-from stdc_core.inference.backends import make_backend
+from stdc_core.inference.backend_choice import make_backend
 from stdc_core.inference.input_scale import InputScale, check_input_scale
 from stdc_core.inference.model_file import ModelError, ModelInfo, read_model
-from stdc_core.one_line import one_line
-from stdc_core.scaled_size import scaled_size
+from stdc_core.inference.scaled_size import scaled_size
+from stdc_core.io.text import one_line
 
 #: The model that is shipped: STDC1 for the eleven classes of CamVid.
 DEFAULT_MODEL = Path(__file__).parent.parent / 'weights' / 'stdc1_camvid.onnx'
@@ -147,7 +148,7 @@ class Segmenter:
             opacity: weight of the colours, 0 to 1.
 
         Returns:
-            uint8 BGR ``[H, W, 3]`` as of ``stdc_core.visualization.overlay``, or None: that has to draw it.
+            uint8 BGR ``[H, W, 3]`` as of ``stdc_core.pictures.overlay.overlay``, or None: that has to draw it.
 
         Raises:
             ValueError: there is no such opacity.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Import of checkpoints (``.pth``, ``.tar``) of the paper's reference implementation."""
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from stdc_core.classes import ClassTable
+from stdc_core.io.text import one_line
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.stdc import STAGE_BLOCKS, STDCClassifier
 from stdc_core.model.weights import WeightsError, load_state
-from stdc_core.one_line import one_line
 
 _BACKBONE = 'cp.backbone.'
 # Reference module, and ours, outside the backbone.

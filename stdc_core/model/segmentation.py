@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """STDC-Seg: the U-shaped decoder over an STDC backbone (paper section 3.2, Figure 4)."""
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stdc_core.inference.scaled_size import scaled_size
 from stdc_core.model.stdc import ConvBNReLU, STDCBackbone
-from stdc_core.scaled_size import scaled_size
 
 
 class AttentionRefinement(nn.Module):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """STDC backbones: Short-Term Dense Concatenate networks (paper section 3.1, Tables 1 and 2, Figure 3)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights on disk: safetensors with the network's kind, its backbone, classes and provenance in the metadata."""
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from stdc_core.classes import ClassTable
-from stdc_core.files import appearing
 from stdc_core.inference.model_file import ModelError, read_model, read_provenance
-from stdc_core.inference.quantized import is_quantized
+from stdc_core.inference.onnx_graph.quantized import is_quantized
+from stdc_core.io.files import appearing
+from stdc_core.io.text import one_line
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.stdc import STAGE_BLOCKS, STDCBackbone, STDCClassifier
-from stdc_core.one_line import one_line
 
 # Parts of STDCSeg that training alone uses; a model.onnx does not hold them.
 _TRAINING_ONLY = ('aux8_head.', 'aux16_head.', 'detail_heads.')

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Typed configurations: one table of keys, read from YAML, overridden and explained on the command line."""
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from stdc_core.one_line import one_line
-from stdc_core.plain_yaml import parse_yaml, read_yaml
+from stdc_core.io.text import one_line
+from stdc_core.io.yaml_file import parse_yaml, read_yaml
 
 
 class ConfigError(ValueError):

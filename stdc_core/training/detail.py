@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Detail guidance: the binary detail target and its loss (paper section 3.3, Figure 5, Equations 4 and 5)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every training shares: its folder, its checkpoints, the average of the weights, the Lightning trainer."""
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from stdc_core.data.check import DataError
-from stdc_core.files import appearing
-from stdc_core.one_line import one_line
-from stdc_core.plain_yaml import read_yaml
+from stdc_core.io.files import appearing
+from stdc_core.io.text import one_line
+from stdc_core.io.yaml_file import read_yaml
 from stdc_core.training.config import ConfigError, make_config
 
 # Lightning's advertisements, and warnings of what is meant to be: a run's folder holds its record, and its batches

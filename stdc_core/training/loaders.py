@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The batches of a training: from the device's own memory, or from processes that read and augment."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pixel losses over ``[N, C, H, W]`` logits and ``[N, H, W]`` labels."""
 
 from __future__ import annotations

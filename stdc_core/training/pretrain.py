@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pretraining of a backbone as an image classifier: from a folder of images to what `stdc train --init` takes."""
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from stdc_core.data.image_folder import ImageFolder, RandomCrop, centre_crop
 from stdc_core.data.reading import some
 from stdc_core.data.schedule import BatchSchedule, SampleKey, ScheduleSampler
+from stdc_core.io.text import one_line
 from stdc_core.model.segmentation import normalize
 from stdc_core.model.stdc import STDCClassifier
 from stdc_core.model.weights import save_classifier
-from stdc_core.one_line import one_line
 from stdc_core.training.config import ConfigError
 from stdc_core.training.fitting import LAST, awaited, begin, make_trainer, need_empty, reached, recall, running
 from stdc_core.training.loaders import need_even_batches, need_image_for_each, one_opencv_thread

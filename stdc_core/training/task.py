@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One training step of STDC-Seg, as a Lightning module."""
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from torch import Tensor, nn
 from stdc_core.classes import ClassTable
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.model.segmentation import SegmentationOutput, STDCSeg, normalize, rescale, upsample
+from stdc_core.pictures.overlay import colorize
 from stdc_core.training.config import TrainConfig
 from stdc_core.training.detail import detail_loss, detail_target
 from stdc_core.training.losses import ohem_cross_entropy
-from stdc_core.visualization import colorize
 
 # Modules whose learning rate `head_rate` multiplies: feature fusion and everything that predicts.
 _HEADS = ('ffm.', 'head.', 'aux8_head.', 'aux16_head.', 'detail_heads.')

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From images and labels to a weights file."""
 
 from __future__ import annotations

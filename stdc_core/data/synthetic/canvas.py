@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Camera, light and the drawing primitives: each paints image and label from the same rounded coordinates."""
 
 from __future__ import annotations
@@ -250,7 +251,10 @@ class Canvas:
         zoom_x, zoom_y = source.shape[1] / w, source.shape[0] / h
         matrix = np.array([[zoom_x, 0, (x0 - left + 0.5) * zoom_x - 0.5], [0, zoom_y, (y0 - top + 0.5) * zoom_y - 0.5]])
         picture = cv2.warpAffine(
-            source, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            source,
+            matrix,
+            (x1 - x0, y1 - y0),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
         mask = cv2.compare(picture[:, :, 3], 100, cv2.CMP_GT)

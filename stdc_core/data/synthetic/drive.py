@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The drive: a camera moves through a town, and every frame is rendered from seed and index alone."""
 
 from __future__ import annotations
@@ -191,8 +192,7 @@ class SyntheticDrive:
             if item.kind == 'house':
                 deep, end = item.size * street.DEPTH, item.s + item.length
                 far = float(world.road.center(end)) + item.x
-                cast(np.array([[x, z], [far, end], [far + deep, end], [x + deep, z]]),
-                     street.house_height(world, item))
+                cast(np.array([[x, z], [far, end], [far + deep, end], [x + deep, z]]), street.house_height(world, item))
             elif item.kind in ('car', 'bus'):
                 half, reach, height = vehicles.footprint(item)
                 place = self._place(camera, item, heading)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What lies below everything else: sky with skyline, and the ground plane with its markings and cast shadows."""
 
 from __future__ import annotations

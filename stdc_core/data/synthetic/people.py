@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pedestrians and cyclists, as jointed figures."""
 
 from __future__ import annotations
@@ -15,8 +16,14 @@ _HAIR = np.array([(24, 26, 30), (40, 56, 80), (80, 120, 150), (130, 130, 132)], 
 
 
 def _torso(
-    canvas: Canvas, place: Place, hips: np.ndarray, shoulders: np.ndarray, widths: tuple[float, float],
-    color: np.ndarray, label: int, gain: np.ndarray,
+    canvas: Canvas,
+    place: Place,
+    hips: np.ndarray,
+    shoulders: np.ndarray,
+    widths: tuple[float, float],
+    color: np.ndarray,
+    label: int,
+    gain: np.ndarray,
 ) -> None:
     """A slab between two local points that never looks thinner than a body from the side."""
     view = place.view(np.stack([hips, shoulders]))
@@ -24,8 +31,9 @@ def _torso(
         return
     across = abs(float(canvas.camera.rotation[0] @ place.direction((1, 0, 0))))
     low, high = (w * (0.62 + 0.38 * across) for w in widths)
-    offsets = np.array([[-low, 0, 0], [low, 0, 0], [high, 0, 0], [high * 0.6, -0.06, 0], [-high * 0.6, -0.06, 0],
-                        [-high, 0, 0]])
+    offsets = np.array(
+        [[-low, 0, 0], [low, 0, 0], [high, 0, 0], [high * 0.6, -0.06, 0], [-high * 0.6, -0.06, 0], [-high, 0, 0]]
+    )
     canvas.polygon(view[[0, 0, 1, 1, 1, 1]] + offsets, color, label, gain)
 
 
@@ -69,8 +77,16 @@ def draw_person(canvas: Canvas, place: Place, item: Item, pace: float, time: flo
         if k == 0:
             canvas.stroke(place.view(arm), 0.11 * h, coat * 0.75, PEDESTRIAN, gain)
     if skirt:
-        _torso(canvas, place, np.array([0, 0.55, 0]) * h, np.array([0, 0.95, 0]) * h, (0.24 * h, 0.17 * h), coat * 0.7,
-               PEDESTRIAN, gain)
+        _torso(
+            canvas,
+            place,
+            np.array([0, 0.55, 0]) * h,
+            np.array([0, 0.95, 0]) * h,
+            (0.24 * h, 0.17 * h),
+            coat * 0.7,
+            PEDESTRIAN,
+            gain,
+        )
     _torso(canvas, place, hips, shoulders, (0.18 * h, 0.22 * h), coat, PEDESTRIAN, gain)
     canvas.stroke(place.view(limbs[1][2]), 0.11 * h, coat * 0.88, PEDESTRIAN, gain)
     hand = place.view(limbs[1][2][2:])[0]
@@ -112,8 +128,9 @@ def draw_cyclist(canvas: Canvas, place: Place, item: Item, time: float) -> None:
     if center[2] > FAR:
         bar([(0, 0.35, -0.87), (0, 0.35, 0.87)], 0.2, (40, 40, 40))
         bar([(0, 0.05, 0), (0, 0.9, -0.1)], 0.26, legs)
-        _torso(canvas, place, np.array([0, 0.92, -0.16]), np.array([0, 1.48, 0.10]), (0.18, 0.24), coat, BICYCLIST,
-               gain)
+        _torso(
+            canvas, place, np.array([0, 0.92, -0.16]), np.array([0, 1.48, 0.10]), (0.18, 0.24), coat, BICYCLIST, gain
+        )
         canvas.disc(place.view(np.array([[0, 1.65, 0.17]]))[0], 0.13, helmet, BICYCLIST, gain)
         return
     wheel(0.54 if rear else -0.54)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where an object stands: its own axes (right, up, forward) on the road."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Things that do not move: houses, gardens, trees, lamp posts, signs, traffic lights, railings."""
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ def draw_house(canvas: Canvas, world: World, item: Item) -> None:
     canvas.texture(gable, wall, BUILDING, end)
     if not flat:
         tone = wall[-1].reshape(-1, 3).mean(0)
-        canvas.polygon(_points(canvas, world, [(x0, top, near), (back, top, near), (mid, ridge, near)]), tone * 0.97,
-                       BUILDING, end)
+        canvas.polygon(
+            _points(canvas, world, [(x0, top, near), (back, top, near), (mid, ridge, near)]), tone * 0.97, BUILDING, end
+        )
     canvas.texture(
         _points(canvas, world, [(x0, 0, near), (x0, 0, far), (x0, top, far), (x0, top, near)]), front, BUILDING, face
     )
@@ -114,8 +116,13 @@ def draw_lamp(canvas: Canvas, place: Place, item: Item) -> None:
     arm = np.array([[0, h, 0], [-0.5 * side, h + 0.25, 0], [-1.3 * side, h + 0.35, 0]])
     canvas.stroke(place.view(arm), 0.10, _IRON * 1.2, POLE, gain)
     glow = canvas.light.kind == 'dusk'
-    canvas.stroke(place.view(np.array([[-1.2 * side, h + 0.33, 0], [-1.9 * side, h + 0.35, 0]])), 0.18,
-                  (150, 215, 255) if glow else (150, 150, 150), POLE, np.ones(3) if glow else gain)
+    canvas.stroke(
+        place.view(np.array([[-1.2 * side, h + 0.33, 0], [-1.9 * side, h + 0.35, 0]])),
+        0.18,
+        (150, 215, 255) if glow else (150, 150, 150),
+        POLE,
+        np.ones(3) if glow else gain,
+    )
 
 
 def draw_bollard(canvas: Canvas, place: Place) -> None:

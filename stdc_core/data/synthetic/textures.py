@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Textures, all made of noise and a few rectangles: walls, ground, foliage, clouds."""
 
 from __future__ import annotations
@@ -91,8 +92,12 @@ def _shop(rng: np.random.Generator, tex: np.ndarray, width: float, top: float, h
         _box(tex, i * step + 0.1, y, step - 0.2, h, glass)
         for _ in range(4):  # goods in the window
             _box(
-                tex, i * step + rng.uniform(0.15, step * 0.7), y + h * rng.uniform(0.35, 0.8), rng.uniform(0.2, 0.5),
-                rng.uniform(0.2, 0.5), rng.uniform(60, 190, 3),
+                tex,
+                i * step + rng.uniform(0.15, step * 0.7),
+                y + h * rng.uniform(0.35, 0.8),
+                rng.uniform(0.2, 0.5),
+                rng.uniform(0.2, 0.5),
+                rng.uniform(60, 190, 3),
             )
         _box(tex, i * step + 0.1, y, step * 0.35, h * 0.25, glass * 1.7)
 
@@ -213,8 +218,13 @@ def bare_tree(rng: np.random.Generator, color: np.ndarray) -> np.ndarray:
         tone = color * rng.uniform(0.75, 1.25)
         line = [int(round(v * 8)) for v in (x, y, x1, y1)]
         cv2.line(
-            picture, tuple(line[:2]), tuple(line[2:]), (*np.clip(tone, 0, 255).tolist(), 255),
-            max(2, int(round(width))), cv2.LINE_AA, 3,
+            picture,
+            tuple(line[:2]),
+            tuple(line[2:]),
+            (*np.clip(tone, 0, 255).tolist(), 255),
+            max(2, int(round(width))),
+            cv2.LINE_AA,
+            3,
         )
         if depth >= 6:
             continue

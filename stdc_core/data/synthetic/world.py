@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The town of a seed: its road, its style, and what stands or moves along each stretch of road."""
 
 from __future__ import annotations
@@ -68,16 +69,32 @@ def make_light(rng: np.random.Generator) -> Light:
     azimuth = rng.choice([-1, 1]) * rng.uniform(0.5, 2.4)
     flat = np.sqrt(1 - up * up)
     return Light(
-        kind, np.array([np.sin(azimuth) * flat, up, np.cos(azimuth) * flat]), strength, np.array(sun),
+        kind,
+        np.array([np.sin(azimuth) * flat, up, np.cos(azimuth) * flat]),
+        strength,
+        np.array(sun),
         np.array(ambient) * rng.uniform(0.9, 1.08) * rng.uniform(0.97, 1.03, 3),
-        np.array(fog, np.float64) * rng.uniform(0.95, 1.03), haze * rng.uniform(0.8, 1.3),
+        np.array(fog, np.float64) * rng.uniform(0.95, 1.03),
+        haze * rng.uniform(0.8, 1.3),
     )
 
 
-WALLS = np.array([  # BGR of Cambridge's bricks, renders and stones
-    (78, 98, 132), (64, 74, 122), (112, 150, 176), (120, 158, 180), (176, 192, 200), (205, 210, 212),
-    (150, 178, 196), (120, 128, 134), (96, 112, 128), (188, 196, 186), (150, 140, 128),
-], np.float64)
+WALLS = np.array(
+    [  # BGR of Cambridge's bricks, renders and stones
+        (78, 98, 132),
+        (64, 74, 122),
+        (112, 150, 176),
+        (120, 158, 180),
+        (176, 192, 200),
+        (205, 210, 212),
+        (150, 178, 196),
+        (120, 128, 134),
+        (96, 112, 128),
+        (188, 196, 186),
+        (150, 140, 128),
+    ],
+    np.float64,
+)
 
 
 @dataclass
@@ -108,9 +125,16 @@ def make_style(rng: np.random.Generator) -> Style:
     half = rng.uniform(3.7, 6.0)
     dash = ((2.0, 6.0), (4.0, 6.0), (3.0, 8.0), (1.0, 4.0))[rng.integers(4)]
     style = Style(
-        half, rng.uniform(2.4, 4.6), rng.uniform(7.5, 10.0), bool(half > 5.1 and rng.random() < 0.75),
-        bool(half > 4.5 and rng.random() < 0.85), dash, bool(rng.random() < 0.6), float(rng.uniform(0.12, 0.4)),
-        bool(rng.random() < 0.45), light,
+        half,
+        rng.uniform(2.4, 4.6),
+        rng.uniform(7.5, 10.0),
+        bool(half > 5.1 and rng.random() < 0.75),
+        bool(half > 4.5 and rng.random() < 0.85),
+        dash,
+        bool(rng.random() < 0.6),
+        float(rng.uniform(0.12, 0.4)),
+        bool(rng.random() < 0.45),
+        light,
     )
     walls = WALLS[rng.permutation(len(WALLS))[:5]]
     tall = int(rng.integers(0, 2))
@@ -141,10 +165,23 @@ def make_style(rng: np.random.Generator) -> Style:
     return style
 
 
-CARS = np.array([
-    (40, 40, 42), (170, 172, 172), (120, 122, 124), (60, 40, 30), (120, 60, 25), (40, 30, 140), (210, 212, 212),
-    (70, 90, 40), (60, 90, 130), (24, 24, 26), (150, 130, 100), (90, 50, 70),
-], np.float64)
+CARS = np.array(
+    [
+        (40, 40, 42),
+        (170, 172, 172),
+        (120, 122, 124),
+        (60, 40, 30),
+        (120, 60, 25),
+        (40, 30, 140),
+        (210, 212, 212),
+        (70, 90, 40),
+        (60, 90, 130),
+        (24, 24, 26),
+        (150, 130, 100),
+        (90, 50, 70),
+    ],
+    np.float64,
+)
 
 
 class World:
@@ -201,13 +238,28 @@ class World:
                     items.append(Item('lamp', s + rng.uniform(-2, 2), kerb, size=rng.uniform(6, 8.5), variant=side))
             for s in (start + rng.uniform(18, 25), start + rng.uniform(28, 44)):
                 if rng.random() < 0.8:
-                    items.append(Item('sign', s, kerb + side * rng.uniform(0, 0.3), size=rng.uniform(2.0, 2.7),
-                                      variant=int(rng.integers(7)), extra=(float(side),)))
+                    items.append(
+                        Item(
+                            'sign',
+                            s,
+                            kerb + side * rng.uniform(0, 0.3),
+                            size=rng.uniform(2.0, 2.7),
+                            variant=int(rng.integers(7)),
+                            extra=(float(side),),
+                        )
+                    )
             if style.street_trees:
                 for s in (start + 20, start + 33, start + 45):
                     if rng.random() < 0.6:
-                        items.append(Item('tree', s + rng.uniform(-2, 2), side * (half + min(walk - 0.3, 1.1)),
-                                          size=rng.uniform(5, 8), variant=int(rng.integers(1, 6))))
+                        items.append(
+                            Item(
+                                'tree',
+                                s + rng.uniform(-2, 2),
+                                side * (half + min(walk - 0.3, 1.1)),
+                                size=rng.uniform(5, 8),
+                                variant=int(rng.integers(1, 6)),
+                            )
+                        )
             if rng.random() < 0.35:
                 for k in range(4):
                     items.append(Item('bollard', start + 15 + 1.9 * k, side * (half + 0.35)))
@@ -215,36 +267,86 @@ class World:
                 at = start + 14 + rng.uniform(0, 3)
                 while at < start + CHUNK - 4:
                     if rng.random() < 0.68:
-                        items.append(Item('car', at, side * (half - 1.0), variant=int(rng.integers(4)),
-                                          tint=self._paint(rng), extra=(float(side),)))
+                        items.append(
+                            Item(
+                                'car',
+                                at,
+                                side * (half - 1.0),
+                                variant=int(rng.integers(4)),
+                                tint=self._paint(rng),
+                                extra=(float(side),),
+                            )
+                        )
                     at += rng.uniform(5.6, 7.5)
             for _ in range(int(rng.integers(2, 5))):
                 speed = float(rng.choice([-1, 1, 1, 0]) * rng.uniform(1.0, 1.6))
-                items.append(Item('person', start + rng.uniform(0, CHUNK), side * (half + rng.uniform(0.7, walk - 0.3)),
-                                  speed, size=rng.uniform(1.55, 1.88), variant=int(rng.integers(1 << 16)),
-                                  tint=self._cloth(rng)))
+                items.append(
+                    Item(
+                        'person',
+                        start + rng.uniform(0, CHUNK),
+                        side * (half + rng.uniform(0.7, walk - 0.3)),
+                        speed,
+                        size=rng.uniform(1.55, 1.88),
+                        variant=int(rng.integers(1 << 16)),
+                        tint=self._cloth(rng),
+                    )
+                )
         if chunk % 2 == 0:
             items.append(Item('rail', start + 10.5, (-1, 1)[chunk // 2 % 2] * (half + 0.25), length=rng.uniform(6, 10)))
         if crossing or rng.random() < 0.12:
             for side in (-1, 1):
                 items.append(Item('signal', start + 1.2, side * (half + 0.4), variant=int(rng.integers(3))))
         if rng.random() < 0.6:
-            items.append(Item('person', start + rng.uniform(8, 40), 0, size=rng.uniform(1.6, 1.85),
-                              variant=int(rng.integers(1 << 16)), tint=self._cloth(rng),
-                              extra=(float(rng.choice([-1, 1])), float(rng.uniform(1.4, 1.8)))))
+            items.append(
+                Item(
+                    'person',
+                    start + rng.uniform(8, 40),
+                    0,
+                    size=rng.uniform(1.6, 1.85),
+                    variant=int(rng.integers(1 << 16)),
+                    tint=self._cloth(rng),
+                    extra=(float(rng.choice([-1, 1])), float(rng.uniform(1.4, 1.8))),
+                )
+            )
         # Oncoming cars keep one speed, so they never run into each other.
         for s in (start + 4, start + 28):
             if rng.random() < 0.65:
                 kind = 'bus' if rng.random() < 0.15 else 'car'
-                items.append(Item(kind, s + rng.uniform(0, 8), min(half - 1.4, 1.75), -style.speed * 1.1,
-                                  variant=int(rng.integers(4)), tint=self._paint(rng)))
+                items.append(
+                    Item(
+                        kind,
+                        s + rng.uniform(0, 8),
+                        min(half - 1.4, 1.75),
+                        -style.speed * 1.1,
+                        variant=int(rng.integers(4)),
+                        tint=self._paint(rng),
+                    )
+                )
         gutter = 2.3 if style.park_left else 0.65
-        items.append(Item('cyclist', start + rng.uniform(10, 40), -half + gutter, style.speed * 0.5,
-                          size=rng.uniform(0.95, 1.05), variant=int(rng.integers(1 << 16)), tint=self._cloth(rng)))
+        items.append(
+            Item(
+                'cyclist',
+                start + rng.uniform(10, 40),
+                -half + gutter,
+                style.speed * 0.5,
+                size=rng.uniform(0.95, 1.05),
+                variant=int(rng.integers(1 << 16)),
+                tint=self._cloth(rng),
+            )
+        )
         gutter = 2.4 if style.park_right else 0.7
         if rng.random() < 0.6:
-            items.append(Item('cyclist', start + rng.uniform(0, 40), half - gutter, -5.0, size=rng.uniform(0.95, 1.05),
-                              variant=int(rng.integers(1 << 16)), tint=self._cloth(rng)))
+            items.append(
+                Item(
+                    'cyclist',
+                    start + rng.uniform(0, 40),
+                    half - gutter,
+                    -5.0,
+                    size=rng.uniform(0.95, 1.05),
+                    variant=int(rng.integers(1 << 16)),
+                    tint=self._cloth(rng),
+                )
+            )
         return items
 
     def _lots(
@@ -260,11 +362,29 @@ class World:
             detail = (float(rng.integers(3)), float(rng.uniform(0.9, 1.08)), float(rng.integers(1 << 16)))
             if fenced and not lots or draw < style.green:
                 barrier = float(rng.choice([0, 1, 2])) if not (fenced and not lots) else float(rng.choice([0, 1]))
-                lots.append(Item('park', at, edge, length=length, variant=variant, size=float(side),
-                                 extra=(barrier, float(rng.uniform(1.1, 1.9)), detail[2])))
+                lots.append(
+                    Item(
+                        'park',
+                        at,
+                        edge,
+                        length=length,
+                        variant=variant,
+                        size=float(side),
+                        extra=(barrier, float(rng.uniform(1.1, 1.9)), detail[2]),
+                    )
+                )
             else:
                 setback = float(rng.uniform(2.5, 5)) if draw > 0.8 else 0.0
-                lots.append(Item('house', at, edge + side * setback, length=length, variant=variant, size=float(side),
-                                 extra=(*detail, setback, float(rng.choice([0, 1, 2])))))
+                lots.append(
+                    Item(
+                        'house',
+                        at,
+                        edge + side * setback,
+                        length=length,
+                        variant=variant,
+                        size=float(side),
+                        extra=(*detail, setback, float(rng.choice([0, 1, 2]))),
+                    )
+                )
             at += length
         return lots

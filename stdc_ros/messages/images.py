@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image messages to arrays and back.
+
+Works on ``sensor_msgs`` messages of any ROS 2 and on those of ``rosbags``, which have the same fields, and imports
+neither: bags are read on machines without ROS.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from stdc_core.io.picture_header import PictureError, read_picture
+from stdc_core.io.text import one_line, quoted
+from stdc_ros.messages.image_decoder import DecoderError, decode_picture
+
+#: Pixels of an image and of its longer side, raw or compressed: 8192 x 8192, and what OpenCV's remap can address. More
+#: is refused before anything is allocated for it.
+MAX_PIXELS = 1 << 26
+MAX_SIDE = 32767
+
+#: Encodings that are a plain 8-bit layout: channels, and the OpenCV conversion to BGR (None: it is BGR already).
+#: ``8UC1`` and ``8UC3`` are what cv_bridge calls a grey or a BGR image whose sender named no colour space.
+_PLAIN = {
+    'bgr8': (3, None),
+    '8UC3': (3, None),
+    'rgb8': (3, cv2.COLOR_RGB2BGR),
+    'mono8': (1, cv2.COLOR_GRAY2BGR),
+    '8UC1': (1, cv2.COLOR_GRAY2BGR),
+    'bgra8': (4, cv2.COLOR_BGRA2BGR),
+    'rgba8': (4, cv2.COLOR_RGBA2BGR),
+}
+
+#: Planar YUV 4:2:0: a plane of luma over one of interleaved chroma, half as high.
+_PLANAR = {'nv12': cv2.COLOR_YUV2BGR_NV12, 'nv21': cv2.COLOR_YUV2BGR_NV21}
+
+#: Packed YUV 4:2:2, two bytes per pixel: the older names, which every converter knows.
+_PACKED = {'yuv422': 'yuv422', 'uyvy': 'yuv422', 'yuv422_yuy2': 'yuv422_yuy2', 'yuyv': 'yuv422_yuy2'}
+
+#: Encodings that ``cv_bridge`` or ``rosbags-image`` convert: element type and elements per pixel.
+_CONVERTED = {
+    **{f'bayer_{pattern}8': (np.uint8, 1) for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')},
+    **{f'bayer_{pattern}16': (np.uint16, 1) for pattern in ('rggb', 'bggr', 'gbrg', 'grbg')},
+    **dict.fromkeys(_PACKED, (np.uint8, 2)),
+    'mono16': (np.uint16, 1),
+    'bgr16': (np.uint16, 3),
+    'rgb16': (np.uint16, 3),
+    'bgra16': (np.uint16, 4),
+    'rgba16': (np.uint16, 4),
+}
+
+#: Every encoding that :func:`image_to_bgr` reads.
+ENCODINGS = (*_PLAIN, *_PLANAR, *_CONVERTED)
+
+#: How ``compressed_image_transport`` calls a picture whose sensor pattern it has compressed as if it were grey:
+#: ``bayer_rggb8; jpeg compressed `` and no encoding behind it.
+_COMPRESSED_BAYER = re.compile(r'(bayer_(?:rggb|bggr|gbrg|grbg))(?:8|16); *(?:jpeg|png) compressed *')
+
+#: Encodings that :func:`make_image` writes: number of channels.
+_WRITTEN = {'mono8': 1, 'bgr8': 3}
+
+
+class ImageError(ValueError):
+    """An image message that is not what it says, or says what nobody here reads."""
+
+
+def image_to_bgr(message: Any) -> np.ndarray:
+    """Image of a ``sensor_msgs/Image``: uint8 ``[height, width, 3]`` BGR, C-contiguous.
+
+    A bgr8 image without padding is a view of the message's data: nothing is copied. 16-bit images are scaled to 8 bits.
+
+    Raises:
+        ImageError: unknown encoding, zero size or more than ``MAX_PIXELS``, or width, height, step and data length that
+            contradict each other. Nothing is allocated by the size that the message claims before its data is known
+            to have it.
+    """
+    encoding = message.encoding
+    if encoding in _PLAIN:
+        channels, conversion = _PLAIN[encoding]
+        rows = _rows(message, message.width * channels, message.height)
+        image = np.ascontiguousarray(rows).reshape(message.height, message.width, channels)
+        return image if conversion is None else cv2.cvtColor(image, conversion)
+    if encoding in _PLANAR:
+        if message.width % 2 or message.height % 2:
+            raise ImageError(f'{encoding} image of {_size(message)}: expected an even width and height')
+        rows = _rows(message, message.width, message.height * 3 // 2)
+        return cv2.cvtColor(np.ascontiguousarray(rows), _PLANAR[encoding])
+    if encoding in _CONVERTED:
+        return _convert(message)
+    raise ImageError(f'unknown encoding {quoted(encoding)}, expected one of {", ".join(ENCODINGS)}')
+
+
+def compressed_to_bgr(message: Any) -> np.ndarray:
+    """Image of a ``sensor_msgs/CompressedImage``: uint8 ``[height, width, 3]`` BGR, C-contiguous.
+
+    It must be a JPEG or a PNG, by its bytes; ``format`` tells of a Bayer pattern alone. Its orientation in EXIF is not
+    followed: height and width are those that ``CameraInfo`` describes. 16 bits become 8, and alpha is left out.
+
+    Raises:
+        ImageError: no data, no JPEG or PNG, one that is cut off or damaged, or of more than ``MAX_PIXELS``, which is
+            known before it is decoded. Depth images (``compressedDepth``) are no pictures.
+    """
+    what = f'compressed image of format {quoted(message.format)} with {len(message.data)} bytes'
+    if 'compressedDepth' in message.format:
+        raise ImageError(f'{what}: compressedDepth holds depths, expected a JPEG or PNG picture')
+    try:
+        width, height, data = read_picture(bytes(message.data))
+    except PictureError as error:
+        raise ImageError(f'{what}: {error}, expected a whole JPEG or PNG') from error
+    _check_size(what, width, height)
+    try:
+        picture = decode_picture(data)
+    except DecoderError as error:
+        raise ImageError(f'{what} is damaged: {one_line(error)}, expected a whole JPEG or PNG') from error
+    if (bayer := _COMPRESSED_BAYER.fullmatch(message.format)) is None:
+        return picture
+    fields = {'width': width, 'height': height, 'step': width, 'is_bigendian': 0, 'encoding': f'{bayer[1]}8'}
+    return _convert(SimpleNamespace(**fields, data=picture[..., 0].tobytes()))
+
+
+def make_image(message_class: type, header: Any, array: np.ndarray, encoding: str) -> Any:
+    """A ``sensor_msgs/Image`` without padding: ``step`` is the width times the number of channels.
+
+    Args:
+        message_class: ``sensor_msgs.msg.Image``, or the class of that name from a ``rosbags`` typestore.
+        header: of the image that the array was computed from; taken over as it is.
+        array: uint8 ``[H, W]`` for ``mono8``, uint8 ``[H, W, 3]`` for ``bgr8``.
+        encoding: ``mono8`` or ``bgr8``.
+
+    Raises:
+        ValueError: the array is not what the encoding says.
+    """
+    channels = _WRITTEN.get(encoding)
+    if channels is None:
+        raise ValueError(f'encoding {encoding!r}, expected one of {", ".join(_WRITTEN)}')
+    if array.dtype != np.uint8 or array.shape[2:] != (() if channels == 1 else (channels,)) or array.ndim < 2:
+        raise ValueError(f'{array.dtype} array of shape {list(array.shape)} is no {encoding} image')
+    height, width = array.shape[:2]
+    fields = {
+        'header': header,
+        'height': height,
+        'width': width,
+        'encoding': encoding,
+        'is_bigendian': 0,
+        'step': width * channels,
+    }
+    array = np.ascontiguousarray(array)
+    if hasattr(message_class, '__msgtype__'):  # rosbags: a dataclass that holds numpy arrays
+        return message_class(**fields, data=array.reshape(-1))
+    message = message_class(**fields)
+    # The generated setter takes 0.7 s for 6 MB of numpy array, and a copy more for bytes.
+    message.data.frombytes(memoryview(array))
+    return message
+
+
+def _size(message: Any) -> str:
+    return f'{message.width} x {message.height} pixels'
+
+
+def _check_size(what: str, width: int, height: int) -> None:
+    if min(width, height) < 1:
+        raise ImageError(f'{what} of {width} x {height} pixels, expected at least 1 x 1')
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ImageError(
+            f'{what} of {width} x {height} pixels, expected at most {MAX_PIXELS} in all and {MAX_SIDE} a side'
+        )
+
+
+def _rows(message: Any, row_bytes: int, rows: int) -> np.ndarray:
+    """View of the data as uint8 ``[rows, row_bytes]``, padding cut off. Raises ImageError if it cannot be that."""
+    size, encoding = _size(message), message.encoding
+    _check_size(f'{encoding} image', message.width, message.height)
+    if message.step < row_bytes:
+        raise ImageError(f'step {message.step} of a {encoding} image of {size}, expected at least {row_bytes}')
+    data = np.frombuffer(message.data, np.uint8) if len(message.data) else np.empty(0, np.uint8)
+    if data.size != message.step * rows:
+        raise ImageError(
+            f'{data.size} bytes of data in a {encoding} image of {size}, '
+            f'expected {message.step * rows} (step {message.step} x {rows} rows)'
+        )
+    return data.reshape(rows, message.step)[:, :row_bytes]
+
+
+def _convert(message: Any) -> np.ndarray:
+    """Image by ``cv_bridge`` or ``rosbags-image``, whichever is there.
+
+    They get rows without padding in the machine's byte order: rosbags-image ignores the step, and older releases of
+    cv_bridge swap bytes with a method that numpy 2 no longer has.
+    """
+    dtype, elements = _CONVERTED[message.encoding]
+    if message.encoding in _PACKED and message.width % 2:
+        raise ImageError(f'{message.encoding} image of {_size(message)}: expected an even width')
+    rows = _rows(message, message.width * elements * np.dtype(dtype).itemsize, message.height)
+    pixels = np.ascontiguousarray(rows).view(dtype)
+    if bool(message.is_bigendian) != (sys.byteorder == 'big'):
+        pixels = pixels.byteswap()
+    unpadded = SimpleNamespace(
+        height=message.height,
+        width=message.width,
+        encoding=_PACKED.get(message.encoding, message.encoding),
+        is_bigendian=sys.byteorder == 'big',
+        step=rows.shape[1],
+        data=pixels.view(np.uint8).reshape(-1),
+    )
+    try:
+        return np.ascontiguousarray(_converter()(unpadded, 'bgr8'))
+    except Exception as error:  # the two have no common base class, and cv2.error comes through
+        what = f'{message.encoding} image of {_size(message)}'
+        raise ImageError(f'{what} cannot be converted: {one_line(error)}') from error
+
+
+@lru_cache(maxsize=1)
+def _converter() -> Callable[[Any, str], np.ndarray]:
+    """``cv_bridge`` where its extension loads, else ``rosbags-image``."""
+    try:
+        # cv_bridge itself imports without its extension and fails at the first image; this name tells.
+        from cv_bridge import CvBridge, getCvType  # noqa: F401
+
+        return CvBridge().imgmsg_to_cv2
+    except ImportError:
+        pass
+    try:
+        from rosbags.image import message_to_cvimage
+
+        return message_to_cvimage
+    except ImportError:
+        raise ImageError('neither cv_bridge nor rosbags-image is installed, which this encoding needs') from None

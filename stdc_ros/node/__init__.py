@@ -1,0 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Live node: entry point, parameters, cameras, topics, outputs and diagnostics.
+
+May import ``ground``, ``messages``, ``stdc_core.inference``, ``stdc_core.pictures`` and rclpy.
+"""

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The names of the classes as ``vision_msgs/LabelInfo``, where vision_msgs is installed: it is not on PyPI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from stdc_ros.node.qos import overridable
+
+try:
+    from vision_msgs.msg import LabelInfo, VisionClass
+except ImportError:
+    LabelInfo = VisionClass = None
+
+
+def create_label_info(node: Node, topic: str) -> Any | None:
+    """A latched publisher of ``vision_msgs/LabelInfo``; None where vision_msgs is not installed."""
+    if LabelInfo is None:
+        return None
+    latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    overrides = overridable(node, topic, latched, 'publisher')
+    return node.create_publisher(LabelInfo, topic, latched, qos_overriding_options=overrides)
+
+
+def make_label_info(names: Sequence[str], threshold: float, stamp: Any) -> Any:
+    """A ``vision_msgs/LabelInfo`` of the class names in the order of their ids, and the least confidence, 0 to 1."""
+    classes = [VisionClass(class_id=index, class_name=name) for index, name in enumerate(names)]
+    message = LabelInfo(class_map=classes, threshold=threshold)
+    message.header.stamp = stamp
+    return message

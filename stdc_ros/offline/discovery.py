@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags among files and folders, and where the outputs of each go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from stdc_core.io.files import walk
+from stdc_ros.bags.bag import BagError
+from stdc_ros.bags.truncated_bag import bag_name, storage_files
+from stdc_ros.offline.task import Task
+
+SUFFIXES = ('.bag', '.mcap', '.db3')
+
+
+def find_bags(inputs: Sequence[Path], out: Path) -> list[Task]:
+    """What is to be segmented into the folder ``out``; writes nothing.
+
+    Args:
+        inputs: bags, and folders, which are searched for bags in all depths. Bags in a folder keep their sub-folders. A
+            folder is a bag itself if it holds a metadata.yaml, or compressed files of a recorder that was killed.
+
+    Raises:
+        BagError: an input is missing or holds no bag, two have the same output, or an output is an input.
+    """
+    if out.exists() and not out.is_dir():
+        raise BagError(f'{out}: is a file, expected a folder to write to')
+    tasks: dict[Path, Task] = {}
+    for source, place in (pair for path in inputs for pair in _found(path, out)):
+        task = Task(source.absolute(), out.absolute() / place.with_name(f'{place.name}.mcap'))
+        other = tasks.setdefault(task.target, task)
+        if other.source.resolve() != source.resolve():
+            raise BagError(
+                f'{other.source} and {task.source} would both be written to {task.target}; '
+                'rename one, or say another --out-dir for it'
+            )
+    sources = {task.source.resolve() for task in tasks.values()}
+    for task in tasks.values():
+        if task.target.resolve() in sources:
+            raise BagError(f'{task.target}: is to be read and written; choose another --out-dir')
+    return list(tasks.values())
+
+
+def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
+    """Bags of an input, and what their outputs are called below the folder of outputs, without the suffix."""
+    if not path.exists():
+        raise BagError(f'{path}: no such bag or folder')
+    if not path.is_dir():
+        if path.suffix not in SUFFIXES:
+            raise BagError(f'{path}: expected {", ".join(SUFFIXES)} or a folder')
+        yield path, Path(path.stem)
+        return
+    if (path / 'metadata.yaml').is_file():
+        yield path, Path(path.resolve().name)
+        return
+    if path.resolve() == out.resolve():
+        raise BagError(f'{path}: is read and written to; choose another --out-dir')
+    bags = []
+    for here, subfolders, names in walk(path, 'segment_bag'):
+        place = here.relative_to(path)
+        # What a recorder that was killed has compressed can be read only as a folder, with the files beside it.
+        files = [file for file in storage_files(here) if not file.name.startswith('.')]
+        compressed = {bag_name(file) for file in files if file.suffix == '.zstd'}
+        if compressed:
+            bags.append((here, place if here != path else Path(path.resolve().name)))
+        inner = {name for name in subfolders if os.path.isfile(here / name / 'metadata.yaml')}
+        bags += [(here / name, place / name) for name in inner if not name.startswith('.')]
+        bags += [
+            (here / name, place / Path(name).stem)
+            for name in names
+            if Path(name).suffix in SUFFIXES and not name.startswith('.') and bag_name(Path(name)) not in compressed
+        ]
+        # Neither what is hidden nor what an earlier run wrote.
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if name not in inner and not name.startswith('.') and (here / name).resolve() != out.resolve()
+        ]
+    if not bags:
+        raise BagError(
+            f'{path}: holds no bags ({", ".join(SUFFIXES)}, or folders with a metadata.yaml or with .mcap.zstd or '
+            '.db3.zstd files)'
+        )
+    yield from sorted(bags)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a replayed drive tells: numbers, a contact sheet, a video and a bag."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from stdc_core.classes import ClassTable
+from stdc_core.evaluation.metrics import ConfusionMatrix
+from stdc_core.io.files import write_png
+from stdc_core.pictures.overlay import colorize
+from stdc_ros.bags.bag import IMAGE, TYPES, write_bag
+from stdc_ros.messages.images import image_to_bgr
+from stdc_ros.playback.demo_pictures import contact_sheet, write_video
+from stdc_ros.playback.recorder import Entry, Recorder
+
+MASK = '/segmentation/mask'
+OVERLAY = '/segmentation/overlay'
+
+#: Frames in the contact sheet.
+SHEET = 4
+
+
+class Drive:
+    """A drive that was replayed: images out, masks and overlays back.
+
+    Args:
+        camera: image topic.
+        classes: what the ids in the masks mean.
+        recorder: holds what went out on ``camera`` and what came on :data:`MASK` and :data:`OVERLAY`.
+        labels: the true class ids of every image, uint8 ``[H, W]`` each, if they are known.
+        camera_info: ``sensor_msgs/CameraInfo`` of all images, if there is one.
+    """
+
+    def __init__(
+        self,
+        camera: str,
+        classes: ClassTable,
+        recorder: Recorder,
+        labels: list[np.ndarray] | None,
+        camera_info: Any | None,
+    ):
+        self.camera = camera
+        self.classes = classes
+        self.recorder = recorder
+        self._labels = labels
+        self._camera_info = camera_info
+
+    def _message(self, entry: Entry) -> Any:
+        return TYPES.deserialize_cdr(self.recorder.data(entry), IMAGE)
+
+    def _mask(self, entry: Entry) -> np.ndarray:
+        message = self._message(entry)
+        return message.data.reshape(message.height, message.width)
+
+    @cached_property
+    def _complete(self) -> list[tuple[Entry, Entry, Entry]]:
+        """Image, mask and overlay of each frame that has all three."""
+        masks = {entry.stamp: entry for entry in self.recorder.of(MASK)}
+        overlays = {entry.stamp: entry for entry in self.recorder.of(OVERLAY)}
+        return [
+            (image, masks[image.stamp], overlays[image.stamp])
+            for image in self.recorder.of(self.camera)
+            if image.stamp in masks and image.stamp in overlays
+        ]
+
+    @cached_property
+    def _confusion(self) -> ConfusionMatrix | None:
+        if self._labels is None:
+            return None
+        truth = {image.stamp: label for image, label in zip(self.recorder.of(self.camera), self._labels, strict=True)}
+        matrix = ConfusionMatrix(len(self.classes))
+        for entry in self.recorder.of(MASK):
+            matrix.update(self._mask(entry), truth[entry.stamp])
+        return matrix
+
+    def summary(self) -> str:
+        """Frames, latency and, where the truth is known, mIoU. To be asked for after :meth:`save`."""
+        return '\n'.join(self._lines)
+
+    def _numbers(self) -> list[str]:
+        sent, masks = len(self.recorder.of(self.camera)), self.recorder.of(MASK)
+        latency = [(entry.arrival - entry.stamp) / 1e6 for entry in masks]
+        p50, p95, p99 = np.percentile(latency, (50, 95, 99))
+        lines = [
+            f'frames   {sent} in, {len(masks)} out, {sent - len(masks)} dropped (the newest frame wins)',
+            f'latency  p50 {p50:.0f} ms, p95 {p95:.0f} ms, p99 {p99:.0f} ms from camera stamp to mask received',
+            '         (images are stamped when they are published)',
+        ]
+        if self._confusion:
+            lines.append(f'mIoU     {100 * self._confusion.miou():.1f} % against the truth of the rendered drive')
+            scores = [
+                f'{name} {100 * iou:.0f}'
+                for name, iou in zip(self.classes.names, self._confusion.iou(), strict=True)
+                if np.isfinite(iou)
+            ]
+            lines += [f'         {", ".join(scores[i : i + 6])}' for i in range(0, len(scores), 6)]
+        return lines
+
+    def save(self, folder: Path, title: str) -> list[Path]:
+        """Write ``contact_sheet.png``, ``drive.webm`` and ``drive.mcap`` into the folder.
+
+        Returns:
+            their paths.
+        """
+        self._lines = self._numbers()
+        made = [folder / name for name in ('contact_sheet.png', 'drive.webm', 'drive.mcap')]
+        if self._complete:
+            write_png(made[0], self._sheet(title))
+            write_video(made[1], self._pictures(), self._rate())
+        self._write_bag(made[2])
+        return [path for path in made if path.exists()]
+
+    def _sheet(self, title: str) -> np.ndarray:
+        begin = self._complete[0][0].stamp
+        chosen = np.linspace(0, len(self._complete) - 1, 2 * SHEET + 1).round().astype(int)[1::2]
+        rows = []
+        for image, mask, overlay in (self._complete[i] for i in dict.fromkeys(chosen.tolist())):
+            pictures = [image_to_bgr(self._message(entry)) for entry in (image, overlay)]
+            caption = f't = {(image.stamp - begin) / 1e9:.1f} s'
+            rows.append((caption, *pictures, colorize(self._mask(mask), self.classes)))
+        score = f', {100 * self._confusion.miou():.1f} % mIoU' if self._confusion else ''
+        return contact_sheet(rows, self.classes, title + score)
+
+    def _pictures(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for image, _, overlay in tqdm(self._complete, desc='Writing the video', unit='frame'):
+            yield image_to_bgr(self._message(image)), image_to_bgr(self._message(overlay))
+
+    def _rate(self) -> float:
+        first, last = self._complete[0][0].stamp, self._complete[-1][0].stamp
+        return float(np.clip((len(self._complete) - 1) * 1e9 / max(last - first, 1), 1, 60))
+
+    def _write_bag(self, path: Path) -> None:
+        information = self.camera.rpartition('/')[0] + '/camera_info'
+        with write_bag(path) as bag:
+            for topic in (self.camera, MASK, OVERLAY):
+                bag.add_topic(topic, IMAGE)
+            if self._camera_info:
+                bag.add_topic(information, self._camera_info.__msgtype__)
+            entries = sorted(self.recorder.entries, key=lambda entry: entry.arrival)
+            for entry in tqdm(entries, desc='Writing the bag', unit='message'):
+                if self._camera_info and entry.topic == self.camera:
+                    self._camera_info.header = self._message(entry).header
+                    bag.write(information, entry.arrival, self._camera_info)
+                bag.write_cdr(entry.topic, entry.arrival, self.recorder.data(entry))

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``play_bag drive.mcap``: publishes the images of a bag at their recorded pace, where there is no ``ros2 bag``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import rclpy
+from rclpy.duration import Duration
+from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+from tqdm import tqdm
+
+from stdc_core.io.text import one_line
+from stdc_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, TYPES, Bag, BagError, BagMessage, make_header
+from stdc_ros.messages.images import ImageError, make_image
+
+#: Told of every published image: the image of the bag, the stamp that it went out with in nanoseconds, the data.
+OnPublish = Callable[[BagMessage, int, bytes], None]
+
+
+class PlayError(RuntimeError):
+    """ROS 2 does not start; the message tells the user why."""
+
+
+class Player:
+    """Publishes the images of a bag as ``sensor_msgs/Image``, reliably.
+
+    Compressed images are decoded, as the segmentation node needs them, and appear on the topic without ``/compressed``.
+
+    Args:
+        node: that publishes.
+        bag: open.
+        topics: image topics of the bag.
+
+    Raises:
+        BagError: one of them has a name that ROS 2 does not take, or two would be published on one topic.
+    """
+
+    def __init__(self, node: Node, bag: Bag, topics: Sequence[str]):
+        self._node = node
+        self._bag = bag
+        self._topics = list(topics)
+        sources: dict[str, str] = {}
+        for topic in self._topics:
+            name = published_name(bag, topic)
+            if (other := sources.setdefault(name, topic)) != topic:
+                raise BagError(f'{bag.path}: {other} and {topic} would both be played on {name}, expected one of them')
+        quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        try:
+            self._publishers = {
+                topic: node.create_publisher(Image, published_name(bag, topic), quality) for topic in self._topics
+            }
+        except (NameValidationException, RuntimeError) as error:  # RuntimeError: rcl, of one that is too long
+            raise BagError(f'{bag.path}: cannot be published: {one_line(error)}') from error
+        self.undecodable = 0
+
+    @property
+    def total(self) -> int:
+        """Number of images."""
+        return sum(self._bag.topics[topic].count for topic in self._topics)
+
+    def unheard(self) -> list[str]:
+        """The published topics that nobody subscribes to."""
+        return [p.topic_name for p in self._publishers.values() if not p.get_subscription_count()]
+
+    def play(
+        self, stop: threading.Event, rate: float = 1.0, stamp_now: bool = False, on_publish: OnPublish | None = None
+    ) -> None:
+        """Publish every image once, at the recorded pace times ``rate``; return early when ``stop`` is set.
+
+        Args:
+            stamp_now: stamp images with the time of publication instead of that of the recording.
+        """
+        begin = None
+        for image in self._bag.messages(self._topics):
+            try:
+                message = _as_image(image)
+            except ImageError:
+                self.undecodable += 1
+                continue
+            if begin is None:
+                begin = time.monotonic() - image.time / 1e9 / rate
+            pause = begin + image.time / 1e9 / rate - time.monotonic()
+            if stop.wait(min(max(0.0, pause), threading.TIMEOUT_MAX)):
+                return
+            stamp = image.stamp
+            if stamp_now:
+                stamp = self._node.get_clock().now().nanoseconds
+                message.header = make_header(stamp, message.header.frame_id)
+            data = bytes(TYPES.serialize_cdr(message, IMAGE))
+            self._publishers[image.topic].publish(data)
+            if on_publish:
+                on_publish(image, stamp, data)
+
+    def finish(self, seconds: float = 5.0) -> None:
+        """Wait until every subscriber has the last image."""
+        for publisher in self._publishers.values():
+            publisher.wait_for_all_acked(Duration(seconds=seconds))
+
+
+def published_name(bag: Bag, topic: str) -> str:
+    """Name under which a topic of the bag is published."""
+    return topic.removesuffix('/compressed') if bag.topics[topic].type == COMPRESSED_IMAGE else topic
+
+
+def without_twins(bag: Bag, topics: Sequence[str]) -> list[str]:
+    """The topics of the bag without those that hold the images of another one, compressed.
+
+    Of a raw topic without any message, the compressed one stays instead.
+    """
+    left_out = set()
+    for topic in topics:
+        raw = published_name(bag, topic)
+        if raw != topic and raw in topics and bag.topics[raw].type == IMAGE:
+            left_out.add(topic if bag.topics[raw].count else raw)
+    return [topic for topic in topics if topic not in left_out]
+
+
+def _as_image(image: BagMessage) -> Any:
+    """``sensor_msgs/Image`` of :data:`TYPES`; the header of ROS 1 loses its counter."""
+    header = image.header()
+    if image.type == COMPRESSED_IMAGE:
+        return make_image(TYPES.types[IMAGE], header, image.bgr(), 'bgr8')
+    names = ('height', 'width', 'encoding', 'is_bigendian', 'step', 'data')
+    return TYPES.types[IMAGE](header=header, **{name: getattr(image.message, name) for name in names})
+
+
+def wait_for_subscribers(player: Player, stop: threading.Event, seconds: float) -> None:
+    """Return when every topic has a subscriber, or ``stop`` is set.
+
+    Raises:
+        BagError: some have none in time.
+    """
+    deadline = time.monotonic() + seconds
+    while (names := player.unheard()) and not stop.wait(0.05):
+        if time.monotonic() > deadline:
+            raise BagError(
+                f'nobody subscribes to {", ".join(names)} within {seconds:g} s '
+                '(segmentation_node does while somebody listens to its outputs); --wait 0 plays to nobody'
+            )
+
+
+def main(args: list[str] | None = None) -> int:
+    """The command. Returns the exit status: 0, 1 if it could not be done, 130 if it was interrupted."""
+    parser = argparse.ArgumentParser(
+        prog='play_bag',
+        description='Publish the images of a bag (rosbag1, rosbag2 sqlite3, MCAP) at their pace, those of a compressed '
+        'topic decoded, on the topic without /compressed.',
+    )
+    parser.add_argument('bag', help='.bag, .mcap or .db3 file, or folder of a rosbag2')
+    parser.add_argument(
+        '--topic',
+        nargs='+',
+        default=[],
+        help='image topics; default: all, but of a camera with raw and compressed images the raw ones',
+    )
+    parser.add_argument('--rate', type=float, default=1.0, help='times the recorded pace')
+    parser.add_argument('--loop', action='store_true', help='begin again at the end')
+    parser.add_argument('--stamp-now', action='store_true', help='stamp images with the time of publication')
+    parser.add_argument('--wait', type=float, default=10.0, help='seconds to wait for subscribers; 0: do not')
+    given, ros_arguments = parser.parse_known_args(args)
+    if ros_arguments and ros_arguments[0] != '--ros-args':
+        parser.error(f'unrecognized arguments: {" ".join(ros_arguments)}')
+    if not given.rate > 0:
+        parser.error(f'--rate is {given.rate:g}, expected more than 0')
+    # rclpy's own handler would shut down under the publisher's feet.
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        with Bag(given.bag) as bag:
+            topics = bag.choose(given.topic, every=True)
+            if not given.topic:
+                topics = without_twins(bag, topics)
+            with _ros_node(ros_arguments) as node:
+                _play(Player(node, bag, topics), given, stop)
+            if bag.cut:
+                print(f'play_bag: {given.bag} is cut off or damaged ({bag.cut})', file=sys.stderr)
+    except (BagError, PlayError, OSError) as error:
+        print(f'play_bag: {error}', file=sys.stderr)
+        return 1
+    return 130 if stop.is_set() else 0
+
+
+@contextmanager
+def _ros_node(ros_arguments: list[str]) -> Iterator[Node]:
+    """The node that publishes.
+
+    Args:
+        ros_arguments: of the command line, from ``--ros-args`` on; or none.
+
+    Raises:
+        PlayError: ROS 2 does not take them, or does not start at all.
+    """
+    try:
+        rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
+        node = Node('play_bag')
+    except (ParameterException, RuntimeError) as error:  # RuntimeError: rcl
+        rclpy.try_shutdown()
+        given = f' with {" ".join(ros_arguments)}' if ros_arguments else ''
+        raise PlayError(one_line(f'ROS 2 does not start{given}: {error}', 400)) from error
+    try:
+        yield node
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _play(player: Player, given: argparse.Namespace, stop: threading.Event) -> None:
+    if given.wait:
+        wait_for_subscribers(player, stop, given.wait)
+    for _ in _rounds(given.loop and player.total > 0, stop):
+        with tqdm(total=player.total, unit='image', desc='playing') as bar:
+            player.play(stop, given.rate, given.stamp_now, lambda *_: bar.update())
+    player.finish()
+    if player.undecodable:
+        print(f'play_bag: {player.undecodable} images could not be decoded', file=sys.stderr)
+
+
+def _rounds(loop: bool, stop: threading.Event) -> Iterator[None]:
+    yield
+    while loop and not stop.is_set():
+        yield
+
+
+if __name__ == '__main__':
+    sys.exit(main())
