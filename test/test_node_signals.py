@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
-from ros_helpers import Client, NodeProcess
+from ros_helpers import TIMEOUT, Client, NodeProcess
 from scenes import message_of, scene
 
 SHARED_MEMORY = Path('/dev/shm')
@@ -83,3 +84,17 @@ def test_signals_in_the_middle_of_work_end_the_node(number):
             client.spin(0.05)  # the frame in hand takes longer: the second one comes while the node shuts down
             status = process.end(number)
         check_clean_end(process, status, shared)
+
+
+@pytest.mark.parametrize('second', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('first', [signal.SIGINT, signal.SIGTERM])
+def test_signals_that_follow_do_not_change_the_exit_status(first, second):
+    with NodeProcess(namespace='/left') as process:
+        process.wait_for_output('/left/image -> /left/segmentation/mask')
+        process.process.send_signal(first)
+        deadline = time.monotonic() + TIMEOUT
+        # Until the process is gone: also while the interpreter takes itself apart.
+        while process.process.poll() is None and time.monotonic() < deadline:
+            process.process.send_signal(second)
+            time.sleep(0.005)
+        check_clean_end(process, process.wait())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 
-from stdc_ros.node.signals import keep_signals
+from stdc_core.io.signals import keep_signals
 
 
 def main(args: list[str] | None = None) -> int:

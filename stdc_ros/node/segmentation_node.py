@@ -30,6 +30,7 @@ from std_srvs.srv import SetBool
 from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmentation, Segmenter, SizeError
 from stdc_core.inference.heap_memory import keep_freed_memory
 from stdc_core.inference.scaled_size import scaled_size
+from stdc_core.io.signals import keep_signals
 from stdc_core.io.text import one_line
 from stdc_ros.ground.camera_model import CameraInfoError
 from stdc_ros.ground.drivable_grid import GridError
@@ -43,7 +44,6 @@ from stdc_ros.node.grid_output import make_grids
 from stdc_ros.node.latest_frame_worker import LatestFrameWorker
 from stdc_ros.node.outputs import Result
 from stdc_ros.node.qos import overridable
-from stdc_ros.node.signals import keep_signals
 
 #: Seconds.
 LISTENER_PERIOD = 0.1
