@@ -22,6 +22,7 @@ from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL
 from stdc_core.inference.model_file import read_model
 from stdc_core.inference.onnx_graph.network_split import split
+from stdc_core.inference.onnx_graph.quantized import is_quantized
 from stdc_core.inference.tensorrt import cuda
 from stdc_core.inference.tensorrt.cuda import missing_driver
 from stdc_core.io.files import write_png
@@ -115,7 +116,9 @@ def test_the_benchmark_checks_and_times_what_it_says(gpu, work, make, capsys):
     first, _, int8 = numbers['check'][:3]
     assert first['miou'] == pytest.approx(first['miou_expected'], abs=0.1)
     assert int8['miou_expected'] == first['miou_expected']
-    assert 90 < int8['equal'] < 100
+    # How many labels change depends on the CPU: without VNNI, more of the network stays in float.
+    assert is_quantized(read_model(work / 'int8.onnx')[0])
+    assert int8['equal'] > 90
     assert int8['miou'] == pytest.approx(first['miou'], abs=3)
     numbers['pytorch'] = [
         {**gpu.Step('pytorch', gpu.SEG50, way)._asdict(), 'device': 'CPU', 'on': 'PyTorch', 'device_ms': time}
