@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export: from weights to ``model.onnx``, and its quantisation.
 
-May import ``evaluation``, ``model``, ``data``, ``inference`` and ``io``.
+May import ``evaluation``, ``model``, ``data``, ``inference``, ``io`` and ``classes``.
 """

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an image to a mask with one ``model.onnx``. Needs neither torch nor ROS."""
+"""Inference: from an image to a mask with one ``model.onnx``, on CPU or GPU. Needs neither torch nor ROS.
+
+May import ``io`` and ``classes``.
+"""
 
 from stdc_core.inference.backend import PRECISIONS, BackendError
 from stdc_core.inference.backend_choice import BACKENDS

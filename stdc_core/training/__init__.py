@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training: configuration, losses, detail guidance, Lightning task and fitting.
 
-May import ``evaluation``, ``model``, ``data``, ``inference``, ``pictures`` and ``io``.
+May import ``evaluation``, ``model``, ``data``, ``inference``, ``pictures``, ``io`` and
+``classes``.
 """

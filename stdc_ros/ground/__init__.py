@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Geometry of the road ahead: camera model and drivable grid.
 
-May import ``messages`` and ``stdc_core.classes``; never rclpy.
+May import ``messages``, ``stdc_core.classes`` and ``stdc_core.io``; never rclpy.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Offline segmentation of bags: command line, discovery, tasks, process pool and Ray pool.
 
-May import ``bags``, ``messages`` and ``stdc_core.inference``; never rclpy.
+May import ``bags``, ``messages``, ``stdc_core.inference``, ``stdc_core.pictures`` and ``stdc_core.io``; never rclpy.
 """
