@@ -81,6 +81,9 @@ UNSURE = 1.0
 ROUNDED = 0.51
 OPACITY = 0.3
 
+#: Accuracy that ``quantize`` may give up; None: as little as `stdc quantize` allows.
+MAX_LOSS: float | None = None
+
 #: What a mask can never hold: outputs are filled with it before they are looked at.
 POISON = 251
 
@@ -280,7 +283,7 @@ def make_shipped(work: Path, real: tuple[list, list[Path]] | None, drive: list) 
                 write_png(picture, frame.image)
         own = read_model(DEFAULT_MODEL)[1].input_scale
         onnx.save(at_one_scale(DEFAULT_MODEL, own if real else 0.5), work / 'shipped.onnx')
-        quantize(work / 'shipped.onnx', work / 'int8.onnx', pictures, overwrite=True)
+        quantize(work / 'shipped.onnx', work / 'int8.onnx', pictures, max_loss=MAX_LOSS, overwrite=True)
     expect(work, 'shipped', [sample.image for sample in samples], [sample.label for sample in samples])
     onnx.save(at_one_scale(work / 'int8.onnx', 0.5), work / 'int8-seg50.onnx')
     return samples

@@ -38,6 +38,7 @@ def gpu():
     gpu = module_from_spec(spec)
     spec.loader.exec_module(gpu)
     gpu.SIZE, gpu.FRAMES, gpu.WARM_UP, gpu.BATCHES = (64, 128), 2, 0, (2,)
+    gpu.MAX_LOSS = 100.0  # so small an image would lose more than 1 % of its labels with any layer quantised
     gpu.NETWORKS = {name: gpu.NETWORKS[name] for name in (gpu.SMALL, gpu.SEG50)}
     return gpu
 
@@ -80,7 +81,7 @@ def calibrated(monkeypatch):
     """Pictures that were calibrated on, without the quantisation."""
     pictures: list[Path] = []
 
-    def quantize(model, out, images, overwrite):
+    def quantize(model, out, images, **settings):
         pictures.extend(images)
         shutil.copy(model, out)
 
@@ -116,9 +117,8 @@ def test_the_benchmark_checks_and_times_what_it_says(gpu, work, make, capsys):
     first, _, int8 = numbers['check'][:3]
     assert first['miou'] == pytest.approx(first['miou_expected'], abs=0.1)
     assert int8['miou_expected'] == first['miou_expected']
-    # How many labels change depends on the CPU: without VNNI, more of the network stays in float.
     assert is_quantized(read_model(work / 'int8.onnx')[0])
-    assert int8['equal'] > 90
+    assert 80 < int8['equal'] < 100
     assert int8['miou'] == pytest.approx(first['miou'], abs=3)
     numbers['pytorch'] = [
         {**gpu.Step('pytorch', gpu.SEG50, way)._asdict(), 'device': 'CPU', 'on': 'PyTorch', 'device_ms': time}

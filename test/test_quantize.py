@@ -148,6 +148,13 @@ def test_blocks_that_cost_too_much_stay_in_float(model, images, tmp_path):
     assert all(weights[name] == onnx.TensorProto.FLOAT for name in kept)
 
 
+def test_a_model_of_which_nothing_may_be_quantised_is_an_error(model, images, tmp_path):
+    files = sorted((images / 'val' / 'images').iterdir())
+    with pytest.raises(QuantizeError, match='no part of it can be quantised with a loss of at most 0; allow a larger'):
+        quantize(model, tmp_path / 'int8.onnx', files, max_loss=0.0)
+    assert not (tmp_path / 'int8.onnx').exists()
+
+
 def test_the_command_measures_miou_before_and_after(model, images, tmp_path, capsys):
     out = tmp_path / 'int8.onnx'
     command = ['quantize', str(model), str(out), '--images', str(images / 'val' / 'images'), '--data', str(images)]

@@ -99,7 +99,7 @@ def quantize(
         FileNotFoundError, ModelError: there is no such model, or it is none, or quantised already.
         WriteError: nothing can be written to ``out``.
         QuantizeError: there are too few images, one is too small or too large for the network, the data has no labelled
-            pixel, or the loss is too large however much stays in float.
+            pixel, or the loss is too large with any part quantised.
         ValueError: ``max_loss`` or ``threads`` is out of its range.
     """
     check_no_folder(out)
@@ -147,6 +147,11 @@ def quantize(
                 break
         else:
             raise QuantizeError(f'{model_path}: loses {loss:.2f} with nothing quantised, expected at most {limit}')
+    if not is_quantized(candidate):
+        raise QuantizeError(
+            f'{model_path}: no part of it can be quantised with a loss of at most {limit:g}; '
+            'allow a larger loss, or use the model in float'
+        )
     miou = None if data is None else (before, before - loss)
     share = changed(candidate)
     recipe = {'images': len(calibrated), 'in float': kept, 'labels changed (%)': round(share, 3)}
