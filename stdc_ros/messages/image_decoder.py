@@ -30,6 +30,8 @@ _DAMAGE = re.compile(
     'premature end|Premature end|bad Huffman|bad arithmetic|instead of RST|Inconsistent progression|libpng error'
 )
 
+_PNG = b'\x89PNG\r\n\x1a\n'
+
 _lock = threading.Lock()
 
 
@@ -37,16 +39,29 @@ class DecoderError(ValueError):
     """A picture that cannot be decoded, or not all of it; the message is the decoder's."""
 
 
-def decode_picture(data: bytes) -> np.ndarray:
-    """Decode a JPEG or PNG: uint8 BGR ``[H, W, 3]``. Its orientation in EXIF is not followed.
+def is_grey_16_bit_png(data: bytes) -> bool:
+    """Whether a PNG has one channel of 16 bits; False for a JPEG."""
+    return data.startswith(_PNG) and data[24:26] == bytes((16, 0))
+
+
+def decode_picture(data: bytes, unchanged: bool = False) -> np.ndarray:
+    """Decode a JPEG or PNG. The orientation in EXIF is not applied.
+
+    Args:
+        data: Bytes of the file.
+        unchanged: Whether to keep the number of channels and the 16 bits of a PNG.
+
+    Returns:
+        uint8 BGR ``[H, W, 3]``. If ``unchanged``, uint8 or uint16: grey ``[H, W]``, BGR or BGRA ``[H, W, C]``.
 
     Raises:
-        DecoderError: it is damaged.
+        DecoderError: The data is damaged.
     """
     told: list[str] = []
+    flags = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         with _stderr_of_decoders(told):
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise DecoderError(str(error)) from error
     damage = next((line for line in told if _DAMAGE.search(line)), '')

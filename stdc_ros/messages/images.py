@@ -7,7 +7,6 @@ neither: bags are read on machines without ROS.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 from functools import lru_cache
@@ -19,7 +18,8 @@ import numpy as np
 
 from stdc_core.io.picture_header import PictureError, read_picture
 from stdc_core.io.text import one_line, quoted
-from stdc_ros.messages.image_decoder import DecoderError, decode_picture
+from stdc_ros.messages.compressed_format import CompressedFormat, read_format
+from stdc_ros.messages.image_decoder import DecoderError, decode_picture, is_grey_16_bit_png
 
 #: Pixels of an image and of its longer side, raw or compressed: 8192 x 8192, and what OpenCV's remap can address. More
 #: is refused before anything is allocated for it.
@@ -59,9 +59,8 @@ _CONVERTED = {
 #: Every encoding that :func:`image_to_bgr` reads.
 ENCODINGS = (*_PLAIN, *_PLANAR, *_CONVERTED)
 
-#: How ``compressed_image_transport`` calls a picture whose sensor pattern it has compressed as if it were grey:
-#: ``bayer_rggb8; jpeg compressed `` and no encoding behind it.
-_COMPRESSED_BAYER = re.compile(r'(bayer_(?:rggb|bggr|gbrg|grbg))(?:8|16); *(?:jpeg|png) compressed *')
+#: The same by their names in lower case, as ``CompressedImage.format`` may spell them.
+_BY_LOWER = {encoding.lower(): encoding for encoding in ENCODINGS}
 
 #: Encodings that :func:`make_image` writes: number of channels.
 _WRITTEN = {'mono8': 1, 'bgr8': 3}
@@ -98,31 +97,81 @@ def image_to_bgr(message: Any) -> np.ndarray:
 
 
 def compressed_to_bgr(message: Any) -> np.ndarray:
-    """Image of a ``sensor_msgs/CompressedImage``: uint8 ``[height, width, 3]`` BGR, C-contiguous.
+    """Return the image of a ``sensor_msgs/CompressedImage`` as BGR.
 
-    It must be a JPEG or a PNG, by its bytes; ``format`` tells of a Bayer pattern alone. Its orientation in EXIF is not
-    followed: height and width are those that ``CameraInfo`` describes. 16 bits become 8, and alpha is left out.
+    The data must be a JPEG or a PNG. ``format`` tells the encoding of the image that was compressed: a Bayer image is
+    demosaiced, and an encoding that a raw topic is refused for, such as depths, is refused here too. A format without
+    an encoding (``jpeg``) is taken for a picture. The orientation in EXIF is not applied: height and width are those
+    that ``CameraInfo`` describes. 16 bits become 8, and alpha is dropped.
+
+    Args:
+        message: Message of rclpy or of rosbags.
+
+    Returns:
+        uint8 ``[height, width, 3]`` BGR, C-contiguous.
 
     Raises:
-        ImageError: no data, no JPEG or PNG, one that is cut off or damaged, or of more than ``MAX_PIXELS``, which is
-            known before it is decoded. Depth images (``compressedDepth``) are no pictures.
+        ImageError: The data is missing, neither JPEG nor PNG, cut off, damaged, or more than ``MAX_PIXELS``, which is
+            checked before anything is decoded; or ``format`` names depths or an unknown encoding.
+
+    Example:
+        >>> message = SimpleNamespace(format='jpeg', data=cv2.imencode('.jpg', np.zeros((4, 6, 3), np.uint8))[1])
+        >>> compressed_to_bgr(message).shape
+        (4, 6, 3)
     """
     what = f'compressed image of format {quoted(message.format)} with {len(message.data)} bytes'
-    if 'compressedDepth' in message.format:
+    form = read_format(message.format)
+    if form.depth:
         raise ImageError(f'{what}: compressedDepth holds depths, expected a JPEG or PNG picture')
+    if form.is_matrix and form.source not in _BY_LOWER:
+        raise _unknown_encoding(what, form)
     try:
         width, height, data = read_picture(bytes(message.data))
     except PictureError as error:
         raise ImageError(f'{what}: {error}, expected a whole JPEG or PNG') from error
     _check_size(what, width, height)
+    if not form.source and is_grey_16_bit_png(data):
+        raise ImageError(
+            f'{what}: a grey PNG of 16 bits may hold depths; if it is a picture, '
+            "expected a format that says so, such as 'mono16; png compressed '"
+        )
+    bayer = form.stored.startswith('bayer_') and form.stored in _BY_LOWER
     try:
-        picture = decode_picture(data)
+        picture = decode_picture(data, unchanged=bayer)
     except DecoderError as error:
         raise ImageError(f'{what} is damaged: {one_line(error)}, expected a whole JPEG or PNG') from error
-    if (bayer := _COMPRESSED_BAYER.fullmatch(message.format)) is None:
-        return picture
-    fields = {'width': width, 'height': height, 'step': width, 'is_bigendian': 0, 'encoding': f'{bayer[1]}8'}
-    return _convert(SimpleNamespace(**fields, data=picture[..., 0].tobytes()))
+    if bayer:
+        return _demosaic(picture, form.stored)
+    if form.source and form.source not in _BY_LOWER and _is_grey(picture):
+        raise _unknown_encoding(what, form)
+    return picture
+
+
+def _unknown_encoding(what: str, form: CompressedFormat) -> ImageError:
+    return ImageError(f'{what}: unknown encoding {quoted(form.source)}, expected one of {", ".join(ENCODINGS)}')
+
+
+def _is_grey(picture: np.ndarray) -> bool:
+    """Whether a picture has one channel, or three that are the same."""
+    return picture.ndim == 2 or bool(
+        np.array_equal(picture[..., 0], picture[..., 1]) and np.array_equal(picture[..., 0], picture[..., 2])
+    )
+
+
+def _demosaic(picture: np.ndarray, stored: str) -> np.ndarray:
+    """Return the BGR image of a compressed Bayer mosaic, ``[H, W]`` or with equal channels, of 8 or 16 bits.
+
+    A picture with colours is returned as it is: the publisher demosaiced it, whatever its format says.
+    """
+    if not _is_grey(picture):
+        colours = picture[..., :3]
+        return np.ascontiguousarray(colours if colours.dtype == np.uint8 else colours >> 8, np.uint8)
+    mosaic = np.ascontiguousarray(picture if picture.ndim == 2 else picture[..., 0])
+    height, width = mosaic.shape
+    # JPEG squeezes 16 bits to 8: what counts is how many there are now.
+    encoding = f'{stored[:10]}{8 * mosaic.itemsize}'
+    fields = {'width': width, 'height': height, 'step': width * mosaic.itemsize, 'encoding': encoding}
+    return _convert(SimpleNamespace(**fields, is_bigendian=sys.byteorder == 'big', data=mosaic.tobytes()))
 
 
 def make_image(message_class: type, header: Any, array: np.ndarray, encoding: str) -> Any:
