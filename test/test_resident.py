@@ -20,7 +20,7 @@ from stdc_core.data.resident import (
     fits,
     resident_bytes,
 )
-from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, SampleKey, ScheduleSampler, pooled_shares
+from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, SampleKey, ScheduleSampler, dataset_shares
 
 without_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA')
 DEVICES = ['cpu', pytest.param('cuda', marks=[pytest.mark.gpu, without_cuda])]
@@ -152,7 +152,7 @@ def test_an_epoch_has_each_image_once_and_orders_differ():
 
 
 def test_shares():
-    shares = pooled_shares([30, 10], [500, 300], 0.3)
+    shares = dataset_shares([30, 10], [500, 300], [None, None], 0.3)
     assert shares == pytest.approx([0.525, 0.175, 0.1875, 0.1125])
     schedule = BatchSchedule([30, 10, 500, 300], shares, batch_size=16)
     counts = Counter(key.dataset for step in range(500) for key in schedule.batch(step))
@@ -160,7 +160,11 @@ def test_shares():
     # Each batch, too, has about the share.
     extras = [sum(key.dataset > 1 for key in schedule.batch(step)) for step in range(500)]
     assert min(extras) >= 4 and max(extras) <= 6
-    assert pooled_shares([3, 1]) == [0.75, 0.25]
+    assert dataset_shares([3, 1]) == [0.75, 0.25]
+    # A dataset with a share of its own supplies that, whatever its size.
+    mixed = dataset_shares([30, 10], [500, 7, 300], [None, 0.4, None], 0.2)
+    assert mixed == pytest.approx([0.3, 0.1, 0.125, 0.4, 0.075])
+    assert dataset_shares([5], [1] * 10, [0.1] * 10)[0] == 0
     assert {key.dataset for key in BatchSchedule([5, 0, 5], [1, 0, 0], 20).batch(3)} == {0}
 
 
@@ -190,7 +194,9 @@ def test_more_mistakes_are_named():
     with pytest.raises(ValueError, match='no equal part for rank 0 of 3'):
         BatchSchedule([3], None, 8).batch(0, 0, 3)
     with pytest.raises(ValueError, match='datasets that have none'):
-        pooled_shares([3], [], 0.5)
+        dataset_shares([3], [], [], 0.5)
+    with pytest.raises(ValueError, match=r'expected extra datasets to supply at most 1 of the samples, found 1\.2'):
+        dataset_shares([3], [4, 5], [0.7, None], 0.5)
 
 
 @pytest.mark.parametrize('kind', ['resident', 'cached', 'workers'])
@@ -200,7 +206,7 @@ def test_resumed_batches_are_those_of_an_uninterrupted_run(datasets, kind):
 
     def batches(start, rank=0, world=1):
         # A schedule of its own each time: nothing is carried over.
-        schedule = BatchSchedule([5, 3], pooled_shares([5], [3], 0.4), batch_size=4, seed=5)
+        schedule = BatchSchedule([5, 3], dataset_shares([5], [3], [None], 0.4), batch_size=4, seed=5)
         sampler = ScheduleSampler(schedule, 9, start, rank, world)
         if kind == 'resident':
             loader = ResidentLoader(data, augmentation, sampler)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from stdc_core.classes import CAMVID, CITYSCAPES
 from stdc_core.commands.main import main
@@ -17,12 +18,14 @@ from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.inference import Segmenter
+from stdc_core.inference.input_scale import InputScale
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import WeightsError, load_weights, save_weights
 from stdc_core.training.config import ConfigError, TrainConfig, load_config
+from stdc_core.training.extra_data import ExtraData
 from stdc_core.training.fitting import need_empty
+from stdc_core.training.loaders import largest_size
 from stdc_core.training.task import SegmentationTask, _thin, rate
-from stdc_core.training.train import _largest
 
 RECIPES = Path(__file__).parent.parent / 'config' / 'train'
 
@@ -119,6 +122,60 @@ def test_the_enlargement_or_its_logarithm_is_drawn_uniformly(uniform, middle):
     assert np.median(factors) == pytest.approx(middle, rel=0.1)
 
 
+@pytest.mark.parametrize('size', [(40, 60), (80, 120), (227, 320), (720, 960)])
+def test_images_of_every_camera_are_brought_to_the_same_pixels(size):
+    pixels = 360 * 480
+    augment = Augmentation((64, 64), scale=(1.5, 1.5), pixels=pixels)
+    factor = augment.placement(size, np.random.default_rng(0))[1, 1]
+    assert size[0] * size[1] * factor**2 == pytest.approx(2.25 * pixels)
+    # As the deployed network sees an image that is larger than those of the training.
+    if size[0] * size[1] >= pixels:
+        assert factor == pytest.approx(InputScale(1.5, pixels).of(size))
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('idd', ExtraData(Path('idd'))),
+        ('idd=0.3', ExtraData(Path('idd'), 0.3)),
+        ('a=b/idd=1', ExtraData(Path('a=b/idd'), 1.0)),
+    ],
+)
+def test_extra_data_is_a_folder_and_a_share(text, expected):
+    assert ExtraData.parse(text) == expected
+    assert ExtraData.parse(str(expected)) == expected
+
+
+def test_a_folder_that_is_there_may_look_like_a_share(tmp_path):
+    (tmp_path / 'scale=0.5').mkdir()
+    assert ExtraData.parse(str(tmp_path / 'scale=0.5')) == ExtraData(tmp_path / 'scale=0.5')
+
+
+@pytest.mark.parametrize('share', ['0', '1.5', '-1', 'nan', 'much', ''])
+def test_a_share_that_is_none_is_named(share, dataset, tmp_path, capsys):
+    arguments = ['train', '--data', str(dataset), '--out', str(tmp_path / 'run'), '--extra', f'more={share}']
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == (
+        f'stdc train: --extra more={share}: expected FOLDER=SHARE with a share above 0 and at most 1, found {share!r}\n'
+    )
+
+
+def test_extra_data_with_a_share_is_trained_on_and_resumed(dataset, tmp_path, capsys):
+    settings = ['crop_height=64', 'crop_width=64', 'batch_size=2', 'steps=1', 'workers=0', 'val_every=1']
+    out, extra = tmp_path / 'run', f'{dataset}=0.5'
+    arguments = ['train', '--data', str(dataset), '--extra', extra, '--out', str(out)]
+    assert main([*arguments, *(f'--set={text}' for text in settings)]) == 0
+    assert yaml.safe_load((out / 'run.yaml').read_text())['extra'] == [extra]
+    (out / 'weights.safetensors').unlink()
+    assert main(['train', '--resume', '--out', str(out)]) == 0
+    record = (out / 'run.yaml').read_text()
+    (out / 'weights.safetensors').unlink()
+    (out / 'run.yaml').write_text(record.replace('=0.5', '=5'))
+    capsys.readouterr()
+    assert main(['train', '--resume', '--out', str(out)]) == 2
+    assert 'run.yaml: damaged (extra: --extra' in capsys.readouterr().err
+
+
 def test_misspelt_and_mistyped_keys_are_named(tmp_path):
     (tmp_path / 'train.yaml').write_text('learning_rat: 0.1\n')
     with pytest.raises(ConfigError, match=r"train\.yaml: unknown key 'learning_rat'; did you mean 'learning_rate'"):
@@ -202,7 +259,7 @@ def test_the_papers_recipe():
 
 def test_the_largest_image_is_that_with_the_most_pixels():
     sizes = [{(100, 300): 5, (200, 200): 1}, {(150, 250): 7}]
-    assert _largest(sizes) == _largest(sizes[::-1]) == '200x200'
+    assert largest_size(sizes) == largest_size(sizes[::-1]) == (200, 200)
 
 
 def test_the_cosine_falls_from_one_to_zero():

@@ -53,7 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     train = command('train', _train, 'Train a network; writes OUT/weights.safetensors.')
     train.add_argument('config', type=Path, nargs='?', help='YAML file with any of the keys below')
     train.add_argument('--data', type=Path, help='dataset with train and val splits')
-    train.add_argument('--extra', type=Path, action='append', default=[], help='more data to train on; may be repeated')
+    train.add_argument(
+        '--extra',
+        action='append',
+        default=[],
+        metavar='FOLDER[=SHARE]',
+        help='more data to train on, and its share of the samples, such as idd=0.3; may be repeated',
+    )
     train.add_argument(
         '--out', type=Path, help='folder to create for the run; default: runs/ and the name of the config'
     )
@@ -194,6 +200,7 @@ def _train(options: argparse.Namespace) -> None:
     from lightning.pytorch.utilities import rank_zero_only
 
     from stdc_core.training.config import load_config
+    from stdc_core.training.extra_data import ExtraData
     from stdc_core.training.train import resume, train
 
     say = rank_zero_only(print)
@@ -207,14 +214,15 @@ def _train(options: argparse.Namespace) -> None:
         raise ValueError('--data is missing: the dataset to train on')
     config = load_config(options.config, options.set)
     asked = any(setting.partition('=')[0].strip() == 'extra_share' for setting in options.set)
-    if config.extra_share and not options.extra and not asked:
+    extra = [ExtraData.parse(text) for text in options.extra]
+    if config.extra_share and all(each.share is not None for each in extra) and not asked:
         say(
             f'warning: without --extra, of which {options.config} would take {config.extra_share:g} of the samples '
             '(`stdc render FOLDER` makes such data)',
             file=sys.stderr,
         )
         config = dataclasses.replace(config, extra_share=0.0)
-    say(train(config, options.data, _run_folder(options), options.extra, options.init))
+    say(train(config, options.data, _run_folder(options), extra, options.init))
 
 
 def _run_folder(options: argparse.Namespace) -> Path:

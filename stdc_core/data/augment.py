@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -21,6 +22,7 @@ class Augmentation:
     Args:
         crop: (height, width) of the result, in pixels.
         scale: range of the random enlargement.
+        pixels: Pixels that every image is brought to before the enlargement is drawn; None: images keep their size.
         brightness, contrast, saturation: largest relative change of each.
         uniform: the enlargement is drawn uniformly, else its logarithm is.
         pad: a crop may reach beyond the image; else the image is enlarged until it covers the crop.
@@ -33,6 +35,7 @@ class Augmentation:
     saturation: float = 0.3
     uniform: bool = False
     pad: bool = True
+    pixels: int | None = None
 
     def __call__(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """uint8 ``[H, W, 3]`` and ``[H, W]`` to the same of size ``crop``; what lies outside the image is ignored."""
@@ -49,6 +52,9 @@ class Augmentation:
         """Affine map ``[2, 3]`` from pixels of the source, of ``size`` (height, width), to pixels of the crop."""
         factor = rng.uniform(*self.scale) if self.uniform else float(np.exp(rng.uniform(*np.log(self.scale))))
         (crop_height, crop_width), (height, width) = self.crop, size
+        if self.pixels is not None:
+            # The factor by which InputScale.of shrinks a larger image, and its counterpart for a smaller one.
+            factor *= math.sqrt(self.pixels / (height * width))
         if not self.pad:
             factor = max(factor, crop_height / height, crop_width / width)
         # A negative slack is padding; either is split at random.

@@ -32,25 +32,40 @@ class SampleKey(NamedTuple):
     seed: int
 
 
-def pooled_shares(own: Sequence[int], extra: Sequence[int] = (), extra_share: float = 0.0) -> list[float]:
-    """Share of each dataset where those of a pool, own or extra, count as one: by their sizes.
+def dataset_shares(
+    own: Sequence[int], extra: Sequence[int] = (), shares: Sequence[float | None] = (), pool_share: float = 0.0
+) -> list[float]:
+    """Return the share of the samples that each dataset supplies.
+
+    An extra dataset with a share of its own supplies that. The others form a pool that supplies ``pool_share``, and
+    the own datasets a pool that supplies the rest. Within a pool, a dataset counts by its size.
 
     Args:
-        own, extra: numbers of samples of the datasets.
-        extra_share: 0 ... 1, what the extra datasets supply together.
+        own: Number of samples of each own dataset.
+        extra: Number of samples of each extra dataset.
+        shares: Share of each extra dataset, 0 to 1, or None for one of the pool. Empty: all are of the pool.
+        pool_share: Share that the extra datasets of the pool supply together, 0 to 1.
 
     Returns:
-        The shares of ``own``, then those of ``extra``.
+        Shares of ``own``, then those of ``extra``.
 
     Raises:
-        ValueError: a pool has a share, but no samples.
+        ValueError: The shares are more than 1 together, or a dataset or pool has a share, but no samples.
     """
-    shares = []
-    for sizes, share in ((own, 1 - extra_share), (extra, extra_share)):
+    shares = shares or [None] * len(extra)
+    fixed = sum(share for share in shares if share is not None)
+    rest = 1 - fixed - pool_share
+    # The sum of ten shares of 0.1 is a little more than 1.
+    if rest < -1e-9:
+        raise ValueError(f'expected extra datasets to supply at most 1 of the samples, found {fixed + pool_share:g}')
+    pool = [size for size, share in zip(extra, shares, strict=True) if share is None]
+    for sizes, share in ((own, max(rest, 0.0)), (pool, pool_share)):
         if share and not sum(sizes):
             raise ValueError(f'a share of {share:g} of the samples is asked of datasets that have none')
-        shares += [share * size / sum(sizes) if share else 0.0 for size in sizes]
-    return shares
+    return [max(rest, 0.0) * size / max(sum(own), 1) for size in own] + [
+        pool_share * size / max(sum(pool), 1) if share is None else share
+        for size, share in zip(extra, shares, strict=True)
+    ]
 
 
 class BatchSchedule:

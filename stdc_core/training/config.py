@@ -162,7 +162,17 @@ class TrainConfig(MachineConfig):
     classes: str = key('camvid', "class table: 'camvid', 'cityscapes' or a YAML file of your own")
     train_split: str = key('train', "splits to train on, joined by '+'")
     val_split: str = key('val', 'split to validate on; empty: no validation')
-    extra_share: float = key(0.0, 'share of the samples drawn from --extra data', minimum=0, maximum=1)
+    extra_share: float = key(
+        0.0,
+        'share of the samples drawn from all --extra data that has no share of its own (--extra FOLDER=SHARE)',
+        minimum=0,
+        maximum=1,
+    )
+    equal_pixels: bool = key(
+        True,
+        'images of all cameras are brought to the number of pixels of the largest image of --data before they are '
+        'enlarged at random; false: images keep their size',
+    )
     input_scale: float = key(
         1.0, 'in validation the network sees images at this scale: 0.5 and 0.75 are Seg50 and Seg75', above=0, maximum=4
     )

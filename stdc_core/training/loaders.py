@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from stdc_core.data.augment import Augmentation
 from stdc_core.data.resident import ResidentDataset, ResidentLoader, Sizes, fits
-from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, Samples, ScheduleSampler, pooled_shares
+from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, Samples, ScheduleSampler, dataset_shares
 from stdc_core.training.config import ConfigError, TrainConfig
 
 # Share of the free memory that the images may take.
@@ -22,25 +23,31 @@ def train_loader(
     config: TrainConfig,
     own: Sequence[Samples],
     extra: Sequence[Samples],
+    shares: Sequence[float | None],
     sizes: Sequence[Sizes],
     start: int,
     trainer: lightning.Trainer,
 ) -> DataLoader | ResidentLoader:
-    """The batches of one process of a run, from step ``start`` on; they depend on the seed and the step alone.
+    """Return the batches of one process of a run; they depend on the seed and the step alone.
 
     Args:
-        own, extra: datasets; ``extra`` supplies ``config.extra_share`` of the samples.
-        sizes: of their images, for each of them.
-        trainer: knows this process's device and rank.
+        config: Recipe of the run.
+        own: Datasets of ``--data``.
+        extra: Datasets of ``--extra``.
+        shares: Share of the samples that each extra dataset supplies, 0 to 1. Those with None supply
+            ``config.extra_share`` together, in proportion to their sizes.
+        sizes: Image sizes of every dataset, own ones first.
+        start: Step to begin with.
+        trainer: Trainer that knows this process's device and rank.
 
     Raises:
         ConfigError: the batch cannot be divided among the processes, or leaves one of them too little.
     """
     rank, world, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device
     need_even_batches(config.batch_size, world)
-    shares = pooled_shares([len(d) for d in own], [len(d) for d in extra], config.extra_share)
     datasets = [*own, *extra]
-    schedule = BatchSchedule([len(d) for d in datasets], shares, config.batch_size, config.seed)
+    drawn = dataset_shares([len(d) for d in own], [len(d) for d in extra], shares, config.extra_share)
+    schedule = BatchSchedule([len(d) for d in datasets], drawn, config.batch_size, config.seed)
     sampler = ScheduleSampler(schedule, config.steps, start, rank, world)
     augmentation = Augmentation(
         (config.crop_height, config.crop_width),
@@ -50,6 +57,7 @@ def train_loader(
         config.saturation,
         uniform=config.scale_draw == 'uniform',
         pad=config.pad_crops,
+        pixels=math.prod(largest_size(sizes[: len(own)])) if config.equal_pixels else None,
     )
     on_gpu = device.type == 'cuda'
     if config.loader == 'resident' or (config.loader == 'auto' and on_gpu and fits(sizes, device, _SHARE)):
@@ -65,6 +73,11 @@ def train_loader(
         pin_memory=on_gpu,
         multiprocessing_context='fork' if config.workers else None,
     )
+
+
+def largest_size(sizes: Sequence[Sizes]) -> tuple[int, int]:
+    """Return (height, width) of the image with the most pixels."""
+    return max((size for each in sizes for size in each), key=math.prod)
 
 
 def need_even_batches(batch_size: int, world: int) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from stdc_core.data.resident import Sizes
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import initialise, save_weights
 from stdc_core.training.config import RUN_KEYS, ConfigError, TrainConfig
+from stdc_core.training.extra_data import ExtraData
 from stdc_core.training.fitting import (
     BEST,
     LAST,
@@ -38,7 +38,7 @@ from stdc_core.training.fitting import (
     recall,
     running,
 )
-from stdc_core.training.loaders import need_image_for_each, train_loader
+from stdc_core.training.loaders import largest_size, need_image_for_each, train_loader
 from stdc_core.training.task import SegmentationTask
 
 WEIGHTS = 'weights.safetensors'
@@ -74,7 +74,7 @@ def train(
     config: TrainConfig,
     data: Path,
     out: Path,
-    extra: Sequence[Path] = (),
+    extra: Sequence[Path | ExtraData] = (),
     init: Path | None = None,
     progress: bool = True,
 ) -> Path:
@@ -86,7 +86,8 @@ def train(
     Args:
         data: dataset with the splits that the configuration names (see ``open_dataset``).
         out: folder of the run; it must be empty or not there yet.
-        extra: datasets whose ``train`` split supplies ``config.extra_share`` of the samples.
+        extra: More datasets, whose ``train`` split is trained on. Those without a share of their own supply
+            ``config.extra_share`` of the samples together.
         init: weights to begin with: of a network, or of a backbone alone (see ``initialise``).
 
     Returns:
@@ -99,20 +100,22 @@ def train(
             devices.
         ValueError: ``init`` is of another network.
     """
-    if config.extra_share and not extra:
+    others = [each if isinstance(each, ExtraData) else ExtraData(each) for each in extra]
+    pooled = [each for each in others if each.share is None]
+    if config.extra_share and not pooled:
         raise ConfigError(
             f'extra_share is {config.extra_share}, but no extra data was given: give `--extra FOLDER` '
             '(`stdc render FOLDER` makes one) or `--set extra_share=0`'
         )
-    if extra and not config.extra_share:
+    if pooled and not config.extra_share:
         raise ConfigError(
-            f'extra_share is 0, but extra data was given, {extra[0]}: set the share of the samples drawn from it, '
-            'such as `--set extra_share=0.25`'
+            f'extra_share is 0, but extra data was given, {pooled[0].path}: set the share of the samples drawn from '
+            f'it, such as `--extra {pooled[0].path}=0.25` or `--set extra_share=0.25`'
         )
     if init is not None and not init.is_file():
         raise FileNotFoundError(f'{init}: no such file')
     need_empty(out, config.num_nodes)
-    return _run(config, class_table(config.classes), data, out, extra, init, progress, resumed=False)
+    return _run(config, class_table(config.classes), data, out, others, init, progress, resumed=False)
 
 
 def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, progress: bool = True) -> Path:
@@ -134,7 +137,10 @@ def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, p
     # The table that the run began with, whatever is in its file now. Runs of older versions have not kept it.
     classes = _kept_table(out, sources['class_table']) if 'class_table' in sources else class_table(config.classes)
     init = Path(sources['init']) if sources['init'] else None
-    extra = [Path(path) for path in sources['extra']]
+    try:
+        extra = [ExtraData.parse(text) for text in sources['extra']]
+    except ValueError as error:
+        raise ConfigError(f'{out / RECORD}: damaged (extra: {error})') from error
     return _run(config, classes, data or Path(sources['data']), out, extra, init, progress, resumed=True)
 
 
@@ -151,7 +157,7 @@ def _run(
     classes: ClassTable,
     data: Path,
     out: Path,
-    extra: Sequence[Path],
+    extra: Sequence[ExtraData],
     init: Path | None,
     progress: bool,
     resumed: bool,
@@ -160,7 +166,7 @@ def _run(
     # Labels that are missing are listed by the check, with everything else that is wrong.
     open_ = functools.partial(open_dataset, classes=classes, require_labels=False)
     own = [open_(data, split) for split in config.train_split.split('+')]
-    others = [open_(path, 'train') for path in extra]
+    others = [open_(each.path, 'train') for each in extra]
     val = open_(data, config.val_split) if config.val_split else None
     counts, sizes = _checked(own, others, val, progress)
 
@@ -174,7 +180,7 @@ def _run(
         model, config, classes, class_weights(counts, config.class_balance) if config.class_balance else None
     )
     trainer = make_trainer(config, out, start, 'miou' if val else '', progress)
-    loader = train_loader(config, own, others, sizes, start, trainer)
+    loader = train_loader(config, own, others, [each.share for each in extra], sizes, start, trainer)
     val_loader = None
     if val is not None:
         need_image_for_each(len(val), val, trainer.world_size)
@@ -184,7 +190,7 @@ def _run(
         # With all that a resumed run reads, wherever it is started.
         sources = {
             'data': str(data.absolute()),
-            'extra': [str(path.absolute()) for path in extra],
+            'extra': [str(ExtraData(each.path.absolute(), each.share)) for each in extra],
             'init': str(init.absolute()) if init else '',
             'class_table': classes.to_json(),
         }
@@ -202,9 +208,9 @@ def _run(
             trainer.validate(task, val_loader, verbose=False)
 
     provenance = {
-        'data': ', '.join([f'{data.name}/{config.train_split}', *(f'{path.name}/train' for path in extra)]),
+        'data': ', '.join([f'{data.name}/{config.train_split}', *(f'{each.path.name}/train' for each in extra)]),
         'recipe': json.dumps(dataclasses.asdict(config)),
-        'largest_image': _largest(sizes[: len(own)]),
+        'largest_image': '{}x{}'.format(*largest_size(sizes[: len(own)])),
         **({'init': init.name} if init else {}),
         **({'class_offset': json.dumps(task.offset.flatten().tolist())} if config.prior_correction else {}),
     }
@@ -222,11 +228,6 @@ def _run(
                 measured = {'miou': f'{float(score):.4f} on {data.name}/{val.split}'} if val is not None else {}
                 save_weights(task.model.cpu(), out / name, classes, provenance | measured)
     return out / WEIGHTS
-
-
-def _largest(sizes: Sequence[Sizes]) -> str:
-    """HEIGHTxWIDTH of the image with the most pixels."""
-    return '{}x{}'.format(*max((size for each in sizes for size in each), key=math.prod))
 
 
 def _best(path: Path, last: dict[str, Tensor], miou: Tensor) -> tuple[dict[str, Tensor], Tensor]:

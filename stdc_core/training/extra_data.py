@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Datasets that are trained on beside ``--data``, each with its share of the samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ExtraData:
+    """Name a dataset to train on and the share of the samples to draw from it.
+
+    Args:
+        path: Folder of the dataset.
+        share: Share of the samples, above 0 and at most 1; None: the datasets without one share ``extra_share``.
+    """
+
+    path: Path
+    share: float | None = None
+
+    def __str__(self) -> str:
+        """Return what ``parse`` reads."""
+        return str(self.path) if self.share is None else f'{self.path}={self.share!r}'
+
+    @classmethod
+    def parse(cls, text: str) -> ExtraData:
+        """Read ``FOLDER`` or ``FOLDER=SHARE``; a folder may have a ``=`` in its name.
+
+        Raises:
+            ValueError: The share is not above 0 and at most 1.
+        """
+        folder, equals, number = text.rpartition('=')
+        if not equals or Path(text).exists():
+            return cls(Path(text))
+        try:
+            share = float(number)
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 1:
+            raise ValueError(
+                f'--extra {text}: expected FOLDER=SHARE with a share above 0 and at most 1, found {number!r}'
+            )
+        return cls(Path(folder), share)
