@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo
 
-from stdc_ros.ground.camera_model import CameraInfoError, CameraModel, pose_of_body, pose_of_transform
+from stdc_ros.ground.camera_info import CameraInfoError
+from stdc_ros.ground.camera_model import CameraModel
+from stdc_ros.ground.pose import pose_of_body, pose_of_transform
 from stdc_ros.messages.cdr import CAMERA_INFO, TYPES
 
 MATRIX = np.array([[510.0, 0.0, 321.5], [0.0, 520.0, 238.25], [0.0, 0.0, 1.0]])
 PLUMB_BOB = (-0.31, 0.12, 0.0011, -0.0007, -0.02)
 RATIONAL = (5.8, 3.1, 0.0004, -0.0002, 0.16, 6.2, 4.9, 0.8)
+THIN_PRISM, TILT = (0.002, -0.001, 0.0015, 0.0007), (0.02, -0.03)
 FISHEYE = (0.03, -0.011, 0.004, -0.0009)
 
 
@@ -45,6 +48,12 @@ def points_ahead(degrees: float) -> np.ndarray:
         ('plumb_bob', (0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)),
         ('rational_polynomial', RATIONAL),
         ('rational_polynomial', (*RATIONAL, 0.0, 0.0, 0.0, 0.0)),
+        ('rational_polynomial', PLUMB_BOB[:4]),
+        ('rational_polynomial', PLUMB_BOB),
+        ('plumb_bob', RATIONAL),
+        ('rational_polynomial', (*RATIONAL, *THIN_PRISM)),
+        ('rational_polynomial', (*RATIONAL, *THIN_PRISM, *TILT)),
+        ('plumb_bob', (*PLUMB_BOB, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, *TILT)),
     ],
 )
 def test_pinhole_models_are_those_of_opencv(model, distortion, dtype):
@@ -140,23 +149,75 @@ def test_the_whole_image_may_be_its_own_region_of_interest():
     assert CameraModel.from_info(info) == CameraModel.from_info(info_of())
 
 
+@pytest.mark.parametrize('skew', [-0.9, 25.0])
+def test_a_skew_is_that_of_opencvs_fisheye(skew):
+    points = points_ahead(80)
+    matrix = MATRIX + np.array([[0, skew, 0], [0, 0, 0], [0, 0, 0]])
+    expected = cv2.fisheye.projectPoints(
+        points[:, None], np.zeros(3), np.zeros(3), MATRIX, np.array(FISHEYE), alpha=skew / MATRIX[0, 0]
+    )[0][:, 0]
+    camera = CameraModel.from_info(info_of('equidistant', FISHEYE, k=matrix.reshape(-1)))
+    np.testing.assert_allclose(np.stack(camera.project(*points.T), 1), expected, atol=1e-8)
+    small_x, small_y = camera.scaled(160, 240).project(*points.T)
+    np.testing.assert_allclose((small_x + 0.5) / 160, (expected[:, 0] + 0.5) / 640, atol=1e-12)
+    np.testing.assert_allclose((small_y + 0.5) / 240, (expected[:, 1] + 0.5) / 480, atol=1e-12)
+    projection = np.column_stack([matrix, np.zeros(3)])
+    rectified = CameraModel.from_info(info_of('equidistant', FISHEYE, p=projection.reshape(-1)), rectified=True)
+    pinhole = CameraModel.from_info(info_of('plumb_bob', (), k=matrix.reshape(-1)))
+    assert rectified == pinhole
+    projected = points_ahead(40) @ matrix.T
+    np.testing.assert_allclose(np.stack(pinhole.project(*points_ahead(40).T), 1), projected[:, :2] / projected[:, 2:])
+
+
+def test_a_rotation_that_is_unset_is_none():
+    info = info_of('plumb_bob', PLUMB_BOB, p=np.column_stack([MATRIX, np.zeros(3)]).reshape(-1))
+    assert not info.r.any()
+    assert CameraModel.from_info(info, rectified=True) == CameraModel.from_info(info_of())
+
+
+@pytest.mark.parametrize('rectified', [False, True])
+@pytest.mark.parametrize(
+    ('fields', 'width', 'height', 'expected'),
+    [
+        ({'binning_x': 2, 'binning_y': 2}, 320, 240, lambda x, y: (x / 2, y / 2)),
+        ({'binning_x': 4, 'binning_y': 0}, 160, 480, lambda x, y: (x / 4, y)),
+        ({'roi': (100, 60, 320, 400)}, 320, 400, lambda x, y: (x - 100, y - 60)),
+        ({'roi': (100, 60, 321, 400), 'binning_x': 2}, 160, 400, lambda x, y: ((x - 100) / 2, y - 60)),
+    ],
+)
+def test_a_region_and_binning_move_pixels_as_image_geometry_says(fields, width, height, expected, rectified):
+    whole = info_of('plumb_bob', PLUMB_BOB, p=np.column_stack([MATRIX, np.zeros(3)]).reshape(-1))
+    info = info_of('plumb_bob', PLUMB_BOB, p=whole.p)
+    for name, value in fields.items():
+        if name == 'roi':
+            info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = value
+        else:
+            setattr(info, name, value)
+    camera = CameraModel.from_info(info, rectified)
+    assert (camera.width, camera.height) == (width, height)
+    points = points_ahead(30).T
+    pixels = CameraModel.from_info(whole, rectified).project(*points)
+    np.testing.assert_allclose(camera.project(*points), expected(*pixels), atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ('fields', 'words'),
     [
         ({'k': np.zeros(9)}, r'K is \[0.0, .*not calibrated; expected positive focal lengths in K\[0\] and K\[4\]'),
         ({'k': np.array([510.0, 0, 320, 0, -520, 240, 0, 0, 1])}, 'K is .*-520.0'),
-        ({'k': np.array([510.0, 3, 320, 0, 520, 240, 0, 0, 1])}, 'no skew'),
+        ({'k': np.array([510.0, 511, 320, 0, 520, 240, 0, 0, 1])}, 'a skew of at most'),
         ({'k': np.array([510.0, 0, np.nan, 0, 520, 240, 0, 0, 1])}, 'nan'),
         ({'width': 0}, '0 x 480'),
-        ({'binning_x': 2}, 'binning 2 x 0'),
-        ({'x_offset': 8}, r'region of interest .*\(8, 0\)'),
+        ({'k': np.array([510.0, 0, 320, 3, 520, 240, 0, 0, 1])}, 'K is .* 0 below the diagonal'),
+        ({'binning_x': 641}, 'binning_x and binning_y are 641 and 1, expected at most 640 and 480'),
+        ({'x_offset': 8}, r'roi is a region of 0 x 0 pixels at \(8, 0\), expected one inside the image of 640 x 480'),
         ({'distortion_model': 'omni'}, "'omni', expected one of .*'plumb_bob'"),
-        ({'d': [0.1, 0.2]}, r'D is \[0.1, 0.2\].*expected none or 5'),
-        ({'d': [0.1, 0.2, 0.0, 0.0, 0.0, 0.4]}, 'expected none or 5'),
+        ({'d': [0.1, 0.2]}, r'D is \[0.1, 0.2\].*expected none or 4, 5, 8, 12, 14'),
+        ({'d': [0.1, 0.2, 0.0, 0.0, 0.0, 0.4]}, 'expected none or 4, 5, 8, 12, 14'),
+        ({'d': [0.1] * 15}, 'expected none or 4, 5, 8, 12, 14'),
         ({'d': [np.inf, 0.2, 0.0, 0.0, 0.0]}, 'inf'),
-        ({'d': list(PLUMB_BOB), 'distortion_model': 'rational_polynomial'}, 'expected none or 8'),
         ({'d': list(PLUMB_BOB), 'distortion_model': 'equidistant'}, 'expected none or 4'),
-        ({'d': list(PLUMB_BOB), 'distortion_model': ''}, "the distortion model is ''"),
+        ({'d': list(PLUMB_BOB), 'distortion_model': ''}, "distortion_model is '', expected its name"),
     ],
 )
 def test_what_is_no_camera_is_an_error_that_says_why(fields, words):

@@ -14,8 +14,10 @@ import pytest
 from stdc_core.classes import CAMVID
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_ros.ground import drivable_grid
-from stdc_ros.ground.camera_model import CameraInfoError, CameraModel, pose_of_body
+from stdc_ros.ground.camera_info import CameraInfoError
+from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.ground.drivable_grid import DEPTH, FREE, OCCUPIED, UNKNOWN, DrivableGrid, GridError, GridSettings
+from stdc_ros.ground.pose import pose_of_body
 from stdc_ros.messages.cdr import TYPES, decode, encode
 
 ROAD, SIDEWALK, SKY, CAR = (CAMVID.names.index(name) for name in ('road', 'sidewalk', 'sky', 'car'))

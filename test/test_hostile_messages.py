@@ -25,7 +25,8 @@ from scenes import compressed_of, message_of, scene
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from stdc_ros.bags.bag import make_header
-from stdc_ros.ground.camera_model import CameraInfoError, CameraModel
+from stdc_ros.ground.camera_info import CameraInfoError
+from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.messages.cdr import CAMERA_INFO, IMAGE, TYPES, WireError, decode, encode
 from stdc_ros.messages.images import ENCODINGS, compressed_to_bgr, image_to_bgr, make_image
 from stdc_ros.node.outputs import check_fit, scaled_camera_info

@@ -17,8 +17,10 @@ from std_msgs.msg import Header
 
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import Segmenter
-from stdc_ros.ground.camera_model import CameraInfoError, CameraModel, pose_of_body
+from stdc_ros.ground.camera_info import CameraInfoError
+from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.ground.drivable_grid import DrivableGrid, GridSettings
+from stdc_ros.ground.pose import pose_of_body
 from stdc_ros.node.camera_pose import TransformedPose, listen
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

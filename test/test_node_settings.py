@@ -18,8 +18,9 @@ from sensor_msgs.msg import CameraInfo
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import Segmenter
 from stdc_core.inference.tensorrt.cuda import missing_driver
-from stdc_ros.ground.camera_model import CameraModel, pose_of_body
+from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.ground.drivable_grid import DrivableGrid, GridSettings
+from stdc_ros.ground.pose import pose_of_body
 
 
 @pytest.fixture(scope='module')

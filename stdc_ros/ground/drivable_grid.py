@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 
 from stdc_core.classes import IGNORE, ClassTable
-from stdc_ros.ground.camera_model import CameraInfoError, CameraModel
+from stdc_ros.ground.camera_info import CameraInfoError
+from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.messages.cdr import TYPES
 
 #: Values of ``nav_msgs/OccupancyGrid``.

@@ -15,7 +15,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from stdc_core.inference.heap_memory import give_back_freed_memory
-from stdc_ros.ground.camera_model import CameraInfoError
+from stdc_ros.ground.camera_info import CameraInfoError
 from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, WireError, decode, encode
 from stdc_ros.messages.images import ImageError, compressed_to_bgr, image_to_bgr
 from stdc_ros.node.camera_health import Sight

@@ -12,7 +12,8 @@ from rclpy.node import Node
 from rclpy.time import Time
 
 from stdc_core.io.text import one_line, quoted
-from stdc_ros.ground.camera_model import CameraInfoError, pose_of_body, pose_of_transform
+from stdc_ros.ground.camera_info import CameraInfoError
+from stdc_ros.ground.pose import pose_of_body, pose_of_transform
 
 try:
     import tf2_ros

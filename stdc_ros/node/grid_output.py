@@ -9,7 +9,8 @@ from rclpy.node import Node
 
 from stdc_core.classes import ClassTable
 from stdc_core.inference import Segmentation
-from stdc_ros.ground.camera_model import CameraInfoError, CameraModel
+from stdc_ros.ground.camera_info import CameraInfoError
+from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.ground.drivable_grid import DrivableGrid, GridSettings, make_grid_message
 from stdc_ros.messages.cdr import TYPES
 from stdc_ros.node.camera_pose import FixedPose, TransformedPose, listen

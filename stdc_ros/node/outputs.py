@@ -13,7 +13,7 @@ import numpy as np
 from stdc_core.classes import IGNORE, ClassTable
 from stdc_core.inference import Segmentation
 from stdc_core.pictures.overlay import colorize, overlay
-from stdc_ros.ground.camera_model import CameraInfoError
+from stdc_ros.ground.camera_info import CameraInfoError
 from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE, TYPES
 from stdc_ros.messages.images import make_image
 

@@ -32,7 +32,7 @@ from stdc_core.inference.heap_memory import keep_freed_memory
 from stdc_core.inference.scaled_size import scaled_size
 from stdc_core.io.signals import keep_signals
 from stdc_core.io.text import one_line
-from stdc_ros.ground.camera_model import CameraInfoError
+from stdc_ros.ground.camera_info import CameraInfoError
 from stdc_ros.ground.drivable_grid import GridError
 from stdc_ros.messages.images import ImageError
 from stdc_ros.node import label_info as labels

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read a ``sensor_msgs/CameraInfo``: which numbers of it describe the lens and the images, and which are refused.
+
+Width, height, K, R and P of a CameraInfo describe the whole sensor. An image may be a part of it (``roi``) whose pixels
+are merged (``binning_x``, ``binning_y``); ``image_geometry`` computes the matrix of such images as here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from stdc_core.io.text import NUMBERS, quoted
+
+#: Names of the models that cv2.projectPoints computes, by the number of coefficients and not by the name; and of
+#: OpenCV's fisheye model, which has four.
+_PINHOLE = ('', 'none', 'plumb_bob', 'rational_polynomial')
+_FISHEYE = ('equidistant', 'fisheye')
+
+#: Numbers of coefficients in OpenCV: k1 k2 p1 p2, k3, k4 k5 k6, s1 s2 s3 s4 (thin prism), tauX tauY (tilted sensor).
+_PINHOLE_COUNTS, _FISHEYE_COUNTS = (4, 5, 8, 12, 14), (4,)
+
+#: Numbers of lenses, in pixels or without a unit, are far from both: products of larger ones overflow, and smaller
+#: coefficients move no pixel.
+_MAX_NUMBER, _NO_COEFFICIENT = 1e6, 1e-12
+
+
+class CameraInfoError(ValueError):
+    """A ``CameraInfo`` or a camera pose that is invalid, or of a kind that is not supported."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Numbers of a CameraInfo that hold for the images.
+
+    Args:
+        width: Width of the images, pixels.
+        height: Height of the images, pixels.
+        matrix: Camera matrix float64 ``[3, 3]`` of the images: focal lengths, skew and principal point, pixels.
+        distortion: Coefficients in OpenCV's order, without the zeros at the end.
+        fisheye: Whether the coefficients are those of OpenCV's fisheye model.
+    """
+
+    width: int
+    height: int
+    matrix: np.ndarray
+    distortion: tuple[float, ...]
+    fisheye: bool
+
+
+def read_camera_info(info: Any, rectified: bool = False) -> Calibration:
+    """Return the numbers of a CameraInfo that hold for its images.
+
+    Args:
+        info: ``sensor_msgs/CameraInfo`` of rclpy or of rosbags.
+        rectified: Whether the images are rectified. Their CameraInfo is often that of the raw images; P without
+            distortion describes rectified images, K and D do not.
+
+    Raises:
+        CameraInfoError: The camera is not calibrated, or a field has a value without a meaning for one camera.
+    """
+    if info.width < 1 or info.height < 1:
+        raise CameraInfoError(f'CameraInfo of {info.width} x {info.height} pixels, expected at least 1 x 1')
+    left, top, width, height = _read_region(info)
+    if rectified:
+        matrix, distortion, fisheye = _rectified_matrix(info), (), False
+    else:
+        matrix = _checked_matrix('K', np.reshape(np.asarray(info.k, np.float64), (3, 3)))
+        distortion, fisheye = _read_distortion(info)
+    # As image_geometry computes it: first the region, then the binning.
+    columns, rows = max(int(info.binning_x), 1), max(int(info.binning_y), 1)
+    if columns > width or rows > height:
+        raise CameraInfoError(
+            f'CameraInfo: binning_x and binning_y are {columns} and {rows}, expected at most {width} and {height}'
+        )
+    matrix = matrix.copy()
+    matrix[:2, 2] -= left, top
+    matrix[:2] /= np.array([[columns], [rows]])
+    return Calibration(width // columns, height // rows, matrix, distortion, fisheye)
+
+
+def _read_region(info: Any) -> tuple[int, int, int, int]:
+    """Return the region of the sensor that the images show, before binning: left, top, width, height."""
+    roi = info.roi
+    region = (int(roi.x_offset), int(roi.y_offset), int(roi.width), int(roi.height))
+    if region == (0, 0, 0, 0):
+        return 0, 0, int(info.width), int(info.height)
+    left, top, width, height = region
+    if width < 1 or height < 1 or left + width > info.width or top + height > info.height:
+        raise CameraInfoError(
+            f'CameraInfo: roi is a region of {width} x {height} pixels at ({left}, {top}), expected one inside the '
+            f'image of {info.width} x {info.height}, or all 0 for the whole image'
+        )
+    return region
+
+
+def _rectified_matrix(info: Any) -> np.ndarray:
+    projection = np.reshape(np.asarray(info.p, np.float64), (3, 4))
+    rotation = np.reshape(np.asarray(info.r, np.float64), (3, 3))
+    # All 0 is how a message begins: a driver that has no rotation to tell leaves it so.
+    aligned = not rotation.any() or np.allclose(rotation, np.eye(3), atol=1e-3)
+    if not aligned or not np.allclose(projection[:, 3], 0, atol=1e-6):
+        raise CameraInfoError(
+            f'CameraInfo of a stereo camera (R is {_shown(rotation)}, P {_shown(projection)}), expected one whose '
+            'rectified frame is its optical frame: R the identity or all 0, P[3] and P[7] 0'
+        )
+    return _checked_matrix('P', projection[:, :3])
+
+
+def _checked_matrix(name: str, matrix: np.ndarray) -> np.ndarray:
+    """Check that a matrix is ``[[fx, skew, cx], [0, fy, cy], [0, 0, 1]]``.
+
+    ``camera_calibration`` writes a skew for fisheye lenses, unless it is told to fix it.
+    """
+    columns = 3 if name == 'K' else 4
+    usable = bool(np.isfinite(matrix).all()) and np.abs(matrix).max() <= _MAX_NUMBER
+    rest = np.array([matrix[1, 0], matrix[2, 0], matrix[2, 1], matrix[2, 2] - 1])
+    focal, skew = np.diag(matrix)[:2], abs(matrix[0, 1])
+    if not usable or focal.min() <= 0 or np.abs(rest).max() > 1e-9 or skew > focal[0]:
+        unset = ': the camera is not calibrated' if not matrix.any() else ''
+        raise CameraInfoError(
+            f'CameraInfo: {name} is {_shown(matrix)}{unset}; expected positive focal lengths in {name}[0] and '
+            f'{name}[{columns + 1}], a skew of at most {name}[0] in {name}[1], 0 below the diagonal, 1 in the last '
+            f'corner, and at most {_MAX_NUMBER:g}'
+        )
+    return matrix
+
+
+def _read_distortion(info: Any) -> tuple[tuple[float, ...], bool]:
+    """Return D without the zeros at its end, and whether it is that of a fisheye."""
+    name = info.distortion_model
+    if name not in _PINHOLE + _FISHEYE:
+        known = ', '.join(map(repr, _PINHOLE + _FISHEYE))
+        raise CameraInfoError(f'CameraInfo: distortion_model is {quoted(name)}, expected one of {known}')
+    given = np.asarray(info.d, np.float64)
+    counts = _FISHEYE_COUNTS if name in _FISHEYE else _PINHOLE_COUNTS
+    usable = bool(np.isfinite(given).all()) and bool(np.all(np.abs(given) <= _MAX_NUMBER))
+    # Zeros behind the last count are harmless: some drivers fill up to a fixed length.
+    fits = len(given) in (0, *counts) or (len(given) > counts[0] and not given[_last_count(len(given), counts) :].any())
+    if not usable or not fits:
+        expected = ', '.join(map(str, counts))
+        raise CameraInfoError(
+            f'CameraInfo: D is {_shown(given)} with the distortion model {name!r}, expected none or {expected} finite '
+            f'numbers of at most {_MAX_NUMBER:g}'
+        )
+    if name in ('', 'none') and given.any():
+        raise CameraInfoError(f'CameraInfo: D is {_shown(given)}, but distortion_model is {name!r}, expected its name')
+    found = [float(value) if abs(value) >= _NO_COEFFICIENT else 0.0 for value in given[: counts[-1]]]
+    while found and found[-1] == 0:
+        found.pop()
+    return tuple(found), name in _FISHEYE
+
+
+def _last_count(length: int, counts: tuple[int, ...]) -> int:
+    return max(count for count in counts if count <= length)
+
+
+def _shown(matrix: np.ndarray) -> str:
+    # One more than is shown: a sequence may have millions of numbers.
+    return quoted([float(f'{value:.6g}') for value in np.ravel(matrix)[: NUMBERS + 1]])
