@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's tables, and what README and docs name, against the code."""
+"""Check README and docs against the code: tables, subcommands, links and test names."""
 
 import re
 from dataclasses import fields
@@ -12,14 +12,20 @@ from stdc_ros.node.camera import OUTPUTS
 from stdc_ros.node.parameters import Parameters
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PAGES = {page: page.read_text() for page in (REPOSITORY / 'README.md', *sorted((REPOSITORY / 'docs').glob('*.md')))}
-README = PAGES[REPOSITORY / 'README.md']
+README = REPOSITORY / 'README.md'
+DOCS = REPOSITORY / 'docs'
+PAGES = {page: page.read_text() for page in (README, REPOSITORY / 'CONTRIBUTING.md', *sorted(DOCS.glob('*.md')))}
+
+
+def section(page: Path, heading: str) -> str:
+    """Return the text of a page below a heading."""
+    return PAGES[page].split(f'\n## {heading}\n')[1].split('\n## ')[0]
 
 
 def table(heading: str) -> dict[str, list[str]]:
-    """Rows of the first table below a heading: first cell without backticks, to the other cells."""
-    section = README.split(f'\n## {heading}\n')[1].split('\n## ')[0]
-    rows = [line.strip('|').split('|') for line in section.splitlines() if line.startswith('| `')]
+    """Return the table of ``docs/node.md`` below a heading: first cell without backticks, to the other cells."""
+    lines = section(DOCS / 'node.md', heading).splitlines()
+    rows = [line.strip('|').split('|') for line in lines if line.startswith('| `')]
     return {cells[0].strip().split('`')[1]: [cell.strip().strip('`') for cell in cells[1:]] for cells in rows}
 
 
@@ -40,10 +46,26 @@ def test_launch_arguments_are_those_of_the_launch_file():
     declared = re.findall(r"DeclareLaunchArgument\(\s*'(\w+)'", source)
     rows = [
         line.split('|')[1]
-        for line in README.split("launch file's arguments:")[1].split('The other programs')[0].splitlines()
+        for line in section(DOCS / 'node.md', 'Launch arguments').splitlines()
         if line.startswith('| `')
     ]
     assert sorted(re.findall(r'(\w+):=', ' '.join(rows))) == sorted(declared)
+
+
+def test_programs_are_those_that_are_installed():
+    installed = set(re.findall(r"'(\w+) = stdc_ros", (REPOSITORY / 'setup.py').read_text())) | {'stdc'}
+    assert set(re.findall(r'^\| `ros2 run stdc_ros (\w+)', PAGES[README], re.MULTILINE)) == installed
+
+
+def test_readme_fits_two_screens():
+    lines = PAGES[README].splitlines()
+    assert len(lines) <= 150
+    assert max(map(len, lines)) <= 100
+
+
+def test_index_names_every_page():
+    linked = set(re.findall(r'\]\((\w+\.md)\)', PAGES[DOCS / 'index.md']))
+    assert linked == {page.name for page in DOCS.glob('*.md')} - {'index.md'}
 
 
 def test_subcommands_exist():
@@ -55,8 +77,15 @@ def test_subcommands_exist():
 
 def test_links_and_pictures_exist():
     for page, text in PAGES.items():
-        for target in re.findall(r'\]\(([^)#:]+)\)', text):
+        for target in re.findall(r'\]\(([^)#:]+)(?:#[\w-]+)?\)', text):
             assert (page.parent / target).is_file(), f'{page.name}: {target}'
+
+
+def test_files_that_the_architecture_names_exist():
+    rows = section(DOCS / 'architecture.md', 'Where a change belongs')
+    files = re.findall(r'`(stdc_(?:core|ros)/[\w/.]*)`', rows)
+    assert files
+    assert not [file for file in files if not (REPOSITORY / file).exists()]
 
 
 def test_tests_that_are_named_exist():
