@@ -16,9 +16,19 @@ from stdc_core.inference import DEFAULT_MODEL, BackendError
 from stdc_core.inference import backend_choice as backends
 from stdc_core.inference.backend_choice import make_backend
 from stdc_core.inference.model_file import read_model
+from stdc_core.inference.network_description import METADATA_KEY
 from stdc_core.inference.tensorrt import backend as tensorrt_backend
 
 pytestmark = needs_compiler
+
+
+def format_1(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy without the description of the network: the backend has to find the network in the graph."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
+    helper.set_model_props(copy, {**kept, 'stdc.format': '1'})
+    return copy
 
 
 class Gpu(HostDevice):
@@ -73,8 +83,7 @@ def test_a_quantised_model_on_a_gpu_without_int8_runs_on_the_cpu(gpu, model, mon
 
 
 def test_a_graph_that_only_onnx_runtime_runs_is_left_to_it(gpu, model):
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
+    changed = format_1(model)
     choice = next(node for node in changed.graph.node if node.op_type == 'ArgMax')
     changed.graph.node.insert(
         list(changed.graph.node).index(choice), helper.make_node('Identity', [choice.input[0]], ['between'])

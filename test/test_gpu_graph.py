@@ -189,5 +189,5 @@ def test_the_kernels_compile_for_every_gpu():
 
 def test_a_graph_that_is_no_network_is_an_error():
     model = onnx.helper.make_model(onnx.helper.make_graph([], 'empty', [], []))
-    with pytest.raises(ValueError, match='expected one from `stdc export`'):
+    with pytest.raises(ValueError, match='expected a model file from `stdc export`'):
         split(model)

@@ -17,10 +17,9 @@ from onnx.utils import Extractor
 
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
-from stdc_core.inference.input_scale import InputScale, set_input_scale
+from stdc_core.inference.input_scale import InputScale, scaled_size, set_input_scale
 from stdc_core.inference.model_file import read_model
 from stdc_core.inference.onnx_graph.network_split import split, whole
-from stdc_core.inference.scaled_size import scaled_size
 
 #: Pixels of the images that the shipped model was trained on.
 PIXELS = 360 * 480

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The segmenter: what it takes, what it gives, and what it says of what it cannot take."""
 
+import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +13,9 @@ import onnx
 import pytest
 
 from stdc_core.inference import DEFAULT_MODEL, MAX_PIXELS, ModelError, Segmenter, SizeError
+from stdc_core.inference.input_scale import set_input_scale
+from stdc_core.inference.model_file import read_model
+from stdc_core.inference.onnx_graph.network_split import split
 
 
 @pytest.fixture(scope='module')
@@ -124,6 +129,43 @@ def test_another_onnx_model_is_refused(tmp_path):
         Segmenter.load(tmp_path / 'other.onnx')
 
 
+def described(**changes) -> str:
+    """Return the network description of the shipped model with some values changed."""
+    metadata = {entry.key: entry.value for entry in onnx.load(DEFAULT_MODEL).metadata_props}
+    return json.dumps(json.loads(metadata['stdc.network']) | changes)
+
+
+def test_a_file_of_format_1_is_split_and_segmented_as_one_of_format_2(tmp_path):
+    proto, info = read_model(DEFAULT_MODEL)
+    older = dataclasses.replace(info, network=None)
+    onnx.helper.set_model_props(proto, older.to_metadata())
+    onnx.save(proto, tmp_path / 'model.onnx')
+    found, found_info = read_model(tmp_path / 'model.onnx')
+    assert found_info == older
+    assert {entry.key: entry.value for entry in found.metadata_props}['stdc.format'] == '1'
+    one, two = split(found), split(read_model(DEFAULT_MODEL)[0])
+    assert one.network.graph == two.network.graph
+    assert one[1:] == two[1:]
+    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    masks = [Segmenter.load(path)(image).mask for path in (tmp_path / 'model.onnx', DEFAULT_MODEL)]
+    np.testing.assert_array_equal(*masks)
+
+
+def test_a_format_1_graph_with_another_normalisation_is_not_split():
+    proto, info = read_model(DEFAULT_MODEL)
+    onnx.helper.set_model_props(proto, dataclasses.replace(info, network=None).to_metadata())
+    divisor = next(node for node in proto.graph.node if node.op_type == 'Div')
+    divisor.op_type = 'Mul'
+    with pytest.raises(ValueError, match='does not normalise images as `stdc export` does; export the weights again'):
+        split(proto)
+
+
+def test_another_input_scale_is_in_the_metadata_too():
+    proto, _ = read_model(DEFAULT_MODEL)
+    set_input_scale(proto, 0.5)
+    assert split(proto).scale == (0.5, None)
+
+
 @pytest.mark.parametrize(
     ('key', 'value', 'message'),
     [
@@ -131,6 +173,16 @@ def test_another_onnx_model_is_refused(tmp_path):
         ('stdc.classes', '{"names": ["a"]}', 'damaged'),
         ('stdc.classes', 'nonsense', 'damaged'),
         ('stdc.input_scale', 'big', 'damaged'),
+        ('stdc.network', 'nonsense', 'damaged'),
+        ('stdc.network', '[' * 100_000, 'damaged .*nested too deep'),
+        ('stdc.network', '{}', 'damaged .*network: expected the keys classes, logits, mean, planes, std'),
+        ('stdc.network', described(std=[1, 0, 1]), 'damaged .*std: expected numbers above 0, found 0'),
+        ('stdc.network', described(mean=[1, 2]), r'damaged .*mean: expected three finite numbers, found \[1, 2\]'),
+        ('stdc.network', described(mean=[1, 2, float('nan')]), 'damaged .*mean: expected three finite numbers'),
+        ('stdc.network', described(classes=12), 'damaged .*classes: expected 11, found 12'),
+        ('stdc.network', described(classes='11x'), 'damaged .*classes: expected 1 to 255, found 11x'),
+        ('stdc.network', described(planes=''), 'damaged .*planes: expected the name of a tensor'),
+        ('stdc.network', described(logits='absent'), "not a graph .*names the tensor 'absent', which the graph lacks"),
     ],
 )
 def test_a_damaged_description_is_refused(key, value, message, tmp_path):

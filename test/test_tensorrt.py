@@ -21,10 +21,9 @@ from stdc_core.classes import class_table
 from stdc_core.commands.main import main
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter
-from stdc_core.inference.input_scale import InputScale, set_input_scale
+from stdc_core.inference.input_scale import InputScale, scaled_size, set_input_scale
 from stdc_core.inference.model_file import read_model
 from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
-from stdc_core.inference.scaled_size import scaled_size
 from stdc_core.inference.tensorrt import cuda
 from stdc_core.inference.tensorrt import pipeline as gpu_pipeline
 from stdc_core.inference.tensorrt.backend import KEPT, choose_precision

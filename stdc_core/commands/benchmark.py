@@ -22,8 +22,7 @@ from stdc_core.export.onnx import export
 from stdc_core.export.quantize import quantize
 from stdc_core.inference import BACKENDS, DEFAULT_MODEL, BackendError, Segmenter
 from stdc_core.inference.backend import MAX_THREADS
-from stdc_core.inference.input_scale import check_input_scale
-from stdc_core.inference.scaled_size import scaled_size
+from stdc_core.inference.input_scale import check_input_scale, scaled_size
 from stdc_core.io.files import write_png
 from stdc_core.model.segmentation import STDCSeg, normalize, rescale, upsample
 from stdc_core.model.weights import load_weights, save_weights

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from stdc_core.evaluation.evaluate import Predictor
+from stdc_core.inference.input_scale import scaled_size
 from stdc_core.inference.model_file import ModelInfo
-from stdc_core.inference.scaled_size import scaled_size
 from stdc_core.model.deployed_graph import DeployedGraph, own_offset, own_scale
 from stdc_core.model.weights import load_weights
 

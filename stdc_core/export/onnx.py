@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import warnings
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from stdc_core.inference.input_scale import check_input_scale
 from stdc_core.inference.model_file import ModelInfo
+from stdc_core.inference.onnx_graph.network_search import describe_network
 from stdc_core.io.files import appearing, check_no_folder
 from stdc_core.model.deployed_graph import DeployedGraph, own_offset, own_scale
 from stdc_core.model.weights import load_weights
@@ -64,6 +66,7 @@ def export(
     proto = _trace(DeployedGraph(model, info.input_scale, own_offset(provenance)).eval())
     _name_shared_initializers(proto.graph)
     _store_half(proto.graph)
+    info = dataclasses.replace(info, network=describe_network(proto, len(classes)))
     helper.set_model_props(proto, info.to_metadata())
     onnx.checker.check_model(proto, full_check=True)
     with appearing(Path(out)) as partial:

@@ -32,6 +32,7 @@ from stdc_core.inference.backend_choice import make_backend
 from stdc_core.inference.input_scale import InputScale, set_input_scale
 from stdc_core.inference.model_file import ModelError, read_model
 from stdc_core.inference.onnx_graph.constant_folding import fold, remove_unused
+from stdc_core.inference.onnx_graph.network_search import describe_network
 from stdc_core.inference.onnx_graph.quantized import is_quantized
 from stdc_core.inference.segmenter import SizeError, check_size
 from stdc_core.io.files import appearing, check_no_folder, check_writable, walk
@@ -157,7 +158,9 @@ def quantize(
     recipe = {'images': len(calibrated), 'in float': kept, 'labels changed (%)': round(share, 3)}
     if miou is not None:
         recipe['mIoU before and after (%)'] = [round(value, 2) for value in miou]
-    info = dataclasses.replace(info, provenance={**info.provenance, 'quantized': json.dumps(recipe)})
+    provenance = {**info.provenance, 'quantized': json.dumps(recipe)}
+    network = info.network or describe_network(model, len(info.classes))
+    info = dataclasses.replace(info, provenance=provenance, network=network)
     if scale.pixels is not None:  # as every model file, which the segmenter makes for all sizes
         set_input_scale(candidate, scale.own)
     helper.set_model_props(candidate, info.to_metadata())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The scale at which the network sees an image; another one for a model file, without torch and without an export."""
+"""Scale images for the network: one rule of rounding for torch, ONNX Runtime and TensorRT; other scales for a model."""
 
 from __future__ import annotations
 
@@ -10,28 +10,38 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+#: Key of the input scale in the metadata of a model file.
+SCALE_KEY = 'stdc.input_scale'
+
 _SCALES = 'input_scales'
 
 
 class InputScale(NamedTuple):
-    """The scale at which the network sees an image of a size.
+    """Scale at which the network sees an image, which depends on the size of the image.
 
     Attributes:
-        own: the scale of images with at most ``pixels``.
-        pixels: of larger images, the network sees as many pixels as of one with so many; None: ``own`` is for all.
+        own: Scale for images with at most ``pixels`` pixels.
+        pixels: Number of pixels of the largest training image. A larger image is scaled down further, so that the
+            network never sees more pixels than in its training. None: ``own`` holds for every image.
     """
 
     own: float
     pixels: int | None = None
 
     def of(self, size: Sequence[int]) -> float:
-        """Of images of (height, width)."""
+        """Return the scale for images of (height, width) in pixels."""
         height, width = size
         if self.pixels is None or height * width <= self.pixels:
             return self.own
-        # In float32, step by step as the graph of set_input_scale computes it: the sizes that follow have to be alike.
+        # In float32, step by step as the graph of set_input_scale computes it, so that both give the same size.
         share = np.float32(self.pixels) / (np.float32(height) * np.float32(width))
         return float(np.float32(self.own) * np.sqrt(share))
+
+
+def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
+    """Return the (h, w) that the network sees of an image of (H, W): products in float32, cut as ONNX's Resize does."""
+    height, width = (int(np.float32(side) * np.float32(scale)) for side in size)
+    return height, width
 
 
 def check_input_scale(scale: float) -> None:
@@ -41,28 +51,35 @@ def check_input_scale(scale: float) -> None:
 
 
 def set_input_scale(model: onnx.ModelProto, scale: float | InputScale) -> None:
-    """Change a deployed graph, in place, so that the network sees the image at ``scale``, above 0 and at most 4.
+    """Change the input scale of a deployed graph in place, in the graph and in its metadata.
 
-    Bilinear with aligned corners, as ``stdc_core.model.deployed_graph`` does it.
+    The image is resized bilinearly with aligned corners, as in ``stdc_core.model.deployed_graph``.
+
+    Args:
+        model: Model file of ``stdc export``.
+        scale: Scale above 0 and at most 4.
 
     Raises:
-        ValueError: the scale is out of its range, or the graph does not begin as ``stdc export`` makes it begin.
+        ValueError: The scale is out of its range, or the graph does not begin as ``stdc export`` writes it.
     """
     scale = scale if isinstance(scale, InputScale) else InputScale(scale)
     check_input_scale(scale.own)
     graph = model.graph
-    # The image becomes float [N, 3, H, W], is rescaled unless the scale is 1, and is normalised.
+    # The graph transposes the image to float [N, 3, H, W], resizes it unless the scale is 1, and normalises it.
     planes = next((node for node in graph.node if node.op_type == 'Transpose' and node.input[0] == 'image'), None)
     cast = next((node for node in graph.node if planes and node.input[:1] == planes.output), None)
     if cast is None or cast.op_type != 'Cast':
         raise ValueError('its graph does not begin with an image of bytes; expected one from `stdc export`')
     users = [node for node in graph.node if cast.output[0] in node.input]
-    # What an earlier call has added.
+    # Remove what an earlier call has added.
     for node in [node for node in graph.node if node.output[0].startswith(_SCALES)]:
         graph.node.remove(node)
     for tensor in [tensor for tensor in graph.initializer if tensor.name.startswith(_SCALES)]:
         graph.initializer.remove(tensor)
     _add_scales(graph, scale)
+    for entry in model.metadata_props:
+        if entry.key == SCALE_KEY:
+            entry.value = repr(scale.own)
     if [node.op_type for node in users] == ['Resize']:
         users[0].input[2] = _SCALES
         return
@@ -77,7 +94,7 @@ def set_input_scale(model: onnx.ModelProto, scale: float | InputScale) -> None:
 
 
 def _add_scales(graph: onnx.GraphProto, scale: InputScale) -> None:
-    """Add the tensor of what ONNX's Resize takes, float32 ``[4]``: constant, or computed from the image's size."""
+    """Add the ``scales`` input of ONNX's Resize, float32 ``[4]``: a constant, or computed from the image's size."""
     if scale.pixels is None:
         scales = np.array([1, 1, scale.own, scale.own], np.float32)
         graph.initializer.append(numpy_helper.from_array(scales, _SCALES))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a ``model.onnx`` says of itself: the metadata that ``stdc export`` writes and the segmenter reads."""
+"""Read and write the description inside a ``model.onnx``: classes, input scale, normalisation, provenance."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from stdc_core.classes import ClassTable
-from stdc_core.inference.input_scale import InputScale, check_input_scale
+from stdc_core.inference.input_scale import SCALE_KEY, InputScale, check_input_scale
+from stdc_core.inference.network_description import METADATA_KEY, NetworkDescription
 from stdc_core.io.text import one_line
 
-# Raised when a reader of an older version could misread the file.
-FORMAT = '1'
+#: Formats that are read. Format 2 adds the description of the network, which GPU backends need. `stdc export` writes
+#: format 2; a file that was read as format 1 is written as format 1 again unless its network was described meanwhile.
+FORMATS = ('1', '2')
+
+CLASSES_KEY = 'stdc.classes'
 
 _BACKBONES = ('stdc1', 'stdc2')
-# Element type and number of dimensions of what goes in and comes out.
+# Element type and number of dimensions of inputs and outputs.
 _INPUTS = {'image': (TensorProto.UINT8, 4)}
 _OUTPUTS = {'mask': (TensorProto.UINT8, 3), 'confidence': (TensorProto.UINT8, 3)}
-# The weights of the last layer: one row per class. `stdc quantize` adds to the name.
+# Weights of the last layer, one row for each class. `stdc quantize` appends to the name.
 _LAST_LAYER = 'model.head.1.weight'
 
 
 class ModelError(ValueError):
-    """A model file that cannot be used; the message names the file, what was found and what was expected."""
+    """A model file that cannot be used. The message names the file, what was found and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -38,26 +42,28 @@ class ModelInfo:
     """The description inside a model file.
 
     Args:
-        backbone: ``'stdc1'`` or ``'stdc2'``.
-        input_scale: the network sees the image at this scale: 1, or 0.5 and 0.75 for the paper's Seg50 and Seg75.
-        classes: what the ids in the mask mean.
-        provenance: training data, recipe and accuracy, as text by key; of it, ``largest_image`` is used: height and
-            width of the largest image of the data that the network was trained on, such as ``360x480``.
+        backbone: Name of the backbone, ``'stdc1'`` or ``'stdc2'``.
+        input_scale: Scale at which the network sees the image: 1, or 0.5 and 0.75 for the paper's Seg50 and Seg75.
+        classes: Table of the class ids in the mask.
+        provenance: Training data, recipe and accuracy, text by key. One key is used at inference: ``largest_image``,
+            height and width of the largest training image, such as ``360x480``.
+        network: Description of the network inside the graph; None in a file of format 1.
     """
 
     backbone: str
     input_scale: float
     classes: ClassTable
     provenance: dict[str, str]
+    network: NetworkDescription | None = None
 
     @property
     def name(self) -> str:
-        """Such as ``stdc1-seg50``, as the paper's Table 6 names networks."""
+        """Name of the network as in the paper's Table 6, such as ``stdc1-seg50``."""
         return f'{self.backbone}-seg' + (f'{self.input_scale * 100:.4g}' if self.input_scale != 1 else '')
 
     @property
     def scale(self) -> InputScale:
-        """At which the network sees images of any size: of larger ones than in its training, as many pixels as there.
+        """Input scale for images of any size. The network sees at most as many pixels as it saw in its training.
 
         Raises:
             ValueError: ``largest_image`` is damaged.
@@ -65,27 +71,41 @@ class ModelInfo:
         return InputScale(self.input_scale, _trained_pixels(self.provenance))
 
     def at(self, scale: float) -> ModelInfo:
-        """The same with an input scale that somebody has given: it holds for images of every size."""
+        """Return the description with an input scale that a user gave; it holds for images of every size."""
         provenance = {key: text for key, text in self.provenance.items() if key != 'largest_image'}
         return dataclasses.replace(self, input_scale=scale, provenance=provenance)
 
     def to_metadata(self) -> dict[str, str]:
-        """As ONNX metadata, text by key."""
-        return {
-            'stdc.format': FORMAT,
+        """Return the description as ONNX metadata, text by key."""
+        metadata = {
+            'stdc.format': FORMATS[0] if self.network is None else FORMATS[1],
             'stdc.backbone': self.backbone,
-            'stdc.input_scale': repr(self.input_scale),
-            'stdc.classes': self.classes.to_json(),
+            SCALE_KEY: repr(self.input_scale),
+            CLASSES_KEY: self.classes.to_json(),
             'stdc.provenance': json.dumps(self.provenance),
         }
+        if self.network is not None:
+            metadata[METADATA_KEY] = self.network.to_json()
+        return metadata
 
 
 def read_model(path: str | Path) -> tuple[onnx.ModelProto, ModelInfo]:
     """Read a model file and its description. No other file is read, whatever the model says.
 
+    Args:
+        path: Path of the ``model.onnx``.
+
+    Returns:
+        The ONNX model and its description.
+
     Raises:
-        FileNotFoundError: there is no such file.
-        ModelError: it is no ONNX model, or not one that ``stdc export`` wrote.
+        FileNotFoundError: The file does not exist.
+        ModelError: The file is not an ONNX model, or ``stdc export`` did not write it.
+
+    Example:
+        >>> model, info = read_model('model.onnx')
+        >>> info.classes.names[:2]
+        ('sky', 'building')
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path}: no such model file')
@@ -96,33 +116,50 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, ModelInfo]:
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if 'stdc.format' not in metadata:
         raise ModelError(f'{path}: an ONNX file without a description of its classes; expected one from `stdc export`')
-    if metadata['stdc.format'] != FORMAT:
+    if metadata['stdc.format'] not in FORMATS:
         found = one_line(metadata['stdc.format'], 20)
-        raise ModelError(f'{path}: of format {found!r}; this version reads format {FORMAT!r}')
+        raise ModelError(f'{path}: of format {found!r}; this version reads the formats {" and ".join(FORMATS)}')
     try:
-        info = ModelInfo(
-            backbone=metadata['stdc.backbone'],
-            input_scale=float(metadata['stdc.input_scale']),
-            classes=ClassTable.from_json(metadata['stdc.classes']),
-            provenance=read_provenance(metadata['stdc.provenance']),
-        )
-        check_input_scale(info.input_scale)
-        if info.backbone not in _BACKBONES:
-            raise ValueError(f'backbone: expected {" or ".join(_BACKBONES)}, found {one_line(info.backbone, 20)!r}')
+        info = _info(metadata)
     except (KeyError, ValueError, TypeError) as error:
         raise ModelError(f'{path}: its description is damaged ({one_line(error)})') from error
     try:
-        _check_graph(model, len(info.classes), Path(path).stat().st_size)
-    except (ValueError, TypeError) as error:  # text that is no UTF-8 is bytes
+        _check_graph(model, info, Path(path).stat().st_size)
+    except (ValueError, TypeError) as error:  # text that is not UTF-8 comes as bytes
         raise ModelError(f'{path}: not a graph of `stdc export` ({one_line(error)})') from error
     return model, info
 
 
-def read_provenance(text: str) -> dict[str, str]:
-    """The provenance out of a file's metadata.
+def _info(metadata: dict[str, str]) -> ModelInfo:
+    """Return the description in the metadata of a model file of a known format.
 
     Raises:
-        ValueError: it is no dictionary of texts in JSON, or ``largest_image`` in it is damaged.
+        KeyError: A key is missing.
+        ValueError, TypeError: A value is damaged.
+    """
+    info = ModelInfo(
+        backbone=metadata['stdc.backbone'],
+        input_scale=float(metadata[SCALE_KEY]),
+        classes=ClassTable.from_json(metadata[CLASSES_KEY]),
+        provenance=read_provenance(metadata['stdc.provenance']),
+        network=None if metadata['stdc.format'] == FORMATS[0] else NetworkDescription.from_json(metadata[METADATA_KEY]),
+    )
+    check_input_scale(info.input_scale)
+    if info.backbone not in _BACKBONES:
+        raise ValueError(f'backbone: expected {" or ".join(_BACKBONES)}, found {one_line(info.backbone, 20)!r}')
+    if info.network is not None and info.network.classes != len(info.classes):
+        raise ValueError(f'network: classes: expected {len(info.classes)}, found {info.network.classes}')
+    return info
+
+
+def read_provenance(text: str) -> dict[str, str]:
+    """Return the provenance from the metadata of a file.
+
+    Args:
+        text: JSON text.
+
+    Raises:
+        ValueError: The text is not a JSON object of texts, or ``largest_image`` in it is damaged.
     """
     try:
         provenance = json.loads(text)
@@ -135,10 +172,10 @@ def read_provenance(text: str) -> dict[str, str]:
 
 
 def _trained_pixels(provenance: dict[str, str]) -> int | None:
-    """Pixels of the largest image that a network was trained on, if its provenance tells.
+    """Return the number of pixels of the largest training image, or None if the provenance does not name it.
 
     Raises:
-        ValueError: ``largest_image`` in it is damaged.
+        ValueError: ``largest_image`` is damaged.
     """
     text = provenance.get('largest_image')
     if text is None:
@@ -149,24 +186,26 @@ def _trained_pixels(provenance: dict[str, str]) -> int | None:
     return int(sides[1]) * int(sides[2])
 
 
-def _check_graph(model: onnx.ModelProto, classes: int, size: int) -> None:
-    """Is it one plain graph, complete in this file, from an image to a mask and a confidence?
+def _check_graph(model: onnx.ModelProto, info: ModelInfo, size: int) -> None:
+    """Check that the model is one plain graph, complete in its file, from an image to a mask and a confidence.
 
-    This is what can be told without running it; ONNX Runtime finds out the rest.
+    These are the checks that need no run of the graph; ONNX Runtime finds the other faults.
 
     Args:
-        size: of the file, bytes.
+        model: Model as read.
+        info: Description of the model.
+        size: Size of the file in bytes.
 
     Raises:
-        ValueError: it is not, and why.
+        ValueError: The graph is something else; the message says what.
     """
-    graph = model.graph
+    graph, classes = model.graph, len(info.classes)
     for found, expected in ((graph.input, _INPUTS), (graph.output, _OUTPUTS)):
         types = {value.name: value.type.tensor_type for value in found}
         shown = {name: (kind.elem_type, len(kind.shape.dim)) for name, kind in types.items()}
         if shown != expected:
             raise ValueError(f'expected {", ".join(expected)} of uint8, found {", ".join(types) or "nothing"}')
-    # Control flow and functions could run for ever, operators of other domains are anybody's.
+    # Control flow and functions could run for ever. Operators of other domains can do anything.
     attributes = [attribute for node in graph.node for attribute in node.attribute]
     if model.functions or any(attribute.HasField('g') or attribute.graphs for attribute in attributes):
         raise ValueError('it has control flow or functions')
@@ -174,10 +213,10 @@ def _check_graph(model: onnx.ModelProto, classes: int, size: int) -> None:
         raise ValueError(f'it has operators of {", ".join(domains)}')
     constants = [tensor for attribute in attributes for tensor in (attribute.t, *attribute.tensors)]
     for tensor in (*graph.initializer, *constants):
-        # Which would be read from wherever its location says.
+        # ONNX Runtime would read the tensor from wherever its location points.
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise ValueError(f'the tensor {tensor.name} is in another file; expected one file')
-        # Every number takes a byte or more.
+        # Every number takes at least one byte.
         if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > size:
             raise ValueError(
                 f'the tensor {tensor.name} of {list(tensor.dims)} is more than the {size} bytes of the file'
@@ -186,3 +225,8 @@ def _check_graph(model: onnx.ModelProto, classes: int, size: int) -> None:
             raise ValueError(f'{classes} classes, but {tensor.name} is for {tensor.dims[0]}')
     if graph.sparse_initializer:
         raise ValueError('it has sparse tensors')
+    if info.network is not None:
+        tensors = {name for node in graph.node for name in node.output}
+        for name in (info.network.planes, info.network.logits):
+            if name not in tensors:
+                raise ValueError(f'its description names the tensor {one_line(name, 40)!r}, which the graph lacks')

@@ -12,9 +12,8 @@ import numpy as np
 
 from stdc_core.inference.backend import Backend, BackendError, check_threads
 from stdc_core.inference.backend_choice import make_backend
-from stdc_core.inference.input_scale import InputScale, check_input_scale
+from stdc_core.inference.input_scale import InputScale, check_input_scale, scaled_size
 from stdc_core.inference.model_file import ModelError, ModelInfo, read_model
-from stdc_core.inference.scaled_size import scaled_size
 from stdc_core.io.text import one_line
 
 #: The model that is shipped: STDC1 for the eleven classes of CamVid.

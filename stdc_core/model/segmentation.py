@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stdc_core.inference.scaled_size import scaled_size
+from stdc_core.inference.input_scale import scaled_size
+from stdc_core.inference.network_description import IMAGENET_MEAN, IMAGENET_STD
 from stdc_core.model.stdc import ConvBNReLU, STDCBackbone
 
 
@@ -136,14 +137,9 @@ def _nearest(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[2:], mode='nearest')
 
 
-# Mean and standard deviation of ImageNet, RGB in 0 ... 1: what every network here is trained and deployed with.
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
-
-
 def normalize(image: Tensor) -> Tensor:
     """Bytes to network input: BGR ``[N, 3, H, W]`` in 0 ... 255, any dtype, to normalised RGB float32 of that shape."""
     shape = (1, 3, 1, 1)
-    mean = torch.tensor(_MEAN, device=image.device).reshape(shape)
-    std = torch.tensor(_STD, device=image.device).reshape(shape)
+    mean = torch.tensor(IMAGENET_MEAN, device=image.device).reshape(shape)
+    std = torch.tensor(IMAGENET_STD, device=image.device).reshape(shape)
     return (image.flip(1).float() / 255 - mean) / std

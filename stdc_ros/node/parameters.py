@@ -15,7 +15,7 @@ from rclpy.parameter import Parameter
 
 from stdc_core.inference import BACKENDS, PRECISIONS
 from stdc_core.inference.backend import MAX_THREADS
-from stdc_core.inference.scaled_size import scaled_size
+from stdc_core.inference.input_scale import scaled_size
 
 _SIZE = r'[1-9]\d{0,4}x[1-9]\d{0,4}'
 

@@ -29,7 +29,7 @@ from std_srvs.srv import SetBool
 
 from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmentation, Segmenter, SizeError
 from stdc_core.inference.heap_memory import keep_freed_memory
-from stdc_core.inference.scaled_size import scaled_size
+from stdc_core.inference.input_scale import scaled_size
 from stdc_core.io.signals import keep_signals
 from stdc_core.io.text import one_line
 from stdc_ros.ground.camera_info import CameraInfoError

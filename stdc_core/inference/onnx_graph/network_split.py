@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A deployed graph, prepared for TensorRT: in one piece, or the network alone with what surrounds it as numbers."""
+"""Prepare a deployed graph for TensorRT: the network alone, or the whole graph in one piece."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 
-from stdc_core.inference.input_scale import InputScale, set_input_scale
+from stdc_core.classes import ClassTable
+from stdc_core.inference.input_scale import SCALE_KEY, InputScale, scaled_size, set_input_scale
+from stdc_core.inference.network_description import METADATA_KEY, NetworkDescription
 from stdc_core.inference.onnx_graph.constant_folding import fold, remove_unused
+from stdc_core.inference.onnx_graph.network_search import check_normalization, describe_network
 from stdc_core.inference.onnx_graph.quantized import is_quantized
-from stdc_core.inference.scaled_size import scaled_size
 from stdc_core.inference.tensorrt.kernels import Normalization
 
-#: Names of the network's input, float ``[N, 3, h, w]``, and output, float ``[N, C, ceil(h/8), ceil(w/8)]``.
+#: Names of the network's input, float ``[N, 3, h, w]``, and output, float ``[N, C, ceil(h / 8), ceil(w / 8)]``.
 PLANES, LOGITS = 'planes', 'logits'
 
-# Since which float16 may be quantised.
+# First ONNX opset whose QuantizeLinear takes float16.
 _HALF_QUANTIZATION_OPSET = 19
 
 
 class Parts(NamedTuple):
-    """A deployed graph, taken apart.
+    """The parts of a deployed graph.
 
     Attributes:
-        network: from :data:`PLANES` to :data:`LOGITS`, all three sizes free.
-        normalization: from bytes to planes.
-        scale: at which the network sees images.
-        classes: C.
+        network: Graph from :data:`PLANES` to :data:`LOGITS`; batch, height and width are free.
+        normalization: Numbers that turn bytes into planes.
+        scale: Scale at which the network sees images.
+        classes: Number of classes, C.
     """
 
     network: onnx.ModelProto
@@ -40,40 +41,44 @@ class Parts(NamedTuple):
     classes: int
 
     def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) for an image of (H, W)."""
+        """Return the (h, w) that the network sees of an image of (H, W)."""
         return scaled_size(size, self.scale.of(size))
 
 
 def split(model: onnx.ModelProto, scale: InputScale | None = None) -> Parts:
-    """Take a deployed graph apart. The model itself is not changed.
+    """Split a deployed graph into its network and what surrounds it. The model itself is not changed.
 
     Args:
-        scale: at which the network sees images; None: the graph's own.
+        model: Deployed graph with its metadata, as ``read_model`` returns it.
+        scale: Scale at which the network sees images; None takes the scale in the metadata.
 
     Raises:
-        ValueError: it is not as ``stdc export`` makes it.
+        ValueError: The graph or its metadata is not as ``stdc export`` writes it.
     """
-    model = fold(copy.deepcopy(model))
-    producers = {name: node for node in model.graph.node for name in node.output}
-    first = next((node for node in model.graph.node if node.op_type == 'Conv'), None)
-    choice = next((node for node in model.graph.node if node.op_type == 'ArgMax'), None)
-    upsampling = producers.get(choice.input[0]) if choice else None
-    if first is None or upsampling is None or upsampling.op_type != 'Resize':
-        raise ValueError('its graph is not a network between an image and an ArgMax; expected one from `stdc export`')
-    planes, logits = first.input[0], upsampling.input[0]
-    while producers[planes].op_type in ('QuantizeLinear', 'DequantizeLinear'):
-        planes = producers[planes].input[0]
-    network = _cut(model, planes, logits)
-    before = copy.deepcopy(model)
-    del before.graph.output[:]
-    before.graph.output.append(helper.make_tensor_value_info(planes, TensorProto.FLOAT, [None] * 4))
-    remove_unused(before.graph)
-    own = _scale(before)
-    return Parts(network, _normalization(before, own), scale or InputScale(own), _classes(network))
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if SCALE_KEY not in metadata:
+        raise ValueError(f'its metadata has no {SCALE_KEY}; expected a model file from `stdc export`')
+    description = _description(model, metadata)
+    network = _cut(fold(copy.deepcopy(model)), description.planes, description.logits)
+    normalization = Normalization(
+        channel=(2, 1, 0),  # the image is BGR, the planes are RGB
+        gain=tuple(1 / 255 / std for std in description.std),
+        offset=tuple(-mean / std for mean, std in zip(description.mean, description.std, strict=True)),
+    )
+    return Parts(network, normalization, scale or InputScale(float(metadata[SCALE_KEY])), description.classes)
+
+
+def _description(model: onnx.ModelProto, metadata: dict[str, str]) -> NetworkDescription:
+    """Return the description in the metadata; in a file of format 1, find the network. Raises ValueError."""
+    if METADATA_KEY in metadata:
+        return NetworkDescription.from_json(metadata[METADATA_KEY])
+    description = describe_network(model, len(ClassTable.from_json(metadata.get('stdc.classes', ''))))
+    check_normalization(model, description)
+    return description
 
 
 def _cut(model: onnx.ModelProto, planes: str, logits: str) -> onnx.ModelProto:
-    """The graph between two tensors, which get the names of :data:`PLANES` and :data:`LOGITS`."""
+    """Return the graph between two tensors, which are renamed to :data:`PLANES` and :data:`LOGITS`."""
     network = copy.deepcopy(model)
     graph = network.graph
     for node in graph.node:
@@ -85,52 +90,6 @@ def _cut(model: onnx.ModelProto, planes: str, logits: str) -> onnx.ModelProto:
     graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, free[1]))
     remove_unused(graph)
     return network
-
-
-def _scale(before: onnx.ModelProto) -> float:
-    resize = next((node for node in before.graph.node if node.op_type == 'Resize'), None)
-    if resize is None:
-        return 1.0
-    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in before.graph.initializer}
-    if resize.input[2] not in known:
-        constants = copy.deepcopy(before)
-        del constants.graph.output[:], constants.graph.input[:]
-        constants.graph.output.append(helper.make_tensor_value_info(resize.input[2], TensorProto.FLOAT, [4]))
-        remove_unused(constants.graph)
-        known[resize.input[2]] = ReferenceEvaluator(constants).run(None, {})[0]
-    return float(known[resize.input[2]][2])
-
-
-def _normalization(before: onnx.ModelProto, scale: float) -> Normalization:
-    """Found by trying: what the graph makes of images of one colour."""
-    side = int(np.ceil(2 / scale))
-    evaluator = ReferenceEvaluator(before)
-
-    def planes(colour: tuple[int, int, int]) -> np.ndarray:
-        image = np.broadcast_to(np.array(colour, np.uint8), (1, side, side, 3))
-        return evaluator.run(None, {'image': np.ascontiguousarray(image)})[0][0, :, 0, 0].astype(np.float64)
-
-    offset = planes((0, 0, 0))
-    table = np.stack([planes((255, 0, 0)), planes((0, 255, 0)), planes((0, 0, 255))], axis=1) - offset[:, None]
-    channel = np.abs(table).argmax(axis=1)
-    gain = table[range(3), channel] / 255
-    colour = (30, 90, 200)
-    if not np.allclose(np.array(colour)[channel] * gain + offset, planes(colour), atol=1e-4):
-        raise ValueError('what its graph does to the image is more than a scale and a shift of each channel')
-    return Normalization(
-        channel=tuple(map(int, channel)), gain=tuple(map(float, gain)), offset=tuple(map(float, offset))
-    )
-
-
-def _classes(network: onnx.ModelProto) -> int:
-    """Of the last convolution that the logits come from."""
-    weights = {tensor.name: tensor for tensor in network.graph.initializer}
-    producers = {name: node for node in network.graph.node for name in node.output}
-    node = producers[LOGITS]
-    while node.op_type != 'Conv':
-        node = producers[next(name for name in node.input if name in producers)]
-    weight = node.input[1]
-    return weights[weight if weight in weights else producers[weight].input[0]].dims[0]
 
 
 def whole(model: onnx.ModelProto, scale: float | None = None) -> onnx.ModelProto:
@@ -150,7 +109,7 @@ def whole(model: onnx.ModelProto, scale: float | None = None) -> onnx.ModelProto
     cast = next(node for node in graph.node if planes.output[0] in node.input)
     planes.output[0] = cast.output[0]
     graph.node.remove(cast)
-    for node in graph.node:  # not even its shape is taken of bytes
+    for node in graph.node:  # TensorRT does not even take the shape of a tensor of bytes
         node.input[:] = ['image/float' if name == 'image' else name for name in node.input]
     graph.node.insert(0, helper.make_node('Cast', ['image'], ['image/float'], to=TensorProto.FLOAT))
     mask = next(node for node in graph.node if node.op_type == 'Cast' and node.output[0] == 'mask')
@@ -162,13 +121,13 @@ def whole(model: onnx.ModelProto, scale: float | None = None) -> onnx.ModelProto
 
 
 def widen(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Give quantised weights as floats that are quantised in the graph, in place: all that TensorRT 8 reads."""
+    """Store quantised weights as floats with a QuantizeLinear, in place: TensorRT 8 reads them in this form only."""
     graph = network.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for node in [n for n in graph.node if n.op_type == 'DequantizeLinear' and n.input[0] in weights]:
         name, scale_name = node.input[0], node.input[1]
         stored, scale = (numpy_helper.to_array(weights[each]) for each in (name, scale_name))
-        if scale.ndim:  # one for each output channel
+        if scale.ndim:  # one scale for each output channel
             scale = scale.reshape(-1, *[1] * (stored.ndim - 1))
         full = numpy_helper.from_array((stored * scale).astype(np.float32), f'{name}/full')
         graph.initializer.append(full)
@@ -181,10 +140,11 @@ def widen(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_half(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Make float16 of every float of a network, in place, its input and output among them.
+    """Convert every float of a network to float16 in place, its input and output included.
 
-    For TensorRT 11, which computes in the types that the graph has. Of a quantised network, scales become float16 too:
-    QuantizeLinear has one type for what it quantises and for its scale. None of them becomes 0, which is no scale.
+    TensorRT 11 and TensorRT for RTX compute in the types of the graph. The scales of a quantised network become float16
+    too, since QuantizeLinear has one type for its input and its scale. A scale that would become 0 gets the smallest
+    float16 above 0.
     """
     graph = network.graph
     lengths = {node.input[2] for node in graph.node if node.op_type == 'Resize' and len(node.input) > 2}
@@ -199,7 +159,7 @@ def to_half(network: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in tensors:
         if tensor.data_type == TensorProto.FLOAT:
             half = numpy_helper.to_array(tensor).astype(np.float16)
-            if tensor.name in scales:  # of a channel that is off, 1e-20 or so
+            if tensor.name in scales:  # about 1e-20 for a channel whose weights are all 0
                 half = np.maximum(half, np.finfo(np.float16).smallest_subnormal)
             tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
     for value in (*graph.input, *graph.output):
@@ -210,7 +170,7 @@ def to_half(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _raise_opset(network: onnx.ModelProto) -> None:
-    """Raise the opset, in place, to one with float16 in QuantizeLinear. From 18 on, axes of a mean are an input."""
+    """Raise the opset in place to one with float16 in QuantizeLinear. From opset 18, ReduceMean takes axes as input."""
     for entry in network.opset_import:
         entry.version = max(entry.version, _HALF_QUANTIZATION_OPSET)
     for node in [node for node in network.graph.node if node.op_type == 'ReduceMean']:

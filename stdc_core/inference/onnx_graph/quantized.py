@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantised model files."""
+"""Recognise quantised model files."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import onnx
 
 
 def is_quantized(model: onnx.ModelProto) -> bool:
-    """Whether a deployed graph has quantised activations."""
+    """Return whether a deployed graph has quantised activations."""
     return any(node.op_type == 'QuantizeLinear' for node in model.graph.node)
