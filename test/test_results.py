@@ -11,8 +11,9 @@ from stdc_core.classes import class_table
 from stdc_core.inference import Segmentation
 from stdc_core.pictures.overlay import overlay
 from stdc_ros.bags.bag import make_header
+from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.messages.cdr import CAMERA_INFO, TYPES, decode, encode
-from stdc_ros.node.outputs import Result, scaled_camera_info
+from stdc_ros.node.outputs import Result, check_fit, scaled_camera_info
 
 HEADER = make_header(1_700_000_000_123_456_789, 'camera')
 RANDOM = np.random.default_rng(0)
@@ -108,6 +109,32 @@ def test_a_point_of_the_scene_keeps_its_place_in_a_scaled_camera():
     before = np.reshape(info.k, (3, 3)) @ point
     after = np.reshape(scaled_camera_info(info, HEADER, (60, 80), (45, 160)).k, (3, 3)) @ point
     np.testing.assert_allclose(after[:2] / after[2], before[:2] / before[2] * (2.0, 0.75))
+
+
+@pytest.mark.parametrize('size', [(45, 80), (20, 33), (180, 240)])
+@pytest.mark.parametrize(
+    ('binning', 'region'),
+    [((0, 0), (0, 0, 0, 0)), ((1, 1), (7, 5, 61, 43)), ((2, 2), (0, 0, 0, 0)), ((2, 3), (7, 5, 61, 43))],
+)
+def test_a_scaled_region_shows_the_same_things_in_the_same_part_of_the_image(binning, region, size):
+    info = make_info()
+    left, top, width, height = region
+    info.k[1] = info.p[1] = 1.5
+    info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = region
+    info.binning_x, info.binning_y = binning
+    image = (height or 60) // max(binning[1], 1), (width or 80) // max(binning[0], 1)
+    scaled = scaled_camera_info(info, HEADER, image, size)
+    check_fit(scaled, *size)
+    assert (scaled.roi.x_offset + scaled.roi.width, scaled.roi.y_offset + scaled.roi.height) <= (
+        scaled.width,
+        scaled.height,
+    )
+    point = np.array([0.2]), np.array([-0.1]), np.array([2.0])
+    for rectified in (False, True):
+        info.p[3] = scaled.p[3] = 0.0
+        before = np.concatenate(CameraModel.from_info(info, rectified).project(*point))
+        after = np.concatenate(CameraModel.from_info(scaled, rectified).project(*point))
+        np.testing.assert_allclose(after / size[::-1], before / image[::-1], atol=1e-9)
 
 
 def test_messages_go_through_the_wire_format_unchanged():

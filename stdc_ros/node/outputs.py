@@ -98,34 +98,35 @@ class Result:
 
 
 def scaled_camera_info(info: Any, header: Any, image: tuple[int, int], size: tuple[int, int]) -> Any:
-    """``CameraInfo`` of an image that was resized from ``image`` to ``size``, both (height, width).
+    """Return the ``CameraInfo`` of a resized image.
 
-    Focal lengths and principal point of K and P, and the region of interest, are scaled as ``image_proc`` scales them;
-    distortion and rotation stay.
+    Focal lengths, skew and principal point of K and P, and the region of interest, are scaled as ``image_proc`` scales
+    them; distortion, rotation and binning stay. The region keeps whole pixels, and the principal point moves with it.
 
     Args:
-        info: a message of ``stdc_ros.messages.cdr.TYPES``.
-        header: for the new message: that of the image.
+        info: Message of ``stdc_ros.messages.cdr.TYPES``.
+        header: Header of the image, for the new message.
+        image: Height and width of the image that ``info`` describes.
+        size: Height and width of the resized image.
     """
     vertical, horizontal = size[0] / image[0], size[1] / image[1]
     if vertical == horizontal == 1:
         return dataclasses.replace(info, header=header)
-    rows = np.array([[horizontal], [vertical], [1.0]])
-    roi = dataclasses.replace(
-        info.roi,
-        x_offset=round(info.roi.x_offset * horizontal),
-        width=round(info.roi.width * horizontal),
-        y_offset=round(info.roi.y_offset * vertical),
-        height=round(info.roi.height * vertical),
-    )
+    left, top = round(info.roi.x_offset * horizontal), round(info.roi.y_offset * vertical)
+    columns = size[1] * max(info.binning_x, 1) if info.roi.width else 0
+    rows = size[0] * max(info.binning_y, 1) if info.roi.height else 0
+    factors = np.array([[horizontal], [vertical], [1.0]])
+    camera, projection = np.reshape(info.k, (3, 3)) * factors, np.reshape(info.p, (3, 4)) * factors
+    for matrix in (camera, projection):
+        matrix[:2, 2] += left - info.roi.x_offset * horizontal, top - info.roi.y_offset * vertical
     return dataclasses.replace(
         info,
         header=header,
-        height=round(info.height * vertical),
-        width=round(info.width * horizontal),
-        k=(np.reshape(info.k, (3, 3)) * rows).reshape(-1),
-        p=(np.reshape(info.p, (3, 4)) * rows).reshape(-1),
-        roi=roi,
+        height=max(round(info.height * vertical), top + rows),
+        width=max(round(info.width * horizontal), left + columns),
+        k=camera.reshape(-1),
+        p=projection.reshape(-1),
+        roi=dataclasses.replace(info.roi, x_offset=left, y_offset=top, width=columns, height=rows),
     )
 
 
