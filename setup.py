@@ -43,6 +43,8 @@ setup(
         'tqdm',
         'rosbags>=0.11',
         'rosbags-image>=0.10',
+        # JPEGs whose damage is reported; where it is missing (rosdep has no key for it), OpenCV decodes them.
+        'simplejpeg>=1.6',
         # Of the standard library since 3.14.
         'backports.zstd; python_version < "3.14"',
     ],
