@@ -29,9 +29,9 @@ from stdc_core.commands.main import main as stdc
 from stdc_core.data.augment import Augmentation
 from stdc_core.data.check import check
 from stdc_core.data.folder import SegmentationFolder
-from stdc_core.data.reading import cores
 from stdc_core.data.resident import ResidentDataset, ResidentLoader
 from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, ScheduleSampler
+from stdc_core.io.cpu import cores
 from stdc_core.model.segmentation import SegmentationOutput, STDCSeg, normalize
 from stdc_core.training.config import TrainConfig
 from stdc_core.training.fitting import growing_average

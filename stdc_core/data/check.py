@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from stdc_core.classes import IGNORE, ClassTable
 from stdc_core.data.folder import SegmentationFolder
-from stdc_core.data.reading import LabelError, cores, some
+from stdc_core.data.reading import LabelError, some
+from stdc_core.io.cpu import cores
 
 _LISTED = 100
 

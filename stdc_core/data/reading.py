@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -116,11 +115,6 @@ def count_ids(label: np.ndarray, classes: int, path: Path) -> np.ndarray:
         message = f'class ids {list(unknown)} are not in the table of {classes} classes (pixels of {pixels})'
         raise LabelError(f'{path}: {message}', unknown)
     return counts
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def some(items: Sequence[object], limit: int = 10) -> str:

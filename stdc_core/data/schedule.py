@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from stdc_core.data.augment import Augmentation
 from stdc_core.data.folder import Sample
-from stdc_core.data.reading import cores
+from stdc_core.io.cpu import cores
 
 
 class Samples(Protocol):

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -13,6 +11,7 @@ from onnx.utils import Extractor
 from stdc_core.inference.backend import Backend
 from stdc_core.inference.heap_memory import give_back_freed_memory
 from stdc_core.inference.onnx_graph.quantized_on_cpu import for_cpu
+from stdc_core.io.cpu import cores
 
 
 class OnnxRuntimeBackend(Backend):
@@ -33,7 +32,7 @@ class OnnxRuntimeBackend(Backend):
 
     def __init__(self, model: onnx.ModelProto, threads: int = 0):
         self._model = for_cpu(model)
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or cores()
         self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
         self._session(('mask',))
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 
 import numpy as np
@@ -13,6 +12,7 @@ from onnx.utils import Extractor
 
 from stdc_core.inference.backend import Backend
 from stdc_core.inference.onnx_graph.quantized_on_cpu import for_cpu
+from stdc_core.io.cpu import cores
 
 #: Networks are compiled for a shape and a set of outputs; so many of the last ones are kept.
 KEPT = 4
@@ -41,7 +41,7 @@ class OpenVinoBackend(Backend):
         }
         self._core.read_model(self._graphs[('mask',)])  # an invalid graph is found out here
         self._settings = {
-            'INFERENCE_NUM_THREADS': threads or len(os.sched_getaffinity(0)),
+            'INFERENCE_NUM_THREADS': threads or cores(),
             'PERFORMANCE_HINT': 'LATENCY',
         }
         self._requests: OrderedDict[tuple, openvino.InferRequest] = OrderedDict()

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import cv2
 
 from stdc_core.inference import BackendError, ModelError
+from stdc_core.io.cpu import cores
 from stdc_ros.bags.bag import BagError
 from stdc_ros.offline.task import Done, Event, Failed, Progress, Recipe, Task, label
 
@@ -45,9 +46,8 @@ def run(tasks: Sequence[Task], recipe: Recipe, work: Path, workers: int = 0, thr
         BagError: a worker died while it loaded the model.
     """
     gpus = visible_gpus() if recipe.takes_gpu else []
-    cores = len(os.sched_getaffinity(0))
-    workers = min(workers or len(gpus) or cores, len(tasks))
-    threads = threads or max(1, cores // max(1, workers))
+    workers = min(workers or len(gpus) or cores(), len(tasks))
+    threads = threads or max(1, cores() // max(1, workers))
     waiting = deque(tasks)
     crew: list[_Worker] = []
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 
 from stdc_core.inference import Segmenter
+from stdc_core.io.cpu import cores
 from stdc_ros.bags.bag import BagError
 from stdc_ros.offline.task import Done, Event, Failed, Recipe, Task, label
 
@@ -41,7 +42,7 @@ def run(tasks: Sequence[Task], recipe: Recipe, work: Path, address: str = 'auto'
         import ray
     except ImportError as error:
         raise BagError(f"--ray: Ray is not installed ({error}); pip install '.[ray]' in the repository") from error
-    local = {'num_cpus': len(os.sched_getaffinity(0)), 'include_dashboard': False} if address == 'local' else {}
+    local = {'num_cpus': cores(), 'include_dashboard': False} if address == 'local' else {}
     try:
         ray.init(address, logging_level='ERROR', **local)
     except (ConnectionError, RuntimeError, ValueError) as error:

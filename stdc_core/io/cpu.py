@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Count the CPU cores that this process may use, CPU quotas of containers included."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_CGROUPS = Path('/sys/fs/cgroup')
+_OWN_CGROUP = Path('/proc/self/cgroup')
+
+
+def cores() -> int:
+    """Return the number of CPU cores that this process may use, at least 1.
+
+    The number is the smaller one of the cores that the process may be scheduled on and the CPU quota of its cgroups,
+    rounded up: ``docker run --cpus=1.5`` gives 2.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return max(1, min([allowed, *map(math.ceil, _quotas())]))
+
+
+def _quotas() -> Iterator[float]:
+    """Yield the CPU quota in cores of each cgroup around this process that has one."""
+    for folder in _folders():
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            # cgroup v2: "max 100000" or "150000 100000", microseconds of CPU time in a period of microseconds.
+            quota, period = (folder / 'cpu.max').read_text().split()
+            if quota != 'max':
+                yield int(quota) / int(period)
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            # cgroup v1: -1 means no quota.
+            quota_us = int((folder / 'cpu.cfs_quota_us').read_text())
+            if quota_us > 0:
+                yield quota_us / int((folder / 'cpu.cfs_period_us').read_text())
+
+
+def _folders() -> Iterator[Path]:
+    """Yield the folders of the cgroups of this process and of all cgroups above them."""
+    try:
+        lines = _OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        # "0::/path" is version 2, "4:cpu,cpuacct:/path" version 1.
+        _, controllers, path = (line.split(':', 2) + ['', ''])[:3]
+        if controllers and 'cpu' not in controllers.split(','):
+            continue
+        top = _CGROUPS / controllers
+        folder = top / path.lstrip('/')
+        # A container may see its own cgroup as the top, whatever path the kernel tells.
+        yield from {top, *(each for each in (folder, *folder.parents) if top in each.parents)}
