@@ -27,6 +27,7 @@ setup(
         (f'share/{NAME}/launch', glob('launch/*.launch.py')),
         (f'share/{NAME}/config', glob('config/*.*')),
         (f'share/{NAME}/config/classes', glob('config/classes/*.yaml')),
+        (f'share/{NAME}/config/labels', glob('config/labels/*.yaml')),
         (f'share/{NAME}/config/sros2', glob('config/sros2/*.xml')),
         (f'share/{NAME}/config/train', glob('config/train/*.yaml')),
     ],

@@ -83,8 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     pretrain.epilog = f'keys of the configuration, with their defaults:\n{explain(PretrainConfig)}'
 
     evaluate = command('evaluate', _evaluate, 'mIoU of a network on a dataset, by the protocol of the paper.')
-    evaluate.add_argument('model', type=Path, help='a model.onnx, or weights (.safetensors) of stdc train')
-    evaluate.add_argument('--data', type=Path, required=True, help='dataset: folder, CamVid or Cityscapes')
+    evaluate.add_argument('model', type=Path, nargs='?', help='a model.onnx, or weights (.safetensors) of stdc train')
+    evaluate.add_argument(
+        '--data', type=Path, required=True, nargs='+', help='datasets: folder, CamVid or Cityscapes; several: one table'
+    )
     evaluate.add_argument('--split', default='val', help='default: val')
     evaluate.add_argument('--out', type=Path, help='new or empty folder for report.json, confusion.png and sheet.png')
     evaluate.add_argument('--input-scale', type=float, metavar='S', help='default: as trained, less for large images')
@@ -249,14 +251,31 @@ def _pretrain(options: argparse.Namespace) -> None:
     say(pretrain(read_config(PretrainConfig, options.config, options.set), options.data, _run_folder(options)))
 
 
+def _dataset_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Return a name for each dataset: its folder's, or where two are alike, its path's."""
+    short = [path.resolve().name for path in paths]
+    names = {path: name if short.count(name) == 1 else str(path) for path, name in zip(paths, short, strict=True)}
+    if len(names) < len(paths):
+        raise ValueError('--data: the same folder is there twice')
+    return {path: name.strip('/').replace('/', '_') for path, name in names.items()}
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from stdc_core.data.datasets import open_dataset
     from stdc_core.evaluation.evaluate import evaluate, evenly
+    from stdc_core.evaluation.groups import grouped
     from stdc_core.evaluation.predictors import open_predictor
     from stdc_core.evaluation.report import check_folder, describe, summary, write_report
+    from stdc_core.evaluation.table import table
 
     if options.limit is not None and options.limit < 1:
         raise ValueError(f'--limit: expected 1 or more, found {options.limit}')
+    if options.model is None and len(options.data) > 1 and options.data[-1].is_file():
+        # `--data FOLDER MODEL`: the option has taken the model for another dataset.
+        options.model = options.data.pop()
+    if options.model is None:
+        raise ValueError('the model is missing: `stdc evaluate MODEL --data FOLDER ...`')
+    names = _dataset_names(options.data)
     if options.out is not None:
         check_folder(options.out)
     predictor = open_predictor(
@@ -269,15 +288,23 @@ def _evaluate(options: argparse.Namespace) -> None:
         options.backend,
         options.precision,
     )
-    dataset = open_dataset(options.data, options.split, predictor.classes)
-    chosen = evenly(options.limit or len(dataset), len(dataset))
-    evaluation = evaluate(predictor, dataset, chosen, progress=True)
-    of = f' of {len(dataset)}' if len(chosen) < len(dataset) else ''
-    print(summary(evaluation))
-    print(f'({len(chosen)}{of} images of {options.data}, split {options.split}; {describe(predictor)})')
-    if options.out is not None:
-        write_report(options.out, evaluation, predictor, dataset, options.model, options.data, options.split)
-        print(options.out)
+    datasets = [open_dataset(data, options.split, predictor.classes) for data in options.data]
+    evaluations = []
+    for data, opened in zip(options.data, datasets, strict=True):
+        used, dataset = grouped(predictor, opened)
+        chosen = evenly(options.limit or len(dataset), len(dataset))
+        evaluation = evaluate(used, dataset, chosen, progress=True)
+        evaluations.append(evaluation)
+        if len(datasets) == 1:
+            print(summary(evaluation))
+        of = f' of {len(dataset)}' if len(chosen) < len(dataset) else ''
+        print(f'({len(chosen)}{of} images of {data}, split {options.split}; {describe(predictor)})')
+        if options.out is not None:
+            out = options.out / names[data] if len(datasets) > 1 else options.out
+            write_report(out, evaluation, used, dataset, options.model, data, options.split)
+            print(out)
+    if len(datasets) > 1:
+        print(table([names[data] for data in options.data], evaluations))
 
 
 def _predict(options: argparse.Namespace) -> None:

@@ -36,6 +36,7 @@ class DataReport:
         checked: number of images that were read.
         counts: int64 ``[C]``, pixels per class in the labels that could be read.
         ignored: pixels labelled 255.
+        coarse: pixels labelled with a set of classes.
         sizes: images per (height, width), in pixels.
         problems: what makes it unusable, one sentence with a file name each, in the dataset's order.
         warnings: what is odd about it.
@@ -47,6 +48,7 @@ class DataReport:
     checked: int
     counts: np.ndarray
     ignored: int = 0
+    coarse: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -62,8 +64,10 @@ class DataReport:
     def __str__(self) -> str:
         """Sizes, and the share of each class, in lines for a terminal."""
         sizes = [f'{count} of {height}x{width}' for (height, width), count in self.sizes.most_common()]
-        total = max(1, int(self.counts.sum()) + self.ignored)
+        total = max(1, int(self.counts.sum()) + self.ignored + self.coarse)
         rows = [*zip(self.classes.names, self.counts.tolist(), strict=True), ('(ignored)', self.ignored)]
+        if self.coarse:
+            rows.append(('(one of several)', self.coarse))
         shares = [f'{name:>16} {100 * count / total:6.2f} %' for name, count in rows]
         read = f', {self.checked} read' if self.checked < self.images else ''
         return '\n'.join([f'{self.dataset}: {self.images} images{read}: {some(sizes, 5) or "none"}', *shares])
@@ -116,14 +120,15 @@ def check(dataset: SegmentationFolder, limit: int | None = None, progress: bool 
             unknown.setdefault(number, Counter()).update(labels=1, pixels=pixels)
         if pair.counts is not None:
             counts += pair.counts
-            if not pair.counts[: len(dataset.classes)].any():
+            if not pair.counts[:IGNORE].any():
                 unlabelled.append(dataset.files(index)[1])
     report.ignored = int(counts[IGNORE])
+    report.coarse = int(counts[len(dataset.classes) : IGNORE].sum())
 
     if unknown:
         ids = [f'{number} ({c["labels"]} labels, {c["pixels"]} pixels)' for number, c in sorted(unknown.items())]
         report.problems.insert(0, f'class ids that the table of {len(dataset.classes)} classes lacks: {some(ids)}')
-    if not report.counts.any() and not report.problems:
+    if not counts[:IGNORE].any() and not report.problems:
         report.problems.append(f'{dataset}: none of {report.checked} labels has a labelled pixel')
     report.warnings += dataset.warnings
     report.warnings += _warnings(dataset, report, unlabelled)
@@ -193,7 +198,12 @@ def _warnings(dataset: SegmentationFolder, report: DataReport, unlabelled: list[
     warnings = []
     if unlabelled:
         warnings.append(f'{dataset}: {len(unlabelled)} labels have no labelled pixel, the first {some(unlabelled, 3)}')
-    absent = [name for name, count in zip(report.classes.names, report.counts, strict=True) if not count]
+    possible = set().union(*dataset.label_sets)
+    absent = [
+        name
+        for number, (name, count) in enumerate(zip(report.classes.names, report.counts, strict=True))
+        if not count and number not in possible
+    ]
     if absent and report.checked == report.images and report.counts.any():
         warnings.append(f'{dataset}: no pixel of {some(absent)}')
     names = Counter(dataset.name(index) for index in range(len(dataset)))

@@ -6,16 +6,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
-from stdc_core.classes import ClassTable
-from stdc_core.data.reading import LabelError, count_ids, read_ids, read_image, some
+from stdc_core.classes import IGNORE, ClassTable
+from stdc_core.data.label_table import LABEL_TABLE, LabelTable
+from stdc_core.data.reading import UNKNOWN, LabelError, count_ids, read_ids, read_image, some
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
 
 
 class Sample(NamedTuple):
-    """``image`` uint8 ``[H, W, 3]`` BGR; ``label`` uint8 ``[H, W]`` ids, 255 ignored; ``name`` the image's name."""
+    """One image with its label.
+
+    Args:
+        image: uint8 ``[H, W, 3]`` BGR.
+        label: uint8 ``[H, W]``: class ids, then the numbers of ``SegmentationFolder.label_sets``; 255 is ignored.
+        name: Name of the image.
+    """
 
     image: np.ndarray
     label: np.ndarray
@@ -26,7 +34,8 @@ class SegmentationFolder:
     """The images of one split in the order of their names, with their labels.
 
     Here they are ``ROOT/SPLIT/images/*`` and, of the same stem, ``ROOT/SPLIT/labels/*.png``, greyscale PNGs of class
-    ids. Subclasses are other layouts: they say which files there are and what a label's pixels mean.
+    ids. Subclasses are other layouts: they say which files there are and what a label's pixels mean. A file
+    ``ROOT/labels.yaml`` says that the ids mean other classes, or sets of classes (see ``LabelTable``).
 
     Args:
         root: the dataset's folder.
@@ -37,6 +46,8 @@ class SegmentationFolder:
 
     Attributes:
         root, split, classes: as given.
+        table: Table of ``ROOT/labels.yaml``, or None.
+        label_sets: Sets of two or more classes that labels may stand for. Label ``len(classes) + k`` is set ``k``.
         warnings: what is odd about the files found, one sentence each.
 
     Raises:
@@ -49,12 +60,43 @@ class SegmentationFolder:
     def __init__(self, root: str | Path, split: str, classes: ClassTable, require_labels: bool = True):
         self.root, self.split, self.classes = Path(root), split, classes
         self.warnings: list[str] = []
+        self.table: LabelTable | None = None
+        self.label_sets: tuple[frozenset[int], ...] = ()
+        if (self.root / LABEL_TABLE).is_file():
+            if type(self)._ids is SegmentationFolder._ids:
+                self.table = LabelTable.from_yaml(self.root / LABEL_TABLE)
+                meant = self.table.sets(classes)
+                self.use_label_sets(tuple(dict.fromkeys(each for each in meant.values() if len(each) > 1)))
+            else:
+                self.warnings.append(f'{self.root / LABEL_TABLE}: not used, because this layout has its own ids')
         self._files = self._find()
         missing = self.missing_labels()
         if missing and require_labels:
             raise FileNotFoundError(
                 f'{self}: {len(missing)} of {len(self)} images have no label, the first {some(missing)}'
             )
+
+    def use_label_sets(self, sets: tuple[frozenset[int], ...]) -> None:
+        """Number the sets of classes as all datasets of a training do.
+
+        Args:
+            sets: Sets of all datasets, those of this one among them.
+
+        Raises:
+            ValueError: There are more sets than labels have numbers.
+        """
+        if len(self.classes) + len(sets) > UNKNOWN:
+            raise ValueError(
+                f'{self}: {len(self.classes)} classes and {len(sets)} sets of them, expected at most {UNKNOWN} together'
+            )
+        self.label_sets = sets
+        if self.table is None:
+            return
+        numbers = {each: len(self.classes) + index for index, each in enumerate(sets)}
+        self._lut = np.full(256, UNKNOWN, np.uint8)
+        self._lut[IGNORE] = IGNORE
+        for number, meant in self.table.sets(self.classes).items():
+            self._lut[number] = numbers[meant] if len(meant) > 1 else next(iter(meant), IGNORE)
 
     def __len__(self) -> int:
         return len(self._files)
@@ -97,7 +139,7 @@ class SegmentationFolder:
             label = self._ids(path)
         except FileNotFoundError:
             raise FileNotFoundError(f'{path}: no such label, of the image {self._files[index][0]}') from None
-        return label, count_ids(label, len(self.classes), path)
+        return label, count_ids(label, len(self.classes) + len(self.label_sets), path)
 
     def missing_labels(self) -> list[Path]:
         """The labels that should be there and are not."""
@@ -111,15 +153,25 @@ class SegmentationFolder:
         images = pictures(folder / 'images')
         if not images:
             raise FileNotFoundError(f'{folder / "images"}: no images ({", ".join(IMAGE_SUFFIXES)})')
-        pairs = [(image, folder / 'labels' / f'{image.stem}.png') for image in images]
-        lonely = sorted({p.name for p in pictures(folder / 'labels')} - {label.name for _, label in pairs})
+        labels = folder / (self.table.folder if self.table else 'labels')
+        pairs = [(image, labels / f'{image.stem}.png') for image in images]
+        lonely = sorted({p.name for p in pictures(labels)} - {label.name for _, label in pairs})
         if lonely:
-            self.warnings.append(f'{folder / "labels"}: {len(lonely)} files have no image, the first {some(lonely, 3)}')
+            self.warnings.append(f'{labels}: {len(lonely)} files have no image, the first {some(lonely, 3)}')
         return pairs
 
     def _ids(self, path: Path) -> np.ndarray:
         """Read a label as uint8 ``[H, W]`` ids; ids that the table lacks are found later."""
-        return read_ids(path)
+        ids = read_ids(path)
+        if self.table is None:
+            return ids
+        label = cv2.LUT(ids, self._lut)
+        if (label == UNKNOWN).any():
+            counts = np.bincount(ids.ravel(), minlength=256)
+            unknown = {number: int(counts[number]) for number in np.flatnonzero(counts) if self._lut[number] == UNKNOWN}
+            unknown = {int(number): pixels for number, pixels in unknown.items()}
+            raise LabelError(f'{path}: ids {list(unknown)} are not in {self.table.path}', unknown)
+        return label
 
 
 def pictures(folder: Path) -> list[Path]:

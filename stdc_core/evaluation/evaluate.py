@@ -39,12 +39,14 @@ class Predictor:
         classes: what the ids mean.
         name: such as ``stdc1-seg50``.
         protocol: how masks are computed, for the report: input scale, scales, flip, backend, device.
+        regroup: Function from a mask and its label to what the mask counts as; None: its ids count as they are.
     """
 
     mask: Callable[[np.ndarray], np.ndarray]
     classes: ClassTable
     name: str
     protocol: dict[str, Any]
+    regroup: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,10 @@ def evaluate(
 def predict_sample(predictor: Predictor, sample: Sample) -> np.ndarray:
     """The mask of a sample's image, uint8 ``[H, W]``. Raises ValueError, naming the sample, if it is too small."""
     try:
-        return predictor.mask(sample.image)
+        mask = predictor.mask(sample.image)
     except ValueError as error:
         raise ValueError(f'{sample.name}: {error}') from error
+    return predictor.regroup(mask, sample.label) if predictor.regroup else mask
 
 
 def evenly(count: int, length: int) -> list[int]:

@@ -67,15 +67,21 @@ def dice_loss(probability: Tensor, target: Tensor, smooth: float = 1.0) -> Tenso
     return (1 - ratio).mean()
 
 
-def detail_loss(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy and Dice loss of a detail head (Equation 4 is their sum).
+def detail_loss(logits: Tensor, target: Tensor, known: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the binary cross-entropy and Dice loss of a detail head (Equation 4 is their sum).
 
     Args:
         logits: float ``[N, 1, h, w]``, upsampled to the target's size (bilinear, aligned corners).
         target: float ``[N, 1, H, W]`` of 0 and 1, from ``detail_target``.
+        known: bool ``[N, 1, H, W]``, pixels that count; None: all. A label that leaves the class open leaves open where
+            edges are, too.
 
     Returns:
         Two scalars.
     """
     logits = F.interpolate(logits.float(), size=target.shape[2:], mode='bilinear', align_corners=True)
-    return F.binary_cross_entropy_with_logits(logits, target), dice_loss(logits.sigmoid(), target)
+    if known is None:
+        return F.binary_cross_entropy_with_logits(logits, target), dice_loss(logits.sigmoid(), target)
+    counted = known.to(logits.dtype)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, counted, reduction='sum') / counted.sum().clamp(min=1)
+    return entropy, dice_loss(logits.sigmoid() * counted, target * counted)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import lightning
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
-from stdc_core.classes import ClassTable
+from stdc_core.classes import IGNORE, ClassTable
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.model.segmentation import SegmentationOutput, STDCSeg, normalize, rescale, upsample
 from stdc_core.pictures.overlay import colorize
@@ -35,9 +36,17 @@ class SegmentationTask(lightning.LightningModule):
         config: the recipe.
         classes: what the network's outputs mean.
         class_weight: float ``[C]`` weights of the cross-entropy, or None.
+        label_sets: Sets of classes that labels may stand for: label ``C + k`` is set ``k``.
     """
 
-    def __init__(self, model: STDCSeg, config: TrainConfig, classes: ClassTable, class_weight: Tensor | None = None):
+    def __init__(
+        self,
+        model: STDCSeg,
+        config: TrainConfig,
+        classes: ClassTable,
+        class_weight: Tensor | None = None,
+        label_sets: Sequence[frozenset[int]] = (),
+    ):
         super().__init__()
         # Convolutions on a CPU with AMX and on tensor cores run fastest with channels last.
         self.model = model.to(memory_format=torch.channels_last)
@@ -49,6 +58,8 @@ class SegmentationTask(lightning.LightningModule):
         self.config = config
         self.classes = classes
         self.register_buffer('class_weight', class_weight, persistent=False)
+        sets = torch.tensor([[c in each for c in range(model.num_classes)] for each in label_sets])
+        self.register_buffer('sets', sets if label_sets else None, persistent=False)
         offset = torch.zeros(model.num_classes)
         if class_weight is not None:
             # Weighing a class by w adds log w to its logit (Menon et al., "Long-tail learning via logit adjustment").
@@ -62,7 +73,7 @@ class SegmentationTask(lightning.LightningModule):
 
         def segmentation_loss(logits: Tensor, label: Tensor) -> Tensor:
             logits = upsample(logits.float(), tuple(label.shape[1:]))
-            return ohem_cross_entropy(logits, label, config.ohem_threshold, weight=self.class_weight)
+            return ohem_cross_entropy(logits, label, config.ohem_threshold, weight=self.class_weight, sets=self.sets)
 
         crop, label = label, _thin(label, config.loss_stride)
         parts = {'main': segmentation_loss(output.logits, label)}
@@ -71,9 +82,13 @@ class SegmentationTask(lightning.LightningModule):
             parts['aux8'] = config.aux_weight * segmentation_loss(output.aux8, sparse)
             parts['aux16'] = config.aux_weight * segmentation_loss(output.aux16, sparse)
         if config.detail_weight:
-            target = detail_target(label)
+            known, target = None, detail_target(label)
+            if self.sets is not None:
+                # A set of classes is unknown here: neither its inside nor its border tells where edges are.
+                open_ = (label >= self.model.num_classes) & (label != IGNORE)
+                known, target = ~open_.unsqueeze(1), detail_target(label.masked_fill(open_, IGNORE))
             for stride, logits in output.detail.items():
-                parts[f'detail{stride}'] = config.detail_weight * sum(detail_loss(logits, target))
+                parts[f'detail{stride}'] = config.detail_weight * sum(detail_loss(logits, target, known))
         return parts
 
     def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:

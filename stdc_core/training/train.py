@@ -65,7 +65,7 @@ def class_weights(counts: np.ndarray, power: float) -> Tensor:
     Args:
         counts: int64 ``[C]`` pixels per class.
     """
-    frequency = np.maximum(counts / counts.sum(), 1e-4)
+    frequency = np.maximum(counts / max(counts.sum(), 1), 1e-4)
     weight = frequency**-power
     return torch.from_numpy(weight / (weight * frequency).sum()).float()
 
@@ -168,6 +168,11 @@ def _run(
     own = [open_(data, split) for split in config.train_split.split('+')]
     others = [open_(each.path, 'train') for each in extra]
     val = open_(data, config.val_split) if config.val_split else None
+    # Every dataset numbers the sets of classes that labels stand for alike.
+    datasets = [*own, *others, *([val] if val else [])]
+    label_sets = tuple(dict.fromkeys(each for dataset in datasets for each in dataset.label_sets))
+    for dataset in datasets:
+        dataset.use_label_sets(label_sets)
     counts, sizes = _checked(own, others, val, progress)
 
     start = reached(out)
@@ -176,9 +181,8 @@ def _run(
         taken = initialise(model, init, classes)
         if progress and not rank_zero_only.rank:
             print(taken)
-    task = SegmentationTask(
-        model, config, classes, class_weights(counts, config.class_balance) if config.class_balance else None
-    )
+    weights = class_weights(counts, config.class_balance) if config.class_balance else None
+    task = SegmentationTask(model, config, classes, weights, label_sets)
     trainer = make_trainer(config, out, start, 'miou' if val else '', progress)
     loader = train_loader(config, own, others, [each.share for each in extra], sizes, start, trainer)
     val_loader = None
