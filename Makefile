@@ -14,7 +14,7 @@ help:
 	@echo 'make test                       colcon build, colcon test: every test'
 	@echo 'make benchmark                  speed against PyTorch, start-up time and memory, on this machine'
 	@echo 'make benchmark-training         what feeds the training fastest, and where its time goes'
-	@echo 'make lint                       ruff'
+	@echo 'make lint                       ruff check, ruff format and mypy'
 	@echo 'make pins                       hashes of the versions in .ci/requirements-*.txt, from the package index'
 	@echo 'make sbom                       software bill of materials of package and demo: docs/sbom.cdx.json'
 	@echo 'make clean                      remove builds, environments and demo/'
@@ -39,6 +39,8 @@ benchmark-training:
 lint:
 	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
 	@.venv-test/bin/ruff check .
+	@.venv-test/bin/ruff format --check .
+	@.venv-test/bin/mypy
 
 pins:
 	@$(ENVIRONMENT) .venv-tools requirements-tools.txt
