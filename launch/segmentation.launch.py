@@ -1,40 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the segmentation node: ros2 launch stdc_ros segmentation.launch.py image:=/camera/image_raw."""
+"""Launch the segmentation node: ros2 launch stdc_ros segmentation.launch.py image:=/camera/image_raw.
+
+A larger launch file can include this one: it changes no environment variable of the other processes, and a node that
+dies ends nothing else unless ``required`` is true. It imports launch, launch_ros and rclpy only: ``ros2 launch`` may
+run in another Python environment than the node.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 
-from launch.actions import DeclareLaunchArgument, EmitEvent, ExecuteProcess, OpaqueFunction, SetEnvironmentVariable
-from launch.events import Shutdown
+from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction, Shutdown
+from launch.conditions import InvalidConditionExpressionError, evaluate_condition_expression
 from launch.events.process import ProcessExited
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import LaunchConfiguration, TextSubstitution
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
+from rclpy.exceptions import InvalidNamespaceException, InvalidNodeNameException, InvalidTopicNameException
+from rclpy.validate_namespace import validate_namespace
+from rclpy.validate_node_name import validate_node_name
+from rclpy.validate_topic_name import validate_topic_name
 
 from launch import LaunchContext, LaunchDescription
 
 # Beside this folder both in the repository and where the package is installed.
 CONFIG = Path(__file__).resolve().parent.parent / 'config'
 
-#: Where Fast DDS 2 (Humble to Jazzy) and 3 (Kilted and later) look for profiles. Other middlewares ignore both.
+#: Variables that name the profile file of Fast DDS 2 (Humble to Jazzy) and 3 (Kilted and later). Other middlewares
+#: ignore both.
 PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
-#: What rviz2 shows.
+#: Outputs that config/segmentation.rviz displays.
 SHOWN = ('overlay', 'color_mask', 'drivable_grid')
+
+#: Seconds before a node that died is started again.
+RESPAWN_DELAY = 2.0
+
+LOG_LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
+
+#: End of the description of an argument that sets a node parameter.
+UNSET = 'Empty: the value in params_file'
 
 ARGUMENTS = (
     DeclareLaunchArgument(
         'image',
         default_value='image',
-        description='Camera topic, sensor_msgs/msg/Image; with `cameras`, below the name of each, such as image_raw.',
+        description='Camera topic (sensor_msgs/msg/Image). With `cameras`: topic name below each camera, such as '
+        'image_raw.',
     ),
     DeclareLaunchArgument(
         'cameras',
         default_value='',
-        description='Several cameras, such as "front left": their images are front/image and left/image. If they are '
-        'in params_file alone, `image` and `rviz` do not know of them.',
+        description='Names of several cameras: "front left", "front,left" or "[front, left]". Their images are '
+        'front/image and left/image. `image` and `rviz` do not know cameras that only params_file names.',
     ),
     DeclareLaunchArgument(
         'params_file', default_value=str(CONFIG / 'segmentation.yaml'), description='YAML file of node parameters.'
@@ -42,137 +63,245 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         'model',
         default_value='',
-        description='Path of a model.onnx from `stdc export`; empty: as params_file says, which is the shipped model.',
+        description=f'Path of a model.onnx from `stdc export`. {UNSET}, which is the shipped model.',
     ),
     DeclareLaunchArgument(
         'input_scale',
         default_value='',
-        description='Scale at which the network sees the images; empty: as params_file says, which is '
-        "the model's own, and less for larger images than in its training.",
+        description=f'Scale of the images that the network sees, 0.1 to 4. {UNSET}, which lets the model choose.',
+    ),
+    DeclareLaunchArgument(
+        'output_size',
+        default_value='',
+        description=f'Size of the outputs: input, network, or WIDTHxHEIGHT. {UNSET}, which is input.',
+    ),
+    DeclareLaunchArgument(
+        'image_transport',
+        default_value='',
+        choices=['', 'raw', 'compressed'],
+        description=f'Transport of the camera images. {UNSET}, which is raw.',
     ),
     DeclareLaunchArgument(
         'backend',
         default_value='',
         choices=['', 'auto', 'onnxruntime', 'openvino', 'tensorrt'],
-        description='What computes; empty: as params_file says.',
+        description=f'Inference backend. {UNSET}, which is auto.',
     ),
     DeclareLaunchArgument(
         'precision',
         default_value='',
         choices=['', 'auto', 'fp32', 'fp16', 'int8'],
-        description='Of tensorrt; empty: as params_file says.',
+        description=f'Precision of the tensorrt backend. {UNSET}, which is auto.',
     ),
     DeclareLaunchArgument(
         'build_only',
         default_value='false',
-        choices=['true', 'false'],
-        description='Build the engine of tensorrt for images of image_size, and end.',
+        description='true or false: build the TensorRT engine for image_size and end. The launch fails if the build '
+        'does.',
     ),
     DeclareLaunchArgument(
-        'image_size', default_value='', description='WIDTHxHEIGHT of the images that build_only builds for.'
+        'image_size', default_value='', description='Size of the images that build_only builds for, WIDTHxHEIGHT.'
     ),
+    DeclareLaunchArgument('node_name', default_value='segmentation', description='Name of the node.'),
     DeclareLaunchArgument('namespace', default_value='', description='Namespace of the node and its topics.'),
     DeclareLaunchArgument(
         'use_sim_time',
         default_value='',
-        choices=['', 'true', 'false'],
-        description='Take the time from /clock; empty: with `bag`, else as params_file says.',
+        description='true or false: take the time from /clock. Empty: true with `bag`, else the value in params_file.',
     ),
     DeclareLaunchArgument(
-        'bag', default_value='', description='Bag to play with --clock, once; its image topic is `image`.'
+        'log_level', default_value='info', description=f'Log level of the node: {", ".join(LOG_LEVELS)}.'
     ),
     DeclareLaunchArgument(
-        'rviz', default_value='false', choices=['true', 'false'], description='Watch overlay and colours in rviz2.'
+        'respawn', default_value='false', description='true or false: start the node again when it dies.'
+    ),
+    DeclareLaunchArgument(
+        'required',
+        default_value='false',
+        description='true or false: end the whole launch when the node ends, with exit status 1 if the node failed.',
+    ),
+    DeclareLaunchArgument(
+        'bag',
+        default_value='',
+        description='Bag to play once with --clock, without results of this node that it holds. Its image topic is '
+        '`image`.',
+    ),
+    DeclareLaunchArgument(
+        'rviz', default_value='false', description='true or false: show overlay and class colours in rviz2.'
     ),
 )
 
 
 def start(context: LaunchContext) -> list[ExecuteProcess]:
-    """The processes. A function, because an empty argument must not override what the parameter file says.
+    """Return the processes to start.
+
+    A function, because an empty argument must not override the parameter file.
 
     Raises:
-        FileNotFoundError: there is no such params_file or bag. ROS would go on without.
-        ValueError: several cameras, and one topic for all; an input_scale that is no number.
+        FileNotFoundError: The params_file or bag does not exist. ROS would go on without it.
+        ValueError: An argument has a value that the node, launch or ROS would not take.
     """
     given = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in ARGUMENTS)}
-    if not Path(given['params_file']).is_file():
-        raise FileNotFoundError(f'params_file {given["params_file"]}: no such file')
-    if given['bag'] and not Path(given['bag']).exists():
-        raise FileNotFoundError(f'bag {given["bag"]}: no such file or folder')
-    if given['cameras'].split() and given['image'].startswith('/'):
-        raise ValueError(f'image is {given["image"]}, expected a name below that of each camera: {given["cameras"]}')
-    # rviz2 first: where it is not installed, launch ends there, and would leave what it has started behind.
-    processes: list[ExecuteProcess] = [_rviz(given)] if given['rviz'] == 'true' else []
-    processes.append(_node(given))
+    flags = {name: _flag(context, name, given[name]) for name in ('build_only', 'respawn', 'required', 'rviz')}
+    for name in ('params_file', 'model', 'bag'):
+        given[name] = os.path.expanduser(given[name])
+    cameras = _cameras(given['cameras'])
+    _check(given, cameras)
+    if flags['respawn'] and (flags['required'] or flags['build_only']):
+        other = 'required' if flags['required'] else 'build_only'
+        raise ValueError(f'respawn and {other} are both true, expected one of them')
+    use_sim_time = given['use_sim_time'] or ('true' if given['bag'] else '')
+    sim_time = [{'use_sim_time': _flag(context, 'use_sim_time', use_sim_time)}] if use_sim_time else []
+    profile = _profile(context)
+    # rviz2 first: where it is not installed, launch ends there, and would leave behind what it has started.
+    processes: list[ExecuteProcess] = [_rviz(given, cameras, sim_time)] if flags['rviz'] else []
+    processes.append(_node(given, cameras, flags, sim_time, profile))
     if given['bag']:
-        # The node is there after a second or so, and would miss the beginning.
-        play = ['ros2', 'bag', 'play', '--clock', '100', '--delay', '3', given['bag']]
-        processes.append(ExecuteProcess(cmd=play, name='ros2_bag_play', output='screen', on_exit=_end_if_failed))
+        play = ExecuteProcess(
+            cmd=_play_command(given['bag'], given['node_name']),
+            name='ros2_bag_play',
+            output='screen',
+            additional_env=profile,
+            on_exit=_on_exit(required=flags['required'], may_end=True),
+        )
+        processes.append(play)
     return processes
 
 
-def _end_if_failed(event: ProcessExited, _: LaunchContext) -> list[EmitEvent]:
-    """Without the node, or a bag that can be played, there is nothing to wait for; after the bag the node goes on."""
-    reason = f'{event.process_name} ended with exit status {event.returncode}'
-    return [EmitEvent(event=Shutdown(reason=reason))] if event.returncode else []
-
-
-def _node(given: dict[str, str]) -> Node:
-    parameters: dict = {
-        name: ParameterValue(given[name], value_type=str)
-        for name in ('model', 'backend', 'precision', 'image_size')
-        if given[name]
-    }
+def _node(
+    given: dict[str, str], cameras: list[str], flags: dict[str, bool], sim_time: list[dict], profile: dict[str, str]
+) -> Node:
+    strings = ('model', 'output_size', 'image_transport', 'backend', 'precision', 'image_size')
+    parameters: dict = {name: ParameterValue(given[name], value_type=str) for name in strings if given[name]}
     if given['input_scale']:
-        parameters['input_scale'] = _scale(given['input_scale'])
-    if given['build_only'] == 'true':
+        parameters['input_scale'] = _number('input_scale', given['input_scale'])
+    if flags['build_only']:
         parameters['build_only'] = True
-    cameras = given['cameras'].split()
     if cameras:
         parameters['cameras'] = cameras
     return Node(
         package='stdc_ros',
         executable='segmentation_node',
-        name='segmentation',
+        name=given['node_name'],
         namespace=given['namespace'],
-        parameters=[given['params_file'], parameters, *_sim_time(given)],
+        parameters=[given['params_file'], parameters, *sim_time],
         remappings=[(f'{camera}/image', f'{camera}/{given["image"]}') for camera in cameras]
         or [('image', given['image'])],
+        ros_arguments=['--log-level', given['log_level'].lower()],
+        additional_env=profile,
         output='screen',
-        on_exit=_end_if_failed,
+        respawn=flags['respawn'],
+        respawn_delay=RESPAWN_DELAY,
+        on_exit=_on_exit(flags['required'] or flags['build_only'], may_end=flags['build_only']),
     )
 
 
-def _scale(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ValueError(f'input_scale is {text}, expected a number such as 0.5') from error
+def _on_exit(required: bool, may_end: bool) -> Callable[[ProcessExited, LaunchContext], list[Shutdown]]:
+    """Return what launch does when a process has ended; launch itself logs that it died.
+
+    Args:
+        required: Whether its failure ends the launch, with exit status 1.
+        may_end: Whether the launch goes on when a required process has ended without failure.
+    """
+
+    def on_exit(event: ProcessExited, context: LaunchContext) -> list[Shutdown]:
+        if not required or context.is_shutdown:
+            return []
+        reason = f'{event.process_name} ended with exit status {event.returncode}'
+        if event.returncode:
+            # An exception is the only way to make `ros2 launch` fail: after a Shutdown it exits with status 0.
+            raise RuntimeError(reason)
+        return [] if may_end else [Shutdown(reason=reason)]
+
+    return on_exit
 
 
-def _sim_time(given: dict[str, str]) -> list[dict[str, bool]]:
-    """The parameter ``use_sim_time``, if it is given or follows from the bag."""
-    told = given['use_sim_time'] or ('true' if given['bag'] else '')
-    return [{'use_sim_time': told == 'true'}] if told else []
+def _play_command(bag: str, node_name: str) -> list[str]:
+    # The node takes about a second to start, and would miss the beginning.
+    command = ['ros2', 'bag', 'play', '--clock', '100', '--delay', '3', bag]
+    if os.environ.get('ROS_DISTRO') != 'humble':  # Its `ros2 bag play` cannot leave topics out.
+        command += ['--exclude-regex', rf'.*/{node_name}/[^/]+(/compressed)?']
+    return command
 
 
-def _rviz(given: dict[str, str]) -> Node:
-    """rviz2 on the outputs of the node, or of its first camera."""
-    parts = [given['namespace'].strip('/'), *given['cameras'].split()[:1], 'segmentation']
-    base = ''.join(f'/{part}' for part in parts if part)
+def _rviz(given: dict[str, str], cameras: list[str], sim_time: list[dict]) -> Node:
+    """Return rviz2 in the namespace of the node, showing the outputs of the node or of its first camera."""
+    # Relative names, so that a namespace which an including launch file pushes holds for them, too.
+    base = '/'.join([*cameras[:1], given['node_name']])
     return Node(
         package='rviz2',
         executable='rviz2',
+        namespace=given['namespace'],
         arguments=['-d', str(CONFIG / 'segmentation.rviz')],
-        parameters=_sim_time(given),
+        parameters=sim_time,
         remappings=[(f'/segmentation/{name}', f'{base}/{name}') for name in SHOWN],
+        output='screen',
     )
 
 
+def _profile(context: LaunchContext) -> dict[str, str]:
+    """Return the environment variables for our profile of Fast DDS, or for the user's where there is one."""
+    own = [path for path in map(context.environment.get, PROFILE_VARIABLES) if path]
+    path = own[0] if own else str(CONFIG / 'fastdds.xml')
+    return {name: context.environment.get(name) or path for name in PROFILE_VARIABLES}
+
+
+def _check(given: dict[str, str], cameras: list[str]) -> None:
+    if not Path(given['params_file']).is_file():
+        raise FileNotFoundError(f'params_file {given["params_file"]}: no such file')
+    if given['bag'] and not Path(given['bag']).exists():
+        raise FileNotFoundError(f'bag {given["bag"]}: no such file or folder')
+    if cameras and given['image'].startswith('/'):
+        raise ValueError(f'image is {given["image"]}, expected a name below each camera: {", ".join(cameras)}')
+    if given['log_level'].lower() not in LOG_LEVELS:
+        raise ValueError(f'log_level is {given["log_level"]}, expected one of {", ".join(LOG_LEVELS)}')
+    namespace = given['namespace']
+    try:
+        validate_topic_name(given['image'])
+        validate_node_name(given['node_name'])
+        if namespace.strip('/'):
+            validate_namespace(namespace if namespace.startswith('/') else f'/{namespace}')
+    except InvalidTopicNameException as error:
+        raise ValueError(f'image is {given["image"]!r}, expected a topic name: {_first_line(error)}') from error
+    except InvalidNodeNameException as error:
+        raise ValueError(f'node_name is {given["node_name"]!r}, expected a node name: {_first_line(error)}') from error
+    except InvalidNamespaceException as error:
+        raise ValueError(f'namespace is {namespace!r}, expected a namespace: {_first_line(error)}') from error
+
+
+def _first_line(error: Exception) -> str:
+    """Return why rclpy refuses a name, without the picture of the place that follows."""
+    return str(error).splitlines()[0].rstrip(':')
+
+
+def _cameras(text: str) -> list[str]:
+    """Return the names in "front left", "front,left" or "[front, 'left']"."""
+    names = [name.strip('\'"') for name in re.split(r'[,\s]+', text.strip().removeprefix('[').removesuffix(']'))]
+    names = [name for name in names if name]
+    # The rule of the node's parameter `cameras`: a name is one level of a topic.
+    for name in names:
+        if not re.fullmatch(r'[A-Za-z][A-Za-z0-9_]*', name):
+            raise ValueError(f'cameras is {text}: {name!r} is not a camera name, expected letters, digits and _')
+    if len(set(names)) < len(names):
+        raise ValueError(f'cameras is {text}, expected names that differ')
+    return names
+
+
+def _flag(context: LaunchContext, name: str, text: str) -> bool:
+    """Return whether an argument is true, in any spelling that the conditions of launch take."""
+    try:
+        return evaluate_condition_expression(context, [TextSubstitution(text=text)])
+    except InvalidConditionExpressionError as error:
+        raise ValueError(f'{name} is {text}, expected true or false') from error
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f'{name} is {text}, expected a number such as 0.5') from error
+
+
 def generate_launch_description() -> LaunchDescription:
-    """Arguments, the Fast DDS profile, the user's where there is one, and the processes."""
-    given = [path for path in map(os.environ.get, PROFILE_VARIABLES) if path]
-    # Each version looks at one of them.
-    path = given[0] if given else str(CONFIG / 'fastdds.xml')
-    profile = [SetEnvironmentVariable(name, path) for name in PROFILE_VARIABLES if not os.environ.get(name)]
-    return LaunchDescription([*ARGUMENTS, *profile, OpaqueFunction(function=start)])
+    """Return the arguments and the processes."""
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=start)])

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,18 +87,33 @@ def test_the_launch_file_is_python_and_runs_no_code_of_others():
     assert not any(word in source for word in ('eval(', 'exec(', 'subprocess', 'os.system', 'pip'))
 
 
-# What `ros2 launch` does, which comes with ROS 2 only.
+#: Does what `ros2 launch` does, which comes with ROS 2 only. With a command, it is the launch file of a robot that
+#: includes ours and starts the command afterwards.
 LAUNCHER = """
 import sys
 from launch import LaunchDescription, LaunchService
-from launch.actions import IncludeLaunchDescription
+from launch.actions import ExecuteProcess, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-arguments = [argument.split(':=') for argument in sys.argv[2:]]
-file = IncludeLaunchDescription(PythonLaunchDescriptionSource(sys.argv[1]), launch_arguments=arguments)
+path, command, *arguments = sys.argv[1:]
+arguments = [argument.split(':=') for argument in arguments]
+file = IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=arguments)
+other = [ExecuteProcess(cmd=[sys.executable, '-c', command], name='driver', output='screen')] if command else []
 service = LaunchService()
-service.include_launch_description(LaunchDescription([file]))
+service.include_launch_description(LaunchDescription([file, *other]))
 sys.exit(service.run())
 """
+
+#: The driver of a robot: ends by itself after some seconds, unless the launch ends before.
+DRIVER = "import time; print('driver starts', flush=True); time.sleep({seconds}); print('driver is done', flush=True)"
+
+
+def run_launch(
+    environment: dict[str, str], *arguments: str, driver: str = '', timeout: float = TIMEOUT
+) -> tuple[int, str]:
+    """Launch until it ends by itself. Returns the exit status and all output."""
+    command = [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), driver, *arguments]
+    run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout)
+    return run.returncode, run.stdout.decode()
 
 
 @pytest.fixture
@@ -122,22 +139,26 @@ def installed(tmp_path) -> dict[str, str]:
 def test_launching_starts_the_node_with_its_arguments(installed, tmp_path):
     parameter_file = tmp_path / 'mine.yaml'
     parameter_file.write_text('/**:\n  ros__parameters:\n    overlay_opacity: 0.0\n    threads: 1\n')
-    arguments = ['image:=/front/image_raw', 'namespace:=front', f'params_file:={parameter_file}']
+    arguments = ['image:=/front/image_raw', 'namespace:=front', 'node_name:=eyes', f'params_file:={parameter_file}']
     with tempfile.NamedTemporaryFile('r', dir=tmp_path) as log:
         process = subprocess.Popen(
-            [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), *arguments],
+            [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), '', *arguments, 'log_level:=WARN'],
             env=installed,
             stdout=log.fileno(),
             stderr=subprocess.STDOUT,
         )
         try:
-            with Client('/front', image='/front/image_raw') as client:
-                client.listen('overlay')
+            with Client() as client:
+                received: list[Image] = []
+                camera = client.node.create_publisher(Image, '/front/image_raw', 5)
+                client.node.create_subscription(Image, '/front/eyes/overlay', received.append, 5)
+                client.spin_until(lambda: camera.get_subscription_count() == 1, 'the node subscribes to the camera')
                 image = Image(height=64, width=64, encoding='mono8', step=64)
                 image.data.frombytes(bytes(range(64)) * 64)
-                overlay = client.segment(image, 'overlay')
+                camera.publish(image)
+                client.spin_until(lambda: bool(received), 'an overlay')
                 # The parameter file was read: at opacity 0 the overlay is the image.
-                assert np.frombuffer(overlay.data, np.uint8).reshape(64, 64, 3)[5, 7].tolist() == [7, 7, 7]
+                assert np.frombuffer(received[0].data, np.uint8).reshape(64, 64, 3)[5, 7].tolist() == [7, 7, 7]
                 environ = child_environment(process.pid)
                 assert environ['FASTRTPS_DEFAULT_PROFILES_FILE'] == str(ROOT / 'config' / 'fastdds.xml')
             process.send_signal(signal.SIGINT)
@@ -145,6 +166,7 @@ def test_launching_starts_the_node_with_its_arguments(installed, tmp_path):
             output = Path(log.name).read_text()
             assert 'process has finished cleanly' in output
             assert 'Traceback' not in output
+            assert '[INFO]' not in ''.join(line for line in output.splitlines() if '[segmentation_node-1] ' in line)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -152,29 +174,121 @@ def test_launching_starts_the_node_with_its_arguments(installed, tmp_path):
 
 
 @needs_launch
-def test_a_failed_node_or_bag_ends_all_and_one_that_has_ended_nothing():
+def test_a_node_that_dies_ends_nothing_else_of_the_robot(installed):
+    status, output = run_launch(installed, 'model:=/nowhere.onnx', driver=DRIVER.format(seconds=15))
+    assert 'process has died' in output
+    assert output.index('process has died') < output.index('[driver-2] driver is done')
+    assert status == 0
+
+
+@needs_launch
+@pytest.mark.parametrize('arguments', [('required:=True', 'model:=/nowhere.onnx'), ('build_only:=1',)])
+def test_the_failure_of_a_node_that_is_required_or_only_builds_is_that_of_the_launch(installed, arguments):
+    status, output = run_launch(installed, *arguments, driver=DRIVER.format(seconds=600))
+    assert status == 1
+    assert 'segmentation_node-1 ended with exit status 1' in output
+    assert '[driver-2] driver is done' not in output
+    assert 'Traceback' not in output.split('segmentation_node-1 ended')[0]
+
+
+@needs_launch
+def test_a_required_node_that_ends_without_failure_ends_the_launch():
+    processes, context = launched(required='true')
+    ended = SimpleNamespace(process_name='node-1', returncode=0)
+    (shutdown,) = on_exit(processes[0], ended, context)
+    assert type(shutdown).__name__ == 'Shutdown' and 'node-1 ended' in shutdown.event.reason
+    # An engine that was built ends its own process alone.
+    processes, context = launched(build_only='true')
+    assert on_exit(processes[0], ended, context) == []
+
+
+@needs_launch
+def test_the_end_of_the_launch_is_no_failure_of_a_required_node():
+    processes, context = launched(required='true')
+    context._set_is_shutdown(True)
+    assert on_exit(processes[0], SimpleNamespace(process_name='node-1', returncode=-9), context) == []
+
+
+@needs_launch
+def test_a_bag_that_cannot_be_played_fails_the_launch_where_it_is_required():
+    failed = SimpleNamespace(process_name='ros2_bag_play-2', returncode=1)
     processes, context = launched(bag=BAG)
-    assert len(processes) == 2
-    for process in processes:
-        on_exit = process._ExecuteLocal__on_exit
-        (ending,) = on_exit(SimpleNamespace(process_name='this-1', returncode=1), context)
-        assert 'this-1 ended with exit status 1' in ending.event.reason
-        assert not on_exit(SimpleNamespace(process_name='this-1', returncode=0), context)
+    assert on_exit(processes[1], failed, context) == []
+    processes, context = launched(bag=BAG, required='true')
+    with pytest.raises(RuntimeError, match='ros2_bag_play-2 ended with exit status 1'):
+        on_exit(processes[1], failed, context)
+    # The node goes on when the bag was played.
+    assert on_exit(processes[1], SimpleNamespace(process_name='ros2_bag_play-2', returncode=0), context) == []
+
+
+def on_exit(process: Any, event: Any, context: Any) -> list[Any]:
+    return process._ExecuteLocal__on_exit(event, context)
+
+
+@needs_launch
+def test_respawn_starts_the_node_again(installed):
+    process = subprocess.Popen(
+        [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), '', 'respawn:=true', 'namespace:=again'],
+        env=installed,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with Client() as client:
+
+            def there() -> bool:
+                return client.node.count_publishers('/again/segmentation/mask') == 1
+
+            client.spin_until(there, 'the node')
+            (first,) = children(process.pid)
+            os.kill(first, signal.SIGKILL)
+            client.spin_until(lambda: children(process.pid) not in ([], [first]), 'a second node')
+            client.spin_until(there, 'its topics')
+        process.send_signal(signal.SIGINT)
+        assert process.wait(TIMEOUT) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@needs_launch
+@pytest.mark.parametrize('other', ['required', 'build_only'])
+def test_respawn_contradicts_other_arguments(other):
+    with pytest.raises(ValueError, match=f'^respawn and {other} are both true, expected one of them$'):
+        launched(respawn='1', **{other: 'True'})
 
 
 @needs_launch
 @pytest.mark.parametrize('name', ['params_file', 'bag'])
 def test_a_file_that_is_not_there_is_an_error(installed, name):
-    command = [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), f'{name}:=/nowhere/mine']
-    run = subprocess.run(command, env=installed, capture_output=True, text=True, timeout=TIMEOUT)
-    assert run.returncode == 1
-    assert f'{name} /nowhere/mine: no such file' in run.stderr + run.stdout
-    assert 'process started' not in run.stderr + run.stdout
+    status, output = run_launch(installed, f'{name}:=/nowhere/mine')
+    assert status == 1
+    assert f'{name} /nowhere/mine: no such file' in output
+    assert 'process started' not in output
+
+
+@needs_launch
+def test_paths_begin_with_the_home_folder(tmp_path, monkeypatch):
+    from launch_ros.utilities import evaluate_parameters
+
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'mine.yaml').write_text('/**:\n  ros__parameters:\n    threads: 1\n')
+    (tmp_path / 'drive.mcap').touch()
+    (node, play), context = launched(params_file='~/mine.yaml', model='~/model.onnx', bag='~/drive.mcap')
+    file, model, _ = evaluate_parameters(context, node._Node__parameters)
+    assert (str(file), model['model']) == (str(tmp_path / 'mine.yaml'), str(tmp_path / 'model.onnx'))
+    assert str(tmp_path / 'drive.mcap') in words(play)
+
+
+def children(pid: int) -> list[int]:
+    """Ids of the processes that a process has started (Linux)."""
+    return [int(child) for child in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
 
 
 def child_environment(pid: int) -> dict[str, str]:
     """Environment of the one child of a process (Linux)."""
-    (child,) = Path(f'/proc/{pid}/task/{pid}/children').read_text().split()
+    (child,) = children(pid)
     entries = Path(f'/proc/{child}/environ').read_bytes().decode().split('\0')
     return dict(entry.split('=', 1) for entry in entries if entry)
 
@@ -186,20 +300,23 @@ def test_the_arguments_are_described():
     description = get_launch_description_from_python_launch_file(str(LAUNCH_FILE))
     arguments = {argument.name: argument for argument in description.get_launch_arguments()}
     assert set(arguments) == {
-        *(
-            'image',
-            'cameras',
-            'params_file',
-            'model',
-            'input_scale',
-            'backend',
-            'precision',
-            'build_only',
-            'image_size',
-        ),
-        *('namespace', 'use_sim_time', 'bag', 'rviz'),
+        *('image', 'cameras', 'params_file', 'model', 'input_scale', 'output_size', 'image_transport', 'backend'),
+        *('precision', 'build_only', 'image_size', 'node_name', 'namespace', 'use_sim_time', 'log_level', 'respawn'),
+        *('required', 'bag', 'rviz'),
     }
-    assert all(argument.description != 'no description given' for argument in arguments.values())
+    assert all(argument.default_value is not None for argument in arguments.values())
+    for name, argument in arguments.items():
+        assert argument.description.endswith(('.', ']')), name
+    for name in ('build_only', 'use_sim_time', 'respawn', 'required', 'rviz'):
+        assert arguments[name].description.startswith('true or false: ')
+
+
+def test_arguments_offer_the_choices_of_the_parameters():
+    source = LAUNCH_FILE.read_text()
+    for entry in (entry for entry in fields(Parameters) if entry.metadata['choices']):
+        if f"'{entry.name}'," in source:
+            offered = re.search(rf"'{entry.name}',\s+default_value='',\s+choices=(\[.*?\])", source)
+            assert offered and ast.literal_eval(offered[1]) == ['', *entry.metadata['choices']]
 
 
 def launched(**given: str) -> tuple[list[Any], Any]:
@@ -218,21 +335,66 @@ def launched(**given: str) -> tuple[list[Any], Any]:
     return start.execute(context), context
 
 
+def words(process: Any) -> list[str]:
+    """The command as it stands in the launch file; the rest of a node's command is made when it starts."""
+    return [part.text for parts in process.cmd for part in parts if hasattr(part, 'text')]
+
+
 @needs_launch
-@pytest.mark.parametrize(
-    ('given', 'expected'),
-    [
-        ({}, [[]]),
-        ({'bag': BAG}, [[], ['ros2', 'bag', 'play', '--clock', '100', '--delay', '3', BAG]]),
-        ({'rviz': 'true'}, [['-d', str(ROOT / 'config' / 'segmentation.rviz')], []]),
-    ],
-)
-def test_arguments_decide_which_processes_there_are_and_what_they_are_told(given, expected):
-    # What stands in the file; the rest of a node's command is made when it starts.
-    processes, _ = launched(**given)
-    started = [[part.text for parts in process.cmd for part in parts if hasattr(part, 'text')] for process in processes]
-    started = [[word for word in words if word not in ('--ros-args', '-r')] for words in started]
-    assert started == expected
+def test_arguments_decide_which_processes_there_are():
+    assert [words(process)[:2] for process in launched()[0]] == [['--ros-args', '--log-level']]
+    rviz, _ = launched(rviz='true')[0]
+    assert words(rviz)[:2] == ['-d', str(ROOT / 'config' / 'segmentation.rviz')]
+    assert [part.text for part in rviz.output] == ['screen']
+
+
+@needs_launch
+@pytest.mark.parametrize('distribution', ['jazzy', 'humble'])
+def test_a_bag_is_played_without_results_of_the_node(monkeypatch, distribution):
+    monkeypatch.setenv('ROS_DISTRO', distribution)
+    _, play = launched(bag=BAG, node_name='eyes')[0]
+    *played, pattern = words(play) if distribution == 'jazzy' else [*words(play), '']
+    assert played[:8] == ['ros2', 'bag', 'play', '--clock', '100', '--delay', '3', BAG]
+    if distribution == 'humble':  # which has no such option
+        assert played[8:] == []
+        return
+    assert played[8:] == ['--exclude-regex']
+    for topic in ('/eyes/mask', '/car/front/eyes/mask/compressed', '/eyes/label_info'):
+        assert re.fullmatch(pattern, topic)
+    for topic in ('/image', '/eyes', '/eyes/left/image', '/front/image_raw', '/diagnostics'):
+        assert not re.fullmatch(pattern, topic)
+
+
+@needs_launch
+@pytest.mark.parametrize('spelling', ['true', 'True', 'TRUE', '1', ' true '])
+def test_a_flag_is_taken_in_every_spelling_of_launch(spelling):
+    assert len(launched(rviz=spelling)[0]) == 2
+    assert parameters_of(build_only=spelling) == {'build_only': True}
+    assert parameters_of(use_sim_time=spelling) == {'use_sim_time': True}
+
+
+@needs_launch
+@pytest.mark.parametrize('spelling', ['false', 'False', 'FALSE', '0'])
+def test_a_flag_is_refused_in_every_spelling_of_launch(spelling):
+    given = dict.fromkeys(('rviz', 'build_only', 'respawn', 'required', 'use_sim_time'), spelling)
+    assert len(launched(**given)[0]) == 1
+    assert parameters_of(**given) == {'use_sim_time': False}
+
+
+@needs_launch
+@pytest.mark.parametrize('name', ['rviz', 'build_only', 'respawn', 'required', 'use_sim_time'])
+def test_what_is_no_flag_is_an_error(name):
+    with pytest.raises(ValueError, match=f'^{name} is maybe, expected true or false$'):
+        launched(**{name: 'maybe'})
+
+
+def parameters_of(**given: str) -> dict[str, Any]:
+    """Parameters that the node gets beside the parameter file."""
+    from launch_ros.utilities import evaluate_parameters
+
+    processes, context = launched(**given)
+    _, *parameters = evaluate_parameters(context, processes[-1]._Node__parameters)
+    return {name: value for table in parameters for name, value in table.items()}
 
 
 @needs_launch
@@ -243,6 +405,10 @@ def test_arguments_decide_which_processes_there_are_and_what_they_are_told(given
         ({'bag': BAG}, {'use_sim_time': True}),
         ({'use_sim_time': 'false'}, {'use_sim_time': False}),
         ({'input_scale': '1'}, {'input_scale': 1.0}),
+        (
+            {'output_size': '64x48', 'image_transport': 'compressed'},
+            {'output_size': '64x48', 'image_transport': 'compressed'},
+        ),
     ],
 )
 def test_parameters_are_those_of_the_file_unless_they_are_asked_for(given, expected):
@@ -252,6 +418,7 @@ def test_parameters_are_those_of_the_file_unless_they_are_asked_for(given, expec
     (file, *parameters) = evaluate_parameters(context, node._Node__parameters)
     assert str(file) == str(ROOT / 'config' / 'segmentation.yaml')
     told = {name: value for table in parameters for name, value in table.items()}
+    told = {name: value if isinstance(value, bool | float) else str(value) for name, value in told.items()}
     assert told == expected
     assert [type(value) for value in told.values()] == [type(value) for value in expected.values()]
 
@@ -274,30 +441,95 @@ def test_images_come_from_the_topics_that_are_named(given, expected):
 
 
 @needs_launch
-def test_several_cameras_have_not_one_topic():
-    with pytest.raises(ValueError, match='image is /front/image, expected a name below that of each camera: a b'):
-        launched(cameras='a b', image='/front/image')
+@pytest.mark.parametrize(
+    'text',
+    [
+        'front left',
+        'front,left',
+        'front, left',
+        '[front, left]',
+        '[front,left]',
+        '[\'front\', "left"]',
+        ' front  left ',
+    ],
+)
+def test_cameras_are_a_list_in_every_usual_spelling(text):
+    assert parameters_of(cameras=text) == {'cameras': ('front', 'left')}
 
 
 @needs_launch
-def test_an_input_scale_is_a_number():
-    with pytest.raises(ValueError, match=r'^input_scale is half, expected a number such as 0\.5$'):
-        launched(input_scale='half')
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ({'cameras': 'a b', 'image': '/front/image'}, 'image is /front/image, expected a name below each camera: a, b'),
+        (
+            {'cameras': '[front, le/ft]'},
+            "cameras is [front, le/ft]: 'le/ft' is not a camera name, expected letters, digits",
+        ),
+        ({'cameras': '1st'}, "cameras is 1st: '1st' is not a camera name, expected letters, digits and _"),
+        ({'cameras': 'kamera-1'}, "cameras is kamera-1: 'kamera-1' is not a camera name"),
+        ({'cameras': 'Mitte,Süd'}, "cameras is Mitte,Süd: 'Süd' is not a camera name"),
+        ({'cameras': 'a,b,a'}, 'cameras is a,b,a, expected names that differ'),
+        ({'image': 'a b'}, "image is 'a b', expected a topic name: "),
+        ({'namespace': '1x'}, "namespace is '1x', expected a namespace: "),
+        ({'node_name': 'a/b'}, "node_name is 'a/b', expected a node name: "),
+        ({'input_scale': 'half'}, 'input_scale is half, expected a number such as 0.5'),
+        ({'log_level': 'loud'}, 'log_level is loud, expected one of debug, info, warn, error, fatal'),
+    ],
+)
+def test_an_argument_that_ros_would_not_take_is_an_error_of_one_line(given, message):
+    with pytest.raises(ValueError, match=f'^{re.escape(message)}') as raised:
+        launched(**given)
+    assert '\n' not in str(raised.value)
+
+
+@needs_launch
+@pytest.mark.parametrize('cameras', ['', 'front left'])
+def test_rviz_shows_the_outputs_in_the_namespace_that_a_robot_pushes(cameras):
+    import rclpy
+    from launch_ros.actions import PushRosNamespace
+    from rclpy.context import Context
+    from rclpy.node import Node
+
+    processes, context = launched(rviz='true', namespace='car', node_name='eyes', cameras=cameras)
+    PushRosNamespace('robot').execute(context)
+    rviz = processes[0]
+    # What rviz2 is started with; it is not on PyPI, and any other node resolves names in the same way.
+    rviz._perform_substitutions(context)
+    rules = [f'{source}:={target}' for source, target in rviz.expanded_remapping_rules]
+    rules += [f'__ns:={rviz.expanded_node_namespace}']
+    own = Context()
+    rclpy.init(args=['--ros-args', *(word for rule in rules for word in ('-r', rule))], context=own)
+    node = Node('rviz', context=own)
+    try:
+        inside = '/robot/car/front' if cameras else '/robot/car'
+        for name in ('overlay', 'color_mask', 'drivable_grid'):
+            assert node.resolve_topic_name(f'/segmentation/{name}') == f'{inside}/eyes/{name}'
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=own)
+
+
+@needs_launch
+def test_the_profile_is_for_our_processes_alone(installed):
+    names = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+    driver = f'import os; print("driver sees", [os.environ.get(name) for name in {names}])'
+    _, output = run_launch(installed, 'model:=/nowhere.onnx', driver=driver)
+    assert 'driver sees [None, None]' in output
+    processes, _ = launched(bag=BAG, rviz='true')
+    assert [bool(process.additional_env) for process in processes] == [False, True, True]
 
 
 @needs_launch
 def test_a_profile_of_the_users_own_is_kept(monkeypatch):
-    from launch.launch_description_sources import get_launch_description_from_python_launch_file
-
     def profiles() -> dict[str, str]:
-        entities = get_launch_description_from_python_launch_file(str(LAUNCH_FILE)).entities
-        set_ = [entity for entity in entities if type(entity).__name__ == 'SetEnvironmentVariable']
-        return {entity.name[0].text: entity.value[0].text for entity in set_}
+        (node,), _ = launched()
+        return {name[0].text: value[0].text for name, value in node.additional_env}
 
     of_version_2, of_version_3 = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
     monkeypatch.setenv(of_version_2, '/mine.xml')
     monkeypatch.delenv(of_version_3, raising=False)
-    assert profiles() == {of_version_3: '/mine.xml'}
+    assert profiles() == {of_version_2: '/mine.xml', of_version_3: '/mine.xml'}
     monkeypatch.delenv(of_version_2)
     own = str(ROOT / 'config' / 'fastdds.xml')
     assert profiles() == {of_version_2: own, of_version_3: own}
