@@ -64,6 +64,14 @@ def _parser() -> argparse.ArgumentParser:
         '--out', type=Path, help='folder to create for the run; default: runs/ and the name of the config'
     )
     train.add_argument('--init', type=Path, help='weights to begin with: network, model.onnx or backbone')
+    train.add_argument(
+        '--teacher',
+        type=Path,
+        action='append',
+        default=[],
+        metavar='FILE',
+        help='network to learn from: weights, model.onnx or another ONNX file; --extra data may then lack labels',
+    )
     train.add_argument('--resume', action='store_true', help='continue the interrupted run in OUT where it was')
     train.add_argument('--set', action='append', default=[], metavar='KEY=VALUE', help='override one key of the config')
     train.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -208,8 +216,8 @@ def _train(options: argparse.Namespace) -> None:
     say = rank_zero_only(print)
 
     if options.resume:
-        if options.config or options.extra or options.init:
-            raise ValueError('--resume takes the configuration, --extra and --init from the run in --out')
+        if options.config or options.extra or options.init or options.teacher:
+            raise ValueError('--resume takes the configuration, --extra, --init and --teacher from the run in --out')
         say(resume(_run_folder(options), options.set, options.data))
         return
     if options.data is None:
@@ -224,7 +232,7 @@ def _train(options: argparse.Namespace) -> None:
             file=sys.stderr,
         )
         config = dataclasses.replace(config, extra_share=0.0)
-    say(train(config, options.data, _run_folder(options), extra, options.init))
+    say(train(config, options.data, _run_folder(options), extra, options.init, teacher=options.teacher))
 
 
 def _run_folder(options: argparse.Namespace) -> Path:

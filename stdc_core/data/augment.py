@@ -39,9 +39,14 @@ class Augmentation:
 
     def __call__(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """uint8 ``[H, W, 3]`` and ``[H, W]`` to the same of size ``crop``; what lies outside the image is ignored."""
+        return self.apply(image, label, self.placement(label.shape, rng), rng)
+
+    def apply(
+        self, image: np.ndarray, label: np.ndarray, matrix: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Crop and relight a sample by a map that ``placement`` drew; arguments and result as of a call."""
         height, width = self.crop
         # Scaling and cropping in one step: the pixels that the crop leaves out are never computed.
-        matrix = self.placement(label.shape, rng)
         border = {'dsize': (width, height), 'borderMode': cv2.BORDER_CONSTANT}
         image = cv2.warpAffine(image, matrix, flags=cv2.INTER_LINEAR, borderValue=PADDING, **border)
         label = cv2.warpAffine(label, matrix, flags=cv2.INTER_NEAREST, borderValue=IGNORE, **border)

@@ -120,7 +120,7 @@ def check(dataset: SegmentationFolder, limit: int | None = None, progress: bool 
             unknown.setdefault(number, Counter()).update(labels=1, pixels=pixels)
         if pair.counts is not None:
             counts += pair.counts
-            if not pair.counts[:IGNORE].any():
+            if not pair.counts[:IGNORE].any() and not dataset.unlabelled:
                 unlabelled.append(dataset.files(index)[1])
     report.ignored = int(counts[IGNORE])
     report.coarse = int(counts[len(dataset.classes) : IGNORE].sum())
@@ -128,7 +128,7 @@ def check(dataset: SegmentationFolder, limit: int | None = None, progress: bool 
     if unknown:
         ids = [f'{number} ({c["labels"]} labels, {c["pixels"]} pixels)' for number, c in sorted(unknown.items())]
         report.problems.insert(0, f'class ids that the table of {len(dataset.classes)} classes lacks: {some(ids)}')
-    if not counts[:IGNORE].any() and not report.problems:
+    if not counts[:IGNORE].any() and not report.problems and not dataset.unlabelled:
         report.problems.append(f'{dataset}: none of {report.checked} labels has a labelled pixel')
     report.warnings += dataset.warnings
     report.warnings += _warnings(dataset, report, unlabelled)

@@ -47,6 +47,7 @@ class SegmentationFolder:
     Attributes:
         root, split, classes: as given.
         table: Table of ``ROOT/labels.yaml``, or None.
+        unlabelled: Whether there are no labels, so that every pixel is 255 (see ``allow_no_labels``).
         label_sets: Sets of two or more classes that labels may stand for. Label ``len(classes) + k`` is set ``k``.
         warnings: what is odd about the files found, one sentence each.
 
@@ -60,6 +61,7 @@ class SegmentationFolder:
     def __init__(self, root: str | Path, split: str, classes: ClassTable, require_labels: bool = True):
         self.root, self.split, self.classes = Path(root), split, classes
         self.warnings: list[str] = []
+        self.unlabelled = False
         self.table: LabelTable | None = None
         self.label_sets: tuple[frozenset[int], ...] = ()
         if (self.root / LABEL_TABLE).is_file():
@@ -75,6 +77,10 @@ class SegmentationFolder:
             raise FileNotFoundError(
                 f'{self}: {len(missing)} of {len(self)} images have no label, the first {some(missing)}'
             )
+
+    def allow_no_labels(self) -> None:
+        """Take a dataset without a folder of labels for one in which no pixel has a class."""
+        self.unlabelled = not any(label.parent.is_dir() for _, label in self._files)
 
     def use_label_sets(self, sets: tuple[frozenset[int], ...]) -> None:
         """Number the sets of classes as all datasets of a training do.
@@ -135,6 +141,9 @@ class SegmentationFolder:
     def label_and_counts(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The label, and its pixels per id, int64 ``[256]``. Raises ValueError as ``__getitem__`` does."""
         path = self._files[index][1]
+        if self.unlabelled:
+            label = np.full(self.image(index).shape[:2], IGNORE, np.uint8)
+            return label, np.bincount(label.ravel(), minlength=256)
         try:
             label = self._ids(path)
         except FileNotFoundError:
@@ -143,7 +152,7 @@ class SegmentationFolder:
 
     def missing_labels(self) -> list[Path]:
         """The labels that should be there and are not."""
-        return [label for _, label in self._files if not label.is_file()]
+        return [] if self.unlabelled else [label for _, label in self._files if not label.is_file()]
 
     def _find(self) -> list[tuple[Path, Path]]:
         """Image and label of each sample, in the order of the names. Raises FileNotFoundError where there is none."""

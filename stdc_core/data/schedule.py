@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from stdc_core.data.augment import Augmentation
 from stdc_core.data.folder import Sample
+from stdc_core.data.soft_targets import SoftTargets
 from stdc_core.io.cpu import cores
 
 
@@ -164,9 +165,17 @@ class AugmentedSamples:
         datasets: where a key's first number leads.
         augmentation: what is done to each sample.
         cache: read and keep every decoded sample now. Workers that are forked share it.
+        soft: Probabilities of a teacher for every sample, or None.
     """
 
-    def __init__(self, datasets: Sequence[Samples], augmentation: Augmentation, cache: bool = False):
+    def __init__(
+        self,
+        datasets: Sequence[Samples],
+        augmentation: Augmentation,
+        cache: bool = False,
+        soft: SoftTargets | None = None,
+    ):
+        self._soft = soft
         self._datasets = list(datasets)
         self._augmentation = augmentation
         if cache:
@@ -177,11 +186,16 @@ class AugmentedSamples:
     def __len__(self) -> int:
         return sum(map(len, self._datasets))
 
-    def __getitem__(self, key: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 BGR ``[h, w, 3]`` and uint8 ids ``[h, w]`` of the augmentation's crop size."""
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+        """Return a crop: uint8 BGR ``[h, w, 3]``, uint8 ids ``[h, w]`` and, with a teacher, uint8 ``[C, h/4, w/4]``."""
         dataset, index, seed = key
-        sample = self._datasets[dataset][index]
-        return self._augmentation(sample.image, sample.label, np.random.default_rng(seed))
+        sample, rng = self._datasets[dataset][index], np.random.default_rng(seed)
+        size = (sample.label.shape[0], sample.label.shape[1])
+        matrix = self._augmentation.placement(size, rng)
+        crop = self._augmentation.apply(sample.image, sample.label, matrix, rng)
+        if self._soft is None:
+            return crop
+        return *crop, self._soft.crop(dataset, index, size, matrix, self._augmentation.crop)
 
 
 def read_all(datasets: Sequence[Samples]) -> Iterator[tuple[int, Sample]]:

@@ -223,6 +223,13 @@ class TrainConfig(MachineConfig):
         minimum=0,
         maximum=1,
     )
+    teacher_weight: float = key(1.0, 'weight of the loss against --teacher', minimum=0)
+    teacher_confidence: float = key(
+        0.0, 'pixels where the largest probability of the teacher is less than this do not count', minimum=0, maximum=1
+    )
+    teacher_hard_weight: float = key(
+        3.0, 'weight of the half of the pixels that is harder, against the teacher; the easier half has 1', above=0
+    )
     loss_stride: int = key(
         1,
         'losses take every n-th pixel of a crop in each direction; 1 as in the paper, more is faster on a CPU and all '

@@ -92,8 +92,8 @@ def recall(out: Path, cls: type, overrides: list[str], changeable: tuple[str, ..
     try:
         record = read_yaml(path)
         stored = dict(record.pop('config'))
-        sources = {'extra': [], 'init': '', **record}
-        texts = (sources['data'], sources['init'], *sources['extra'], *sources.get('classes', []))
+        sources = {'extra': [], 'init': '', 'teacher': [], **record}
+        texts = (sources['data'], sources['init'], *sources['extra'], *sources['teacher'], *sources.get('classes', []))
         if not all(isinstance(text, str) for text in texts):
             raise TypeError('data, extra, init and classes: expected text')
     except (AttributeError, KeyError, TypeError, ValueError) as error:

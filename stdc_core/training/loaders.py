@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from stdc_core.data.augment import Augmentation
 from stdc_core.data.resident import ResidentDataset, ResidentLoader, Sizes, fits
 from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, Samples, ScheduleSampler, dataset_shares
+from stdc_core.data.soft_targets import SoftTargets
 from stdc_core.training.config import ConfigError, TrainConfig
 
 # Share of the free memory that the images may take.
@@ -27,6 +28,7 @@ def train_loader(
     sizes: Sequence[Sizes],
     start: int,
     trainer: lightning.Trainer,
+    soft: SoftTargets | None = None,
 ) -> DataLoader | ResidentLoader:
     """Return the batches of one process of a run; they depend on the seed and the step alone.
 
@@ -39,6 +41,7 @@ def train_loader(
         sizes: Image sizes of every dataset, own ones first.
         start: Step to begin with.
         trainer: Trainer that knows this process's device and rank.
+        soft: Probabilities of a teacher for every image, or None.
 
     Raises:
         ConfigError: the batch cannot be divided among the processes, or leaves one of them too little.
@@ -60,12 +63,15 @@ def train_loader(
         pixels=math.prod(largest_size(sizes[: len(own)])) if config.equal_pixels else None,
     )
     on_gpu = device.type == 'cuda'
-    if config.loader == 'resident' or (config.loader == 'auto' and on_gpu and fits(sizes, device, _SHARE)):
+    if soft is not None and config.loader == 'resident':
+        raise ConfigError('loader: resident does not hold the probabilities of a teacher; expected auto or workers')
+    automatic = config.loader == 'auto' and soft is None and on_gpu
+    if config.loader == 'resident' or (automatic and fits(sizes, device, _SHARE)):
         return ResidentLoader(ResidentDataset(datasets, sizes, device), augmentation, sampler)
     if config.workers:
         one_opencv_thread()
     # Workers are forked and share what is read before.
-    samples = AugmentedSamples(datasets, augmentation, cache=fits(sizes, 'cpu', _SHARE / world))
+    samples = AugmentedSamples(datasets, augmentation, cache=fits(sizes, 'cpu', _SHARE / world), soft=soft)
     return DataLoader(
         samples,
         batch_sampler=sampler,

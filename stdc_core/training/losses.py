@@ -37,6 +37,50 @@ def set_cross_entropy(logits: Tensor, label: Tensor, sets: Tensor | None = None,
     return (logits.logsumexp(1) - inside).masked_fill(ignored, 0)
 
 
+def teacher_loss(
+    logits: Tensor,
+    soft: Tensor,
+    label: Tensor,
+    sets: Tensor | None = None,
+    confidence: float = 0.0,
+    hard_weight: float = 3.0,
+    ignore_index: int = IGNORE,
+) -> Tensor:
+    """Return the cross-entropy to a teacher's probabilities; the harder half of the pixels weighs more.
+
+    Where the label is a set of classes, the teacher chooses within the set: its probabilities of these classes are
+    scaled to a sum of 1. A pixel where they are less than a tenth together does not count, and neither does a pixel
+    where the teacher gives less than a half to the student's classes.
+
+    Args:
+        logits: float ``[N, C, H, W]``.
+        soft: float ``[N, C, H, W]``, probabilities of the teacher, 0 outside the image.
+        label: int64 ``[N, H, W]``: class ids, then numbers of ``sets``.
+        sets: bool ``[K, C]``, classes of each set; label ``C + k`` is set ``k``. None: labels are classes alone.
+        confidence: Largest probability of a pixel from which on it counts, 0 to 1.
+        hard_weight: Weight of the half of the pixels with the larger loss; the others weigh 1.
+        ignore_index: Label of pixels without one.
+
+    Returns:
+        A scalar; 0 where no pixel counts.
+    """
+    counted = soft.sum(1) > 0.5
+    if sets is not None:
+        classes = logits.shape[1]
+        coarse = (label >= classes) & (label != ignore_index)
+        allowed = sets[(label - classes).clamp(0, len(sets) - 1)].permute(0, 3, 1, 2) | ~coarse.unsqueeze(1)
+        soft = soft * allowed
+        counted &= ~coarse | (soft.sum(1) > 0.1)
+    soft = soft / soft.sum(1, keepdim=True).clamp(min=1e-4)
+    counted &= soft.amax(1) >= confidence
+    loss = -(soft * logits.log_softmax(1)).sum(1)[counted]
+    if not loss.numel():
+        return logits.sum() * 0.0
+    middle = loss.detach().median()
+    weight = torch.where(loss.detach() > middle, hard_weight, 1.0)
+    return (loss * weight).sum() / weight.sum()
+
+
 def ohem_cross_entropy(
     logits: Tensor,
     label: Tensor,

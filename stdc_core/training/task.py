@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import lightning
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
@@ -18,7 +19,7 @@ from stdc_core.model.segmentation import SegmentationOutput, STDCSeg, normalize,
 from stdc_core.pictures.overlay import colorize
 from stdc_core.training.config import TrainConfig
 from stdc_core.training.detail import detail_loss, detail_target
-from stdc_core.training.losses import ohem_cross_entropy
+from stdc_core.training.losses import ohem_cross_entropy, teacher_loss
 
 # Modules whose learning rate `head_rate` multiplies: feature fusion and everything that predicts.
 _HEADS = ('ffm.', 'head.', 'aux8_head.', 'aux16_head.', 'detail_heads.')
@@ -29,7 +30,8 @@ _PICTURES = 4
 class SegmentationTask(lightning.LightningModule):
     """Main, auxiliary and detail losses; AdamW or SGD with warm-up and decay; mIoU on validation images.
 
-    Batches are pairs of uint8 BGR images ``[N, H, W, 3]`` and uint8 labels ``[N, H, W]``.
+    Batches are uint8 BGR images ``[N, H, W, 3]``, uint8 labels ``[N, H, W]`` and, with a teacher, its probabilities,
+    uint8 ``[N, C, ceil(H/4), ceil(W/4)]``.
 
     Args:
         model: the network to train.
@@ -67,8 +69,14 @@ class SegmentationTask(lightning.LightningModule):
         self.register_buffer('offset', offset.reshape(1, -1, 1, 1), persistent=False)
         self.confusion = ConfusionMatrix(model.num_classes)
 
-    def losses(self, output: SegmentationOutput, label: Tensor) -> dict[str, Tensor]:
-        """Each weighted part of the loss, scalars: ``label`` int64 ``[N, H, W]``."""
+    def losses(self, output: SegmentationOutput, label: Tensor, soft: Tensor | None = None) -> dict[str, Tensor]:
+        """Return each weighted part of the loss, scalars.
+
+        Args:
+            output: Logits of all heads.
+            label: int64 ``[N, H, W]``.
+            soft: Probabilities of a teacher, uint8 ``[N, C, ceil(H/4), ceil(W/4)]``; None: there is no teacher.
+        """
         config = self.config
 
         def segmentation_loss(logits: Tensor, label: Tensor) -> Tensor:
@@ -83,18 +91,39 @@ class SegmentationTask(lightning.LightningModule):
             parts['aux16'] = config.aux_weight * segmentation_loss(output.aux16, sparse)
         if config.detail_weight:
             known, target = None, detail_target(label)
+            if soft is not None:
+                # Labels are not all there is to know: a pixel without one may well lie on an edge.
+                known = (label != IGNORE).unsqueeze(1)
             if self.sets is not None:
                 # A set of classes is unknown here: neither its inside nor its border tells where edges are.
                 open_ = (label >= self.model.num_classes) & (label != IGNORE)
-                known, target = ~open_.unsqueeze(1), detail_target(label.masked_fill(open_, IGNORE))
+                closed, target = ~open_.unsqueeze(1), detail_target(label.masked_fill(open_, IGNORE))
+                known = closed if known is None else closed & known
             for stride, logits in output.detail.items():
                 parts[f'detail{stride}'] = config.detail_weight * sum(detail_loss(logits, target, known))
+        if soft is not None:
+            parts |= self._teacher_losses(output, crop, soft.float() / 255)
         return parts
 
-    def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
-        image, label = batch
+    def _teacher_losses(self, output: SegmentationOutput, label: Tensor, soft: Tensor) -> dict[str, Tensor]:
+        """Return the loss of each head against a teacher; ``label`` is that of the whole crop."""
+        config, size = self.config, (soft.shape[2], soft.shape[3])
+        label = F.interpolate(label.unsqueeze(1).float(), size=size, mode='nearest-exact').squeeze(1).long()
+
+        def loss(logits: Tensor) -> Tensor:
+            logits = upsample(logits.float(), size)
+            return teacher_loss(logits, soft, label, self.sets, config.teacher_confidence, config.teacher_hard_weight)
+
+        parts = {'teacher': config.teacher_weight * loss(output.logits)}
+        if config.aux_weight:
+            weight = config.teacher_weight * config.aux_weight
+            parts |= {'teacher_aux8': weight * loss(output.aux8), 'teacher_aux16': weight * loss(output.aux16)}
+        return parts
+
+    def training_step(self, batch: Sequence[Tensor], _index: int) -> Tensor:
+        image, label, *soft = batch
         image = normalize(image.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
-        parts = self.losses(self.model.forward_train(image), label.long())
+        parts = self.losses(self.model.forward_train(image), label.long(), *soft)
         total = sum(parts.values())
         self.log('loss', total, prog_bar=True)
         self.log_dict({f'loss/{name}': value for name, value in parts.items()})

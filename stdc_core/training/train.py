@@ -22,6 +22,7 @@ from stdc_core.data.check import check, raise_if_bad, shared_images
 from stdc_core.data.datasets import open_dataset
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.resident import Sizes
+from stdc_core.data.soft_targets import SoftTargets
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import initialise, save_weights
 from stdc_core.training.config import RUN_KEYS, ConfigError, TrainConfig
@@ -40,9 +41,12 @@ from stdc_core.training.fitting import (
 )
 from stdc_core.training.loaders import largest_size, need_image_for_each, train_loader
 from stdc_core.training.task import SegmentationTask
+from stdc_core.training.teacher import open_teacher, teach
 
 WEIGHTS = 'weights.safetensors'
 BEST_WEIGHTS = 'best.safetensors'
+#: Folder of a run with the probabilities of its teacher.
+TEACHER = 'teacher'
 
 
 class _Whole(Dataset):
@@ -77,6 +81,7 @@ def train(
     extra: Sequence[Path | ExtraData] = (),
     init: Path | None = None,
     progress: bool = True,
+    teacher: Sequence[Path] = (),
 ) -> Path:
     """Check the data, train, and write ``out/weights.safetensors``: the weights at the end of the schedule.
 
@@ -89,6 +94,7 @@ def train(
         extra: More datasets, whose ``train`` split is trained on. Those without a share of their own supply
             ``config.extra_share`` of the samples together.
         init: weights to begin with: of a network, or of a backbone alone (see ``initialise``).
+        teacher: Files of a network to learn from (see ``open_teacher``). Extra data may then be without labels.
 
     Returns:
         The path of the weights.
@@ -115,7 +121,7 @@ def train(
     if init is not None and not init.is_file():
         raise FileNotFoundError(f'{init}: no such file')
     need_empty(out, config.num_nodes)
-    return _run(config, class_table(config.classes), data, out, others, init, progress, resumed=False)
+    return _run(config, class_table(config.classes), data, out, others, init, progress, teacher, resumed=False)
 
 
 def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, progress: bool = True) -> Path:
@@ -136,12 +142,13 @@ def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, p
         raise FileExistsError(f'{out / WEIGHTS} is there: the run is complete')
     # The table that the run began with, whatever is in its file now. Runs of older versions have not kept it.
     classes = _kept_table(out, sources['class_table']) if 'class_table' in sources else class_table(config.classes)
+    teacher = [Path(text) for text in sources['teacher']]
     init = Path(sources['init']) if sources['init'] else None
     try:
         extra = [ExtraData.parse(text) for text in sources['extra']]
     except ValueError as error:
         raise ConfigError(f'{out / RECORD}: damaged (extra: {error})') from error
-    return _run(config, classes, data or Path(sources['data']), out, extra, init, progress, resumed=True)
+    return _run(config, classes, data or Path(sources['data']), out, extra, init, progress, teacher, resumed=True)
 
 
 def _kept_table(out: Path, text: str) -> ClassTable:
@@ -160,6 +167,7 @@ def _run(
     extra: Sequence[ExtraData],
     init: Path | None,
     progress: bool,
+    teacher: Sequence[Path],
     resumed: bool,
 ) -> Path:
     lightning.seed_everything(config.seed, workers=True, verbose=False)
@@ -168,6 +176,9 @@ def _run(
     own = [open_(data, split) for split in config.train_split.split('+')]
     others = [open_(each.path, 'train') for each in extra]
     val = open_(data, config.val_split) if config.val_split else None
+    if teacher:
+        for dataset in others:
+            dataset.allow_no_labels()
     # Every dataset numbers the sets of classes that labels stand for alike.
     datasets = [*own, *others, *([val] if val else [])]
     label_sets = tuple(dict.fromkeys(each for dataset in datasets for each in dataset.label_sets))
@@ -175,6 +186,8 @@ def _run(
         dataset.use_label_sets(label_sets)
     counts, sizes = _checked(own, others, val, progress)
 
+    for path in teacher if not resumed else ():
+        open_teacher(path, classes)
     start = reached(out)
     model = STDCSeg(config.backbone, len(classes))
     if init is not None and not start:
@@ -184,7 +197,8 @@ def _run(
     weights = class_weights(counts, config.class_balance) if config.class_balance else None
     task = SegmentationTask(model, config, classes, weights, label_sets)
     trainer = make_trainer(config, out, start, 'miou' if val else '', progress)
-    loader = train_loader(config, own, others, [each.share for each in extra], sizes, start, trainer)
+    soft = SoftTargets(out / TEACHER, len(classes)) if teacher else None
+    loader = train_loader(config, own, others, [each.share for each in extra], sizes, start, trainer, soft)
     val_loader = None
     if val is not None:
         need_image_for_each(len(val), val, trainer.world_size)
@@ -196,9 +210,12 @@ def _run(
             'data': str(data.absolute()),
             'extra': [str(ExtraData(each.path.absolute(), each.share)) for each in extra],
             'init': str(init.absolute()) if init else '',
+            'teacher': [str(path.absolute()) for path in teacher],
             'class_table': classes.to_json(),
         }
         begin(out, config, sources)
+    if soft is not None:
+        teach(teacher, [*own, *others], classes, soft, progress)
     if start < config.steps:
         with running(trainer, out):
             trainer.fit(task, loader, val_loader, ckpt_path=out / LAST if start else None, weights_only=True)
@@ -216,6 +233,7 @@ def _run(
         'recipe': json.dumps(dataclasses.asdict(config)),
         'largest_image': '{}x{}'.format(*largest_size(sizes[: len(own)])),
         **({'init': init.name} if init else {}),
+        **({'teacher': ', '.join(path.name for path in teacher)} if teacher else {}),
         **({'class_offset': json.dumps(task.offset.flatten().tolist())} if config.prior_correction else {}),
     }
     with awaited(trainer):

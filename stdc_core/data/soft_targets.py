@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Class probabilities of a teacher on disk, and their crops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+#: Crops of probabilities have a cell for this many pixels of the crop, in each direction.
+STRIDE = 4
+
+
+class SoftTargets:
+    """The probabilities for every image of some datasets.
+
+    Args:
+        folder: Folder with a file for each image, uint8 ``[C, h, w]``, 0 to 1 as 0 to 255.
+        num_classes: Number of classes C.
+    """
+
+    def __init__(self, folder: Path, num_classes: int):
+        self.folder, self.num_classes = folder, num_classes
+
+    def path(self, dataset: int, index: int) -> Path:
+        """Return the file of image ``index`` of dataset number ``dataset``."""
+        return self.folder / str(dataset) / f'{index:06d}.npy'
+
+    def crop(
+        self, dataset: int, index: int, size: tuple[int, int], matrix: np.ndarray, crop: tuple[int, int]
+    ) -> np.ndarray:
+        """Return the probabilities in the cells of a crop.
+
+        Args:
+            dataset: Number of the dataset.
+            index: Number of the image in it.
+            size: (height, width) of the image, pixels.
+            matrix: Affine map ``[2, 3]`` from pixels of the image to pixels of the crop.
+            crop: (height, width) of the crop, pixels.
+
+        Returns:
+            uint8 ``[C, ceil(height / 4), ceil(width / 4)]``; 0 for all classes outside the image.
+
+        Raises:
+            FileNotFoundError: The image has no file.
+            ValueError: The file does not hold such probabilities.
+        """
+        path = self.path(dataset, index)
+        cells = np.load(path)
+        if cells.dtype != np.uint8 or cells.ndim != 3 or len(cells) != self.num_classes:
+            raise ValueError(f'{path}: expected uint8 [{self.num_classes}, h, w], found {cells.dtype} {cells.shape}')
+        # From cells of the file to pixels of the image, to pixels of the crop, to its cells; centres are half-integers.
+        into = _scaling(size[1] / cells.shape[2], size[0] / cells.shape[1])
+        out_of = _scaling(1 / STRIDE, 1 / STRIDE)
+        whole = out_of @ np.vstack([matrix, [0, 0, 1]]) @ into
+        width, height = -(-crop[1] // STRIDE), -(-crop[0] // STRIDE)
+        return np.stack([cv2.warpAffine(plane, whole[:2], (width, height), flags=cv2.INTER_LINEAR) for plane in cells])
+
+
+def _scaling(x: float, y: float) -> np.ndarray:
+    """Return the map ``[3, 3]`` that scales about the corner of the picture, for coordinates of pixel centres."""
+    return np.array([[x, 0, x / 2 - 0.5], [0, y, y / 2 - 0.5], [0, 0, 1]])

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A network that teaches another one: its class probabilities on every image, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import onnxruntime
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from tqdm import tqdm
+
+from stdc_core.classes import ClassTable
+from stdc_core.data.folder import SegmentationFolder
+from stdc_core.data.label_table import LABEL_TABLE, LabelTable
+from stdc_core.data.soft_targets import SoftTargets
+from stdc_core.inference.model_file import ModelInfo
+from stdc_core.io.cpu import cores
+from stdc_core.io.files import appearing
+from stdc_core.io.text import one_line
+from stdc_core.model.deployed_graph import own_offset, own_scale
+from stdc_core.model.segmentation import normalize, rescale
+from stdc_core.model.weights import WeightsError, load_weights
+
+#: Cells of this many pixels of the teacher's input share one stored probability.
+_CELL = 4
+
+
+class TeacherError(ValueError):
+    """A teacher that cannot be used; the message names the file, what was found and what was expected."""
+
+
+class Teacher(NamedTuple):
+    """A network that gives class probabilities.
+
+    Args:
+        path: File that it was read from.
+        size: (height, width) of the only image size that it takes; None: any.
+        scores: Function from an image, uint8 ``[H, W, 3]`` BGR (of ``size``), to probabilities, float32 ``[K, h, w]``.
+        mapping: float32 ``[C, K]``, 1 where output ``k`` of the teacher counts as class ``c``.
+    """
+
+    path: Path
+    size: tuple[int, int] | None
+    scores: Callable[[np.ndarray], np.ndarray]
+    mapping: np.ndarray
+
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """Return the probability of each class in cells of the image.
+
+        Args:
+            image: uint8 ``[H, W, 3]`` BGR, of any size.
+
+        Returns:
+            uint8 ``[C, h, w]``, 0 to 1 as 0 to 255. What goes to classes that the student lacks is left out.
+        """
+        if self.size is not None and image.shape[:2] != self.size:
+            shrinks = self.size[0] * self.size[1] < image.shape[0] * image.shape[1]
+            image = cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        scores = self.scores(image)
+        mapped = np.tensordot(self.mapping, scores, 1)
+        cell = max(1, round(_CELL * scores.shape[1] / image.shape[0]))
+        height, width = max(scores.shape[1] // cell, 1), max(scores.shape[2] // cell, 1)
+        cells = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA) for plane in mapped]
+        return np.rint(np.stack(cells) * 255).astype(np.uint8)
+
+
+def open_teacher(path: Path, classes: ClassTable) -> Teacher:
+    """Open a teacher.
+
+    Args:
+        path: Weights or ``model.onnx`` of ``stdc``, or any other ONNX file that turns one image, float
+            ``[1, 3, H, W]``, RGB with ImageNet's mean and standard deviation, into logits or probabilities
+            ``[1, K, h, w]``. Beside another file lies its table, ``NAME.yaml`` or ``labels.yaml`` (see ``LabelTable``):
+            which class each output is.
+        classes: Classes of the student.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        TeacherError: The file is not a teacher, or its classes cannot be mapped.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file; expected the weights or the ONNX file of a teacher')
+    if path.suffix != '.onnx' or _is_own(path):
+        return _own(path, classes)
+    return _foreign(path, classes)
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        load_weights(path)
+    except WeightsError:
+        return False
+    return True
+
+
+def _own(path: Path, classes: ClassTable) -> Teacher:
+    """Open a network of ``stdc``; classes are mapped by name."""
+    model, own, provenance = load_weights(path)
+    mapping = np.array([[name == other for other in own.names] for name in classes.names], np.float32)
+    if not mapping.any():
+        raise TeacherError(
+            f'{path}: knows the classes {", ".join(own.names)}, expected one or more of {", ".join(classes.names)}'
+        )
+    scale = ModelInfo(model.backbone.name, own_scale(path, provenance), own, provenance).scale
+    offset = torch.tensor(own_offset(provenance) or [0.0]).reshape(1, -1, 1, 1)
+
+    def scores(image: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            batch = normalize(torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2))
+            return (model(rescale(batch, scale.of(image.shape[:2]))) + offset).softmax(1)[0].numpy()
+
+    return Teacher(path, None, scores, mapping)
+
+
+def _foreign(path: Path, classes: ClassTable) -> Teacher:
+    """Open any other segmentation network; classes are mapped by the table beside it."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cores()
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise TeacherError(f'{path}: ONNX Runtime cannot load it ({one_line(error)})') from error
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    shape = inputs[0].shape
+    if len(inputs) != 1 or inputs[0].type != 'tensor(float)' or len(shape) != 4 or shape[1] != 3:
+        found = ', '.join(f'{each.name} {each.type} {each.shape}' for each in inputs)
+        raise TeacherError(f'{path}: expected one input, float [1, 3, H, W], found {found}')
+    tables = [path.with_suffix('.yaml'), path.parent / LABEL_TABLE]
+    table = next((LabelTable.from_yaml(each) for each in tables if each.is_file()), None)
+    if table is None:
+        raise TeacherError(
+            f'{path}: its classes are not known; expected {tables[0].name} or {LABEL_TABLE} beside it, '
+            'with a line `- {id: 0, name: road}` for each output'
+        )
+    meant = table.sets(classes)
+    count = 1 + max(meant)
+    several = [number for number, each in meant.items() if len(each) > 1]
+    if several:
+        raise TeacherError(f'{table.path}: id {several[0]}: expected one class for a teacher, found several')
+    mapping = np.zeros((len(classes), count), np.float32)
+    for number, each in meant.items():
+        mapping[list(each), number] = 1
+    size = (shape[2], shape[3]) if all(isinstance(side, int) for side in shape[2:]) else None
+    name, mean, std = inputs[0].name, np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+
+    def scores(image: np.ndarray) -> np.ndarray:
+        rgb = (image[..., ::-1].astype(np.float32) / 255 - mean) / std
+        found = session.run([outputs[0].name], {name: np.ascontiguousarray(rgb.transpose(2, 0, 1)[None])})[0]
+        if found.ndim != 4 or found.shape[1] != count:
+            raise TeacherError(
+                f'{path}: expected [1, {count}, h, w] by {table.path.name}, found an output of {list(found.shape)}'
+            )
+        found = found[0]
+        if found.min() >= 0 and abs(found.sum(0) - 1).max() < 1e-2:
+            return found
+        exponentials = np.exp(found - found.max(0))
+        return exponentials / exponentials.sum(0)
+
+    return Teacher(path, size, scores, mapping)
+
+
+def teach(
+    paths: Sequence[Path],
+    datasets: Sequence[SegmentationFolder],
+    classes: ClassTable,
+    targets: SoftTargets,
+    progress: bool,
+) -> None:
+    """Compute a teacher's probabilities on every image of some datasets; what is in the folder already is kept.
+
+    Args:
+        paths: Files of the teacher. With several, each image goes to the one whose image size has the nearest shape.
+        datasets: Datasets in the order of the training.
+        classes: Classes of the student.
+        targets: Folder to write to.
+        progress: Show a progress bar on a terminal.
+
+    Raises:
+        FileNotFoundError, TeacherError: As ``open_teacher``.
+    """
+    missing = [
+        (number, index)
+        for number, dataset in enumerate(datasets)
+        for index in range(len(dataset))
+        if not targets.path(number, index).is_file()
+    ]
+    if not missing:
+        return
+    if rank_zero_only.rank:
+        # The first process computes them; torchrun starts all at once.
+        while not all(targets.path(*each).is_file() for each in missing):
+            time.sleep(1)
+        return
+    teachers = [open_teacher(path, classes) for path in paths]
+    for number, index in tqdm(missing, 'asking the teacher', unit='image', disable=None if progress else True):
+        image = datasets[number].image(index)
+        probabilities = _nearest(teachers, image.shape[:2]).probabilities(image)
+        path = targets.path(number, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with appearing(path) as partial, partial.open('wb') as file:
+            np.save(file, probabilities)
+
+
+def _nearest(teachers: Sequence[Teacher], size: tuple[int, int]) -> Teacher:
+    """Return the teacher whose image size has the nearest ratio of width to height; one for any size is nearest."""
+
+    def distance(teacher: Teacher) -> float:
+        if teacher.size is None:
+            return 0.0
+        return abs(math.log(teacher.size[1] / teacher.size[0] * size[0] / size[1]))
+
+    return min(teachers, key=distance)
