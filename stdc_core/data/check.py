@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ class DataReport:
         counts: int64 ``[C]``, pixels per class in the labels that could be read.
         ignored: pixels labelled 255.
         coarse: pixels labelled with a set of classes.
+        absent: names of the classes that no pixel has or may have.
         sizes: images per (height, width), in pixels.
         problems: what makes it unusable, one sentence with a file name each, in the dataset's order.
         warnings: what is odd about it.
@@ -49,9 +50,14 @@ class DataReport:
     counts: np.ndarray
     ignored: int = 0
     coarse: int = 0
+    absent: list[str] = field(default_factory=list)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    def ignored_share(self) -> float:
+        """Return the share of the pixels that are 255, 0 to 1."""
+        return self.ignored / max(1, int(self.counts.sum()) + self.ignored + self.coarse)
 
     def listed(self) -> str:
         """The first 100 problems, in lines below how many there are."""
@@ -88,6 +94,26 @@ def raise_if_bad(*reports: DataReport) -> None:
     bad = [report.listed() for report in reports if report.problems]
     if bad:
         raise DataError('\n'.join(bad))
+
+
+def need_all_classes(reports: Sequence[DataReport]) -> None:
+    """Raise DataError if a class occurs in none of the data of a training, while 255 does.
+
+    Annotation tools write masks of 0 and 255, where 255 is the object. Here 255 is no class: a training on such masks
+    would learn the background alone.
+
+    Args:
+        reports: Of all the data that is trained on.
+    """
+    absent = [name for name in reports[0].absent if all(name in report.absent for report in reports)]
+    blamed = next((report for report in reports if report.ignored), None)
+    if absent and blamed:
+        classes = [f'{blamed.classes.names.index(name)} for {name}' for name in absent]
+        raise DataError(
+            f'{blamed.dataset}: {_percent(blamed.ignored_share())} of the pixels are 255, which is no class, and none '
+            f'is of {some(absent)}. If 255 marks the object, as annotation tools write it, give those pixels its id '
+            f'({some(classes, 3)}); if there is none in your data, use `--set absent_classes=allow`'
+        )
 
 
 def check(dataset: SegmentationFolder, limit: int | None = None, progress: bool = True, threads: int = 0) -> DataReport:
@@ -204,13 +230,20 @@ def _warnings(dataset: SegmentationFolder, report: DataReport, unlabelled: list[
         for number, (name, count) in enumerate(zip(report.classes.names, report.counts, strict=True))
         if not count and number not in possible
     ]
+    if report.checked == report.images:
+        report.absent = absent
     if absent and report.checked == report.images and report.counts.any():
-        warnings.append(f'{dataset}: no pixel of {some(absent)}')
+        void = f'; {_percent(report.ignored_share())} of the pixels are 255, which is no class'
+        warnings.append(f'{dataset}: no pixel of {some(absent)}{void if report.ignored else ""}')
     names = Counter(dataset.name(index) for index in range(len(dataset)))
     twice = sorted(name for name, count in names.items() if count > 1)
     if twice:
         warnings.append(f'{dataset}: {len(twice)} names have several images, the first {some(twice, 3)}')
     return warnings
+
+
+def _percent(share: float) -> str:
+    return f'{100 * share:.1f} %'
 
 
 def _hash(path: Path) -> bytes:

@@ -162,6 +162,12 @@ class TrainConfig(MachineConfig):
     classes: str = key('camvid', "class table: 'camvid', 'cityscapes' or a YAML file of your own")
     train_split: str = key('train', "splits to train on, joined by '+'")
     val_split: str = key('val', 'split to validate on; empty: no validation')
+    absent_classes: str = key(
+        'refuse',
+        'what to do if a class occurs nowhere in the data while 255 does, as in masks of 0 and 255 where 255 is the '
+        'object',
+        choices=('refuse', 'allow'),
+    )
     extra_share: float = key(
         0.0,
         'share of the samples drawn from all --extra data that has no share of its own (--extra FOLDER=SHARE)',

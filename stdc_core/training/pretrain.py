@@ -25,7 +25,8 @@ from stdc_core.model.segmentation import normalize
 from stdc_core.model.stdc import STDCClassifier
 from stdc_core.model.weights import save_classifier
 from stdc_core.training.config import ConfigError
-from stdc_core.training.fitting import LAST, awaited, begin, make_trainer, need_empty, reached, recall, running
+from stdc_core.training.exhaustion import exhaustion_told
+from stdc_core.training.fitting import LAST, RECORD, awaited, begin, make_trainer, need_empty, reached, recall, running
 from stdc_core.training.loaders import need_even_batches, need_image_for_each, one_opencv_thread
 from stdc_core.training.pretrain_config import RUN_KEYS, PretrainConfig
 from stdc_core.training.task import rate
@@ -133,7 +134,8 @@ def pretrain(config: PretrainConfig, data: Path, out: Path, progress: bool = Tru
     """
     splits = _open(config, data)
     need_empty(out, config.num_nodes)
-    return _run(config, data, splits, out, progress, resumed=False)
+    with exhaustion_told(out, RECORD):
+        return _run(config, data, splits, out, progress, resumed=False)
 
 
 def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, progress: bool = True) -> Path:
@@ -155,7 +157,8 @@ def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, p
     data = data or Path(sources['data'])
     splits = _open(config, data)
     _need_same(data, splits[0], sources)
-    return _run(config, data, splits, out, progress, resumed=True)
+    with exhaustion_told(out, RECORD):
+        return _run(config, data, splits, out, progress, resumed=True)
 
 
 def _open(config: PretrainConfig, data: Path) -> tuple[ImageFolder, ImageFolder]:

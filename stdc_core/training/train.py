@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from stdc_core.classes import ClassTable, class_table
-from stdc_core.data.check import check, raise_if_bad, shared_images
+from stdc_core.data.check import check, need_all_classes, raise_if_bad, shared_images
 from stdc_core.data.datasets import open_dataset
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.resident import Sizes
@@ -26,6 +26,7 @@ from stdc_core.data.soft_targets import SoftTargets
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import initialise, save_weights
 from stdc_core.training.config import RUN_KEYS, ConfigError, TrainConfig
+from stdc_core.training.exhaustion import exhaustion_told
 from stdc_core.training.extra_data import ExtraData
 from stdc_core.training.fitting import (
     BEST,
@@ -121,7 +122,8 @@ def train(
     if init is not None and not init.is_file():
         raise FileNotFoundError(f'{init}: no such file')
     need_empty(out, config.num_nodes)
-    return _run(config, class_table(config.classes), data, out, others, init, progress, teacher, resumed=False)
+    with exhaustion_told(out, RECORD):
+        return _run(config, class_table(config.classes), data, out, others, init, progress, teacher, resumed=False)
 
 
 def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, progress: bool = True) -> Path:
@@ -148,7 +150,8 @@ def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, p
         extra = [ExtraData.parse(text) for text in sources['extra']]
     except ValueError as error:
         raise ConfigError(f'{out / RECORD}: damaged (extra: {error})') from error
-    return _run(config, classes, data or Path(sources['data']), out, extra, init, progress, teacher, resumed=True)
+    with exhaustion_told(out, RECORD):
+        return _run(config, classes, data or Path(sources['data']), out, extra, init, progress, teacher, resumed=True)
 
 
 def _kept_table(out: Path, text: str) -> ClassTable:
@@ -184,7 +187,7 @@ def _run(
     label_sets = tuple(dict.fromkeys(each for dataset in datasets for each in dataset.label_sets))
     for dataset in datasets:
         dataset.use_label_sets(label_sets)
-    counts, sizes = _checked(own, others, val, progress)
+    counts, sizes = _checked(own, others, val, progress, refuse=config.absent_classes == 'refuse' and not teacher)
 
     for path in teacher if not resumed else ():
         open_teacher(path, classes)
@@ -268,9 +271,16 @@ def _best(path: Path, last: dict[str, Tensor], miou: Tensor) -> tuple[dict[str, 
 
 
 def _checked(
-    own: list[SegmentationFolder], others: list[SegmentationFolder], val: SegmentationFolder | None, progress: bool
+    own: list[SegmentationFolder],
+    others: list[SegmentationFolder],
+    val: SegmentationFolder | None,
+    progress: bool,
+    refuse: bool,
 ) -> tuple[np.ndarray, list[Sizes]]:
     """Check all data; int64 ``[C]`` pixels per class of ``own``, and the sizes of its images and those of ``others``.
+
+    Args:
+        refuse: Whether a class without any pixel is an error where 255 occurs.
 
     Raises:
         DataError: something is wrong with it.
@@ -279,6 +289,8 @@ def _checked(
     validated = [val] if val is not None else []
     reports = [check(dataset, progress=progress and first) for dataset in (*own, *others, *validated)]
     raise_if_bad(*reports)
+    if refuse:
+        need_all_classes(reports[: len(own) + len(others)])
     if first:
         warnings = [warning for report in reports for warning in report.warnings]
         warnings += [warning for dataset in own for other in validated for warning in shared_images(dataset, other)]

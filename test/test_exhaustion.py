@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trainings that run out of something end in one line that says of what, and what helps."""
+
+import errno
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from stdc_core.commands.main import main
+from stdc_core.training.exhaustion import what_ran_out
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two images of two classes."""
+    label = np.zeros((64, 128), np.uint8)
+    label[32:] = 1
+    for kind in ('images', 'labels'):
+        (tmp_path / 'data/train' / kind).mkdir(parents=True)
+    for number in range(2):
+        image = np.random.default_rng(number).integers(0, 256, (64, 128, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f'data/train/images/{number}.png'), image)
+        cv2.imwrite(str(tmp_path / f'data/train/labels/{number}.png'), label)
+    (tmp_path / 'two.yaml').write_text('classes: [{name: a, color: [0, 0, 0]}, {name: b, color: [9, 9, 9]}]')
+    return tmp_path
+
+
+def command(data, *settings):
+    small = ['classes=two.yaml', 'val_split=', 'crop_height=64', 'crop_width=64', 'batch_size=2', 'warmup_steps=0']
+    more = [f'--set={text}' for text in (*small, *settings)]
+    return [sys.executable, '-m', 'stdc_core.commands.main', 'train', '--data', 'data', '--out', 'run', *more]
+
+
+def start(data, arguments, **options):
+    environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
+    return subprocess.Popen(arguments, cwd=data, env=environment, stderr=subprocess.PIPE, text=True, **options)
+
+
+def last_line(process):
+    """The last line on stderr of a command that failed; it must be no traceback."""
+    said = process.communicate(timeout=240)[1]
+    assert process.returncode == 2, said
+    assert 'Traceback' not in said and 'File "' not in said
+    return said.replace('\r', '\n').strip().splitlines()[-1]
+
+
+def test_a_reader_that_the_kernel_kills(data):
+    process = start(data, command(data, 'steps=100000', 'checkpoint_every=1', 'workers=1'))
+    deadline = time.monotonic() + 200
+    while not (data / 'run/last.ckpt').is_file() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+    readers = [pid for pid in children if 'stdc_core.commands.main' in Path(f'/proc/{pid}/cmdline').read_text()]
+    os.kill(int(readers[-1]), signal.SIGKILL)
+    line = last_line(process)
+    assert line.startswith('stdc train: a process that reads images was lost')
+    assert '`--set workers=0`' in line and '`--resume --out run` continues the run' in line
+
+
+def test_a_container_with_little_shared_memory(data):
+    inside = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"'
+    unshared = ['unshare', '--mount', 'sh', '-c', inside, 'sh']
+    if not shutil.which('unshare') or subprocess.run([*unshared, 'true'], capture_output=True).returncode:
+        pytest.skip('a mount namespace of its own needs root')
+    process = start(data, [*unshared, *command(data, 'steps=3', 'workers=1', 'crop_height=512', 'crop_width=512')])
+    line = last_line(process)
+    assert line.startswith('stdc train: shared memory ran out (/dev/shm')
+    assert '--shm-size' in line and '--set workers=0' in line
+
+
+def test_memory_that_runs_out(data):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+
+    settings = ['steps=3', 'workers=0', 'batch_size=8', 'crop_height=8192', 'crop_width=8192']
+    line = last_line(start(data, command(data, *settings), preexec_fn=limit))
+    assert line.startswith('stdc train: memory ran out')
+    assert 'smaller batch_size' in line
+
+
+@pytest.mark.parametrize(
+    ('error', 'expected'),
+    [
+        (
+            torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ...'),
+            'the memory of the GPU ran out, 2.00 GiB more were wanted',
+        ),
+        (OSError(errno.ENOMEM, 'Cannot allocate memory'), 'memory ran out'),
+        (RuntimeError('DataLoader worker (pid(s) 12, 13) exited unexpectedly'), 'a process that reads images was lost'),
+        (OSError(errno.EMFILE, 'Too many open files'), 'open files ran out'),
+        (RuntimeError("can't start new thread"), 'threads ran out'),
+    ],
+)
+def test_what_ran_out_is_told_with_what_helps(error, expected):
+    assert what_ran_out(error).startswith(expected)
+
+
+def test_other_errors_stay_what_they_are():
+    assert what_ran_out(RuntimeError('shapes do not match')) is None
+    assert what_ran_out(OSError(errno.ENOSPC, 'No space left on device')) is None
+
+
+@pytest.mark.parametrize('settings', [[], ['val_split=train']], ids=['train', 'train and val'])
+def test_masks_in_which_255_is_the_object_are_refused(settings, data, monkeypatch, capsys):
+    monkeypatch.chdir(data)
+    for path in (data / 'data/train/labels').iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path), 0) * 255)
+    assert main(command(data, 'steps=1', 'workers=0', *settings)[3:]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith('stdc train: data/train: 50.0 % of the pixels are 255, which is no class, and none is of b.')
+    assert '(1 for b)' in said and '--set absent_classes=allow' in said
+    assert not (data / 'run').exists()
+    # Whoever knows better is only told.
+    assert main(command(data, 'steps=1', 'workers=0', 'absent_classes=allow', *settings)[3:]) == 0
+    assert 'no pixel of b; 50.0 % of the pixels are 255, which is no class' in capsys.readouterr().err
+
+
+def test_a_class_may_be_in_the_other_data(data, monkeypatch):
+    monkeypatch.chdir(data)
+    shutil.copytree(data / 'data', data / 'more')
+    for path in (data / 'data/train/labels').iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path), 0) * 255)
+    assert main([*command(data, 'steps=1', 'workers=0')[3:], '--extra', 'more=0.5']) == 0
