@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -49,6 +49,16 @@ def camvid() -> Path:
     if not (folder / 'val' / 'images').is_dir():
         pytest.skip(f'CamVid is not at {folder}; set CAMVID_DIR to where it is')
     return folder
+
+
+@pytest.fixture(autouse=True)
+def root_logger_at_warning() -> Iterator[None]:
+    """Start every test with Python's own log level; launch, which the pytest plugin of ROS 2 imports, sets INFO."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.WARNING)
+    yield
+    root.setLevel(before)
 
 
 def in_own_process(function: Callable[..., Result], *arguments: object) -> Result:

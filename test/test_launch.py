@@ -87,6 +87,21 @@ def test_the_launch_file_is_python_and_runs_no_code_of_others():
     assert not any(word in source for word in ('eval(', 'exec(', 'subprocess', 'os.system', 'pip'))
 
 
+def test_a_pytest_plugin_that_logs_more_fails_no_test(tmp_path):
+    # As launch does, whose pytest plugin every ROS 2 installs.
+    (tmp_path / 'chatty.py').write_text('import logging\nlogging.getLogger().setLevel(logging.INFO)\n')
+    (tmp_path / 'test_log.py').write_text(
+        'import logging\n\n\ndef test_log(caplog):\n'
+        '    logging.getLogger("x").info("more")\n    assert not caplog.messages\n'
+    )
+    (tmp_path / 'conftest.py').symlink_to(ROOT / 'test' / 'conftest.py')
+    environment = {**os.environ, 'PYTHONPATH': f'{tmp_path}:{os.environ.get("PYTHONPATH", "")}'}
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'chatty', '-p', 'no:cacheprovider', str(tmp_path)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert '1 passed' in run.stdout
+
+
 #: Does what `ros2 launch` does, which comes with ROS 2 only. With a command, it is the launch file of a robot that
 #: includes ours and starts the command afterwards.
 LAUNCHER = """
