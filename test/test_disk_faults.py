@@ -33,7 +33,7 @@ processes = get_context('forkserver')
 processes.set_forkserver_preload(
     [
         'pytest',
-        'stdc_core.commands.predict',
+        'stdc_core.commands.predict_files',
         'stdc_ros.offline.segment_bag',
         'stdc_core.evaluation.report',
         'stdc_core.export.quantize',

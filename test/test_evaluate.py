@@ -389,4 +389,4 @@ def test_a_model_file_is_evaluated_without_torch(data):
     assert 'input scale 1, onnxruntime' in result.stdout
     result = subprocess.run([sys.executable, '-c', code, '--flip'], capture_output=True, text=True)
     assert result.returncode == 2
-    assert 'needs torch' in result.stderr
+    assert "torch is missing; install it with: pip install '.[train]'" in result.stderr

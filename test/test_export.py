@@ -127,7 +127,7 @@ def test_a_very_small_input_scale(weights, tmp_path, capsys):
     with pytest.raises(ValueError, match='input scale: expected 1/1024 or more in a model file, found 1e-05'):
         export(weights, tmp_path / 'smaller.onnx', 1e-5)
     assert main(['benchmark', str(weights), '--size', '64x96', '--input-scale', '0.01']) == 2
-    assert capsys.readouterr().err == 'stdc benchmark: size: nothing is left of 64x96 at input scale 0.01\n'
+    assert capsys.readouterr().err == 'stdc benchmark: size: no pixel of 64x96 is left at input scale 0.01\n'
 
 
 def test_the_accuracy_in_a_model_file_names_the_scale_that_it_was_measured_at(tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from stdc_core.commands.main import main
-from stdc_core.commands.predict import OUTPUTS, PredictError, predict
+from stdc_core.commands.predict_files import OUTPUTS, PredictError, predict
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
 from stdc_core.io.files import appearing, walk, write_png

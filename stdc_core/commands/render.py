@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Subcommand ``stdc render``: render synthetic drives as a labelled dataset."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stdc_core.commands.arguments import image_size
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``stdc render``."""
+    parser.epilog = 'Images go to OUT/SPLIT/images, labels to OUT/SPLIT/labels.'
+    parser.add_argument('out', type=Path, help='folder to create or add to')
+    parser.add_argument('--split', default='train', help='name of the split (default: train)')
+    parser.add_argument('--drives', type=int, default=60, help='number of drives (default: 60)')
+    parser.add_argument('--seed', type=int, default=1000, help='seed of the first drive (default: 1000)')
+    parser.add_argument('--frames', type=int, default=12, help='number of frames to keep of each drive (default: 12)')
+    parser.add_argument('--every', type=int, default=25, help='keep every n-th frame of a drive (default: 25)')
+    parser.add_argument(
+        '--size', type=image_size, default=(360, 480), metavar='HxW', help='size of the images (default: 360x480)'
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Render the drives.
+
+    Raises:
+        ValueError: A number is below 1.
+        FileExistsError: One of the files exists.
+    """
+    from tqdm import tqdm
+
+    from stdc_core.data.synthetic import SyntheticDrive
+    from stdc_core.io.files import write_png
+
+    for name in ('drives', 'frames', 'every'):
+        if getattr(options, name) < 1:
+            raise ValueError(f'--{name}: expected 1 or more, found {getattr(options, name)}')
+    folders = [options.out / options.split / name for name in ('images', 'labels')]
+    height, width = options.size
+    length = options.frames * options.every
+    for seed in tqdm(range(options.seed, options.seed + options.drives), unit='drive', disable=None):
+        drive = SyntheticDrive(seed=seed, height=height, width=width, frames=length)
+        for index in range(0, length, options.every):
+            frame = drive[index]
+            for folder, picture in zip(folders, (frame.image, frame.label), strict=True):
+                path = folder / f'drive{seed:05d}_{index:05d}.png'
+                if path.exists():
+                    raise FileExistsError(f'{path} exists; choose another folder, split or --seed')
+                write_png(path, picture)
