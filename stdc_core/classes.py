@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class tables: what the ids in a label image mean, and how they are drawn. Needs neither torch nor ROS."""
+"""Class tables: names and colours of the class ids in label images and masks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from stdc_core.io.text import one_line
 
-#: The id of pixels without a class, in labels and masks alike. Never counted, never trained on.
+#: Id of pixels without a class, in labels and masks. Training and evaluation ignore them.
 IGNORE = 255
 
-#: Longest name of a class, characters.
+#: Maximum length of a class name, in characters.
 LONGEST_NAME = 100
 
 
@@ -24,11 +24,16 @@ class ClassTable:
     """Names and colours of the classes 0 ... C-1.
 
     Args:
-        names: one per class, by id; no two alike, on one line each, at most ``LONGEST_NAME`` characters.
-        colors: RGB per class, each 0 ... 255.
+        names: Name of each class, in the order of the ids; unique, printable, at most ``LONGEST_NAME`` characters.
+        colors: RGB colour of each class, 0 to 255.
 
     Raises:
-        ValueError: no or too many classes, a name twice or that cannot be shown, or a colour that is none.
+        ValueError: There are no or too many classes, a name is repeated or not printable, or a colour is invalid.
+
+    Example:
+        >>> table = ClassTable(('road', 'rail'), ((128, 64, 128), (230, 150, 140)))
+        >>> len(table), table.palette_bgr()[1].tolist()
+        (2, [140, 150, 230])
     """
 
     names: tuple[str, ...]
@@ -40,7 +45,7 @@ class ClassTable:
         if len(self.names) != len(self.colors):
             raise ValueError(f'{len(self.names)} class names, but {len(self.colors)} colours')
         for name in self.names:
-            # Names go to terminals, logs, pictures and messages.
+            # Names are shown in terminals, logs, pictures and messages.
             if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > LONGEST_NAME:
                 found = one_line(repr(name), 60)
                 raise ValueError(f'expected class names of 1 to {LONGEST_NAME} printable characters, found {found}')
@@ -58,41 +63,47 @@ class ClassTable:
         return len(self.names)
 
     def to_json(self) -> str:
-        """The table as model and weights files carry it."""
+        """Return the table as JSON, as model and weights files hold it."""
         return json.dumps({'names': self.names, 'colors': self.colors})
 
     @classmethod
     def from_json(cls, text: str) -> ClassTable:
-        """Read what ``to_json`` wrote.
+        """Read the table from the JSON of ``to_json``.
+
+        Args:
+            text: JSON object with the lists ``names`` and ``colors``.
 
         Raises:
-            ValueError: the text is not such a table.
+            ValueError: The text is not such a table.
         """
         try:
             table = json.loads(text)
             names, colors = table['names'], table['colors']
             if not isinstance(names, list) or not isinstance(colors, list):
                 raise TypeError('expected two lists')
-            colors = tuple(tuple(color) for color in colors)
+            rows = tuple(tuple(color) for color in colors)
         except (TypeError, KeyError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f'not a class table in JSON: {one_line(text, 80)!r}') from error
-        return cls(tuple(names), colors)
+        return cls(tuple(names), rows)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> ClassTable:
-        """Read a user's table: a list ``classes``, in the order of the ids, of entries with a name and an RGB colour.
+        """Read a user's table from a YAML file.
 
-        ::
+        The file holds one list, ``classes``, in the order of the ids::
 
             classes:
               - {name: road, color: [128, 64, 128]}
               - {name: rail, color: [230, 150, 140]}
 
+        Args:
+            path: YAML file.
+
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is not such a table; the message names the file and the entry.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file is not such a table. The message names the file and the entry.
         """
-        # Here, so that a robot's node, which reads tables from model files, does without.
+        # Imported here, because the node reads its table from the model file and does not need YAML.
         from stdc_core.io.yaml_file import read_yaml
 
         content = read_yaml(path)
@@ -108,16 +119,16 @@ class ClassTable:
             raise ValueError(f'{path}: {error}') from error
 
     def palette_bgr(self) -> np.ndarray:
-        """Colour per id, uint8 ``[256, 3]`` BGR; ids outside the table, the ignored one among them, are black."""
+        """Return the colour of each id, uint8 ``[256, 3]`` BGR; other ids, such as ``IGNORE``, are black."""
         palette = np.zeros((256, 3), np.uint8)
         palette[: len(self)] = np.array(self.colors, np.uint8)[:, ::-1]
         return palette
 
     def blending_bgr(self, opacity: float) -> np.ndarray:
-        """What an overlay makes of a pixel, per id: float32 ``[256, 4]``, BGR to add and the image's weight.
+        """Return the blending of an overlay for each id, float32 ``[256, 4]``: BGR to add, and weight of the image.
 
         Args:
-            opacity: weight of the colours, 0 to 1; ignored pixels show the image.
+            opacity: Weight of the colours, 0 to 1. Ignored pixels show the image.
         """
         blending = np.full((256, 4), 1 - opacity, np.float32)
         blending[:, :3] = self.palette_bgr() * np.float32(opacity)
@@ -126,12 +137,20 @@ class ClassTable:
 
 
 def _entry(entry: Any, where: str) -> tuple[str, tuple[int, int, int]]:
-    """Name and colour of one entry of a YAML file."""
+    """Return name and colour of one entry of a YAML file.
+
+    Args:
+        entry: Entry of the list, as YAML gives it.
+        where: File and entry, for errors.
+
+    Raises:
+        ValueError: The entry does not have a name and a colour.
+    """
     if not isinstance(entry, dict) or set(entry) != {'name', 'color'}:
         raise ValueError(f'{where}: expected {{name: ..., color: [R, G, B]}}, found {one_line(repr(entry))}')
     name, color = entry['name'], entry['color']
     if not isinstance(name, str) or not name.strip():
-        # YAML takes an unquoted yes, no, on, off or 1 for something else.
+        # YAML reads an unquoted yes, no, on, off or 1 as another type.
         raise ValueError(
             f'{where}: expected a name in text (in quotes, if it looks like a value), found {one_line(repr(name))}'
         )
@@ -142,7 +161,7 @@ def _entry(entry: Any, where: str) -> tuple[str, tuple[int, int, int]]:
     return name.strip(), (color[0], color[1], color[2])
 
 
-#: CamVid in the 11-class form of the SegNet tutorial, with its colours.
+#: Classes of CamVid as in the SegNet tutorial (11 classes), with its colours.
 CAMVID = ClassTable(
     names=('sky', 'building', 'pole', 'road', 'sidewalk', 'tree', 'sign', 'fence', 'car', 'pedestrian', 'bicyclist'),
     colors=(
@@ -160,7 +179,7 @@ CAMVID = ClassTable(
     ),
 )
 
-#: The 19 classes that Cityscapes evaluates, by train id, with its colours.
+#: The 19 evaluated classes of Cityscapes by train id, with its colours.
 CITYSCAPES = ClassTable(
     names=(
         'road',
@@ -210,10 +229,13 @@ CLASS_TABLES = {'camvid': CAMVID, 'cityscapes': CITYSCAPES}
 
 
 def class_table(name_or_path: str | Path) -> ClassTable:
-    """The class table of a known dataset, ``'camvid'`` or ``'cityscapes'``, or of a user's YAML file.
+    """Return the class table of a known dataset or of a user's YAML file.
+
+    Args:
+        name_or_path: ``'camvid'``, ``'cityscapes'``, or the path of a YAML file (see ``ClassTable.from_yaml``).
 
     Raises:
-        ValueError: it is neither, or the file is no class table (see ``ClassTable.from_yaml``).
+        ValueError: The argument is neither, or the file is not a class table.
     """
     if str(name_or_path) in CLASS_TABLES:
         return CLASS_TABLES[str(name_or_path)]
