@@ -63,7 +63,7 @@ setup(
         'ray': ['ray>=2.9'],
         'tensorrt': ['tensorrt>=10', 'cuda-bindings[all]>=12.6'],
         # colcon finds out from this extra that pytest runs the tests; without it, it runs none and reports success.
-        'test': ['pytest>=7.4,<9'],
+        'test': ['pytest>=7.4,<9', 'hypothesis'],
     },
     entry_points={
         'console_scripts': [

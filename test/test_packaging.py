@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import json
@@ -18,7 +19,24 @@ import pytest
 from conftest import REPOSITORY
 
 #: Endings of the files in launch/ and config/.
-SHARED = ('.py', '.yaml', '.xml', '.rviz')
+SHARED = ('.py', '.yaml', '.xml', '.rviz', '.json')
+
+#: rosdep keys of modules whose package has another name.
+KEYS = {
+    'cv2': 'python3-opencv',
+    'hypothesis': 'python3-hypothesis',
+    'numpy': 'python3-numpy',
+    'pytest': 'python3-pytest',
+    'tf2_ros': 'tf2_ros_py',
+    'tqdm': 'python3-tqdm',
+    'yaml': 'python3-yaml',
+}
+
+#: Modules that pip installs, because rosdep has no key for them, and those of the optional extras of setup.py.
+PIP = {
+    *('backports', 'colcon_core', 'compression', 'google', 'lz4', 'onnx', 'onnxruntime', 'rosbags', 'simplejpeg'),
+    *('cuda', 'lightning', 'openvino', 'ray', 'safetensors', 'tensorrt', 'tensorrt_rtx', 'torch', 'torchmetrics'),
+}
 
 
 @pytest.fixture(scope='module')
@@ -53,6 +71,35 @@ def test_colcon_takes_it_for_a_ros_package():
     assert '(ros.ament_python)' in result.stdout, result.stdout + result.stderr
 
 
+def imported(folder: str) -> dict[str, str]:
+    """Top-level modules that the Python files of a folder import from elsewhere, each with a file that imports it."""
+    own = {'stdc_core', 'stdc_ros', *sys.stdlib_module_names, *(path.stem for path in (REPOSITORY / 'test').iterdir())}
+    found: dict[str, str] = {}
+    for path in (REPOSITORY / folder).rglob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or '']
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ('pytest.importorskip', 'importorskip'):
+                names = [str(ast.literal_eval(node.args[0]))]
+            found.update({name.partition('.')[0]: str(path.relative_to(REPOSITORY)) for name in names})
+    return {name: path for name, path in found.items() if name not in own}
+
+
+@pytest.mark.parametrize('folder', ['stdc_ros', 'stdc_core/inference', 'stdc_core/io', 'launch', 'test'])
+def test_the_manifest_declares_what_is_imported(folder):
+    # rosdep installs what is declared; a test module that cannot be imported makes `colcon test` run nothing.
+    manifest = ElementTree.parse(REPOSITORY / 'package.xml').getroot()
+    kinds = ('exec_depend', 'test_depend') if folder == 'test' else ('exec_depend',)
+    declared = {element.text for kind in kinds for element in manifest.iter(kind)}
+    modules = imported(folder)
+    assert modules
+    missing = {name: path for name, path in modules.items() if KEYS.get(name, name) not in declared | PIP}
+    assert not missing
+
+
 def test_name_version_and_license_are_those_of_the_manifest(metadata):
     manifest = ElementTree.parse(REPOSITORY / 'package.xml').getroot()
     assert manifest.get('format') == '3'
@@ -70,7 +117,7 @@ def test_extras(installed):
     assert extras.pop(':python_version < "3.14"').split() == ['backports.zstd']
     assert extras.keys() == {'ros', 'train', 'openvino', 'ray', 'tensorrt', 'test'}
     # Without this colcon runs no test and reports success.
-    assert 'pytest' in extras['test']
+    assert 'pytest' in extras['test'] and 'hypothesis' in extras['test']
     assert 'numpy' in base
     assert 'torch' not in base
 
