@@ -16,8 +16,8 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from stdc_ros.messages.image_decoder import decode_picture
 from stdc_ros.messages.images import ENCODINGS, ImageError, compressed_to_bgr, image_to_bgr, make_image
+from stdc_ros.messages.opencv_jpeg import decode_by_opencv
 
 HEIGHT, WIDTH = 6, 8
 BGR = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -163,15 +163,16 @@ def test_compressed_images_that_are_none(format_, data):
 
 @pytest.mark.parametrize('broken', ['full', 'closed'])
 def test_a_stderr_that_is_broken_costs_neither_pictures_nor_descriptors(monkeypatch, broken):
-    encoded = cv2.imencode('.png', BGR)[1].tobytes()
+    encoded = cv2.imencode('.jpg', BGR)[1].tobytes()
     decode = cv2.imdecode
+    expected = decode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
 
     def decode_and_log(*arguments):
         os.write(2, b'of another thread\n')
         return decode(*arguments)
 
     monkeypatch.setattr(cv2, 'imdecode', decode_and_log)
-    decode_picture(encoded)  # which opens the file that takes the lines
+    decode_by_opencv(encoded)  # which opens the file that takes the lines
     if broken == 'full':
         writing = os.open('/dev/full', os.O_WRONLY)
     else:
@@ -182,7 +183,7 @@ def test_a_stderr_that_is_broken_costs_neither_pictures_nor_descriptors(monkeypa
     try:
         descriptors = len(os.listdir('/proc/self/fd'))
         for _ in range(3):
-            np.testing.assert_array_equal(decode_picture(encoded), BGR)
+            np.testing.assert_array_equal(decode_by_opencv(encoded), expected)
         assert len(os.listdir('/proc/self/fd')) == descriptors
     finally:
         os.dup2(before, 2)

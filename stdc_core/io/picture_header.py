@@ -6,24 +6,12 @@ A picture of a few kilobytes may claim gigabytes, and decoders allocate what is 
 
 from __future__ import annotations
 
-import re
 import zlib
 from typing import NamedTuple
 
-_JPEG = b'\xff\xd8\xff'
+from stdc_core.io.jpeg_header import JPEG_SIGNATURE, JpegError, read_jpeg
+
 _PNG = b'\x89PNG\r\n\x1a\n'
-
-#: A JPEG's next marker, found as libjpeg finds it: it skips all that is none.
-_MARKER = re.compile(b'\xff+([^\x00\xff])')
-
-#: Markers of JPEG (ITU T.81, table B.1). Those of a frame tell its size.
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
-_START_OF_SCAN, _END = 0xDA, b'\xff\xd9'
-
-#: A picture has some tens of segments before its scans, and a progressive one about ten scans. Thousands take minutes.
-MAX_SEGMENTS = 1000
-MAX_SCANS = 100
 
 #: A PNG is written in chunks of 8 KiB and more.
 MAX_CHUNKS = 1 << 16
@@ -33,7 +21,7 @@ _PNG_CHUNKS = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND')
 
 
 #: What a picture that :func:`read_picture` reads begins with.
-SIGNATURES = (_JPEG, _PNG)
+SIGNATURES = (JPEG_SIGNATURE, _PNG)
 
 
 class PictureError(ValueError):
@@ -52,45 +40,25 @@ def read_picture(data: bytes) -> Picture:
     """Look at the outside of a JPEG or PNG; nothing is decoded, nor allocated by the size that it claims.
 
     Raises:
-        PictureError: it is neither, or it is cut off or damaged.
+        PictureError: The data is neither, or it is cut off or damaged.
     """
-    if data.startswith(_JPEG):
-        return _read_jpeg(data)
+    if data.startswith(JPEG_SIGNATURE):
+        try:
+            jpeg = read_jpeg(data)
+        except JpegError as error:
+            raise PictureError(str(error)) from error
+        return Picture(jpeg.width, jpeg.height, jpeg.data)
     if data.startswith(_PNG):
-        return _read_png(data)
+        return read_png(data)
     raise PictureError(f'the data begins with {data[:8]!r}' if data else 'there is no data')
 
 
-def _read_jpeg(data: bytes) -> Picture:
-    position, size = 2, None
-    for _ in range(MAX_SEGMENTS):
-        marker = _MARKER.search(data, position)
-        if marker is None or marker.end() + 2 > len(data):
-            raise PictureError('the JPEG is cut off before its pixels')
-        kind, position = marker[1][0], marker.end()
-        if kind in _WITHOUT_LENGTH:
-            continue
-        if kind == _START_OF_SCAN:
-            break
-        if kind in _FRAMES:
-            if position + 7 > len(data):
-                raise PictureError('the JPEG is cut off before its pixels')
-            height, width = (int.from_bytes(data[position + at : position + at + 2], 'big') for at in (3, 5))
-            size = width, height
-        position += int.from_bytes(data[position : position + 2], 'big')
-    else:
-        raise PictureError(f'the JPEG has more than {MAX_SEGMENTS} segments before its pixels')
-    if size is None:
-        raise PictureError('the JPEG tells no size')
-    # No other marker looks like these inside the pixels, where each byte 0xff is followed by 0.
-    if data.rfind(_END, position) < 0:
-        raise PictureError('the JPEG is cut off: it has no end')
-    if data.count(bytes([0xFF, _START_OF_SCAN]), position) >= MAX_SCANS:
-        raise PictureError(f'the JPEG has more than {MAX_SCANS} scans')
-    return Picture(*size, data)
+def read_png(data: bytes) -> Picture:
+    """Return the size of a PNG, and the chunks that make its pixels.
 
-
-def _read_png(data: bytes) -> Picture:
+    Raises:
+        PictureError: The data is cut off, or a chunk has another checksum.
+    """
     if data[12:16] != b'IHDR' or int.from_bytes(data[8:12], 'big') != 13:
         raise PictureError('the PNG has no header')
     width, height = (int.from_bytes(data[at : at + 4], 'big') for at in (16, 20))

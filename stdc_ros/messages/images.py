@@ -16,10 +16,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stdc_core.io.picture_header import PictureError, read_picture
 from stdc_core.io.text import one_line, quoted
 from stdc_ros.messages.compressed_format import CompressedFormat, read_format
-from stdc_ros.messages.image_decoder import DecoderError, decode_picture, is_grey_16_bit_png
+from stdc_ros.messages.decoder_error import DecoderError
+from stdc_ros.messages.image_decoder import decode_picture, read_header
+from stdc_ros.messages.png_decoder import is_grey_16_bit_png
 
 #: Pixels of an image and of its longer side, raw or compressed: 8192 x 8192, and what OpenCV's remap can address. More
 #: is refused before anything is allocated for it.
@@ -125,11 +126,12 @@ def compressed_to_bgr(message: Any) -> np.ndarray:
         raise ImageError(f'{what}: compressedDepth holds depths, expected a JPEG or PNG picture')
     if form.is_matrix and form.source not in _BY_LOWER:
         raise _unknown_encoding(what, form)
+    data = bytes(message.data)
     try:
-        width, height, data = read_picture(bytes(message.data))
-    except PictureError as error:
+        header = read_header(data)
+    except DecoderError as error:
         raise ImageError(f'{what}: {error}, expected a whole JPEG or PNG') from error
-    _check_size(what, width, height)
+    _check_size(what, header.width, header.height)
     if not form.source and is_grey_16_bit_png(data):
         raise ImageError(
             f'{what}: a grey PNG of 16 bits may hold depths; if it is a picture, '
@@ -137,7 +139,7 @@ def compressed_to_bgr(message: Any) -> np.ndarray:
         )
     bayer = form.stored.startswith('bayer_') and form.stored in _BY_LOWER
     try:
-        picture = decode_picture(data, unchanged=bayer)
+        picture = decode_picture(header, unchanged=bayer)
     except DecoderError as error:
         raise ImageError(f'{what} is damaged: {one_line(error)}, expected a whole JPEG or PNG') from error
     if bayer:

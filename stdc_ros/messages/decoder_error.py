@@ -1,0 +1,6 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Error of the picture decoders."""
+
+
+class DecoderError(ValueError):
+    """A picture cannot be decoded, or some of its pixels cannot; the message says why."""

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decode JPEG by OpenCV where simplejpeg is not installed.
+
+OpenCV does not report libjpeg's warnings: they go to stderr. While a picture is decoded, stderr of the process leads to
+a file, from which the warnings are taken and all other lines are passed on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+
+from stdc_ros.messages.decoder_error import DecoderError
+
+#: Beginnings of libjpeg's warnings (jerror.h).
+_TOLD = re.compile(
+    'Corrupt JPEG data|Premature end of JPEG|Inconsistent progression|Warning: unknown JFIF|Invalid SOS parameters|'
+    'Unknown Adobe color|Application transferred'
+)
+
+_lock = threading.Lock()
+
+
+def decode_by_opencv(data: bytes) -> np.ndarray:
+    """Decode a JPEG; the orientation in EXIF is not applied.
+
+    Returns:
+        uint8 BGR ``[H, W, 3]``.
+
+    Raises:
+        DecoderError: libjpeg warned about the data, or OpenCV cannot decode it.
+    """
+    told: list[str] = []
+    try:
+        with _stderr_of_libjpeg(told):
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise DecoderError(str(error)) from error
+    if image is None or told:
+        raise DecoderError(told[0] if told else 'it cannot be decoded')
+    return image
+
+
+@contextmanager
+def _stderr_of_libjpeg(told: list[str]) -> Iterator[None]:
+    """Append the lines that libjpeg writes to stderr to ``told``; pass the lines of others on."""
+    with _lock:
+        try:
+            stderr = os.dup(2)
+        except OSError:  # there is none
+            yield
+            return
+        kept = _file().fileno()
+        os.dup2(kept, 2)
+        try:
+            yield
+        finally:
+            try:
+                os.dup2(stderr, 2)
+                # The position is that of both descriptors.
+                written = os.lseek(kept, 0, os.SEEK_CUR)
+                if written:
+                    lines = os.pread(kept, written, 0).decode(errors='replace').splitlines(keepends=True)
+                    told += [line.strip() for line in lines if _TOLD.match(line)]
+                    os.ftruncate(kept, 0)
+                    os.lseek(kept, 0, os.SEEK_SET)
+                    with suppress(OSError):  # stderr leads to a full disk or a closed pipe
+                        for line in lines:
+                            if not _TOLD.match(line):
+                                os.write(stderr, line.encode())
+            finally:
+                os.close(stderr)
+
+
+@lru_cache(maxsize=1)
+def _file() -> BinaryIO:
+    return tempfile.TemporaryFile()
