@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from stdc_ros.bags.bag import make_header
+from stdc_ros.bags.message import make_header
 from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPES, encode
 from stdc_ros.messages.images import ENCODINGS, make_image
 

@@ -13,7 +13,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
-from stdc_ros.bags.bag import COMPRESSED_IMAGE, IMAGE
+from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE
 
 #: What a test asks for, and the name of the bag that it gets.
 KINDS = {'rosbag1': 'drive.bag', 'sqlite3': 'drive', 'mcap folder': 'drive', 'mcap': 'drive.mcap'}

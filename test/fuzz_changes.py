@@ -13,7 +13,7 @@ import onnx
 from bag_helpers import CAMERA
 from onnx import TensorProto
 
-from stdc_ros.bags.bag import IMAGE
+from stdc_ros.messages.cdr import IMAGE
 
 #: For a value of the metadata.
 VALUES = (

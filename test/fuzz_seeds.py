@@ -19,7 +19,9 @@ from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter, SizeError
 from stdc_core.inference.model_file import ModelInfo
 from stdc_core.training.config import ConfigError, TrainConfig, read_config
 from stdc_core.training.pretrain_config import PretrainConfig
-from stdc_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, Bag, BagError
+from stdc_ros.bags.message import BagError
+from stdc_ros.bags.reader import Bag
+from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE
 from stdc_ros.messages.images import ImageError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,7 +160,7 @@ def _bags(folder: Path) -> list[Path]:
 
 def _load_bag(path: Path) -> None:
     with Bag(path) as bag:
-        for message in bag.messages(bag.choose(every=True)):
+        for message in bag.messages(bag.select_topics(all_topics=True)):
             try:
                 message.header()
                 message.bgr()

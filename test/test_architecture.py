@@ -233,11 +233,7 @@ def circles(late: bool) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     'late',
-    [
-        False,
-        # segment_bag, many_bags and task import each other inside functions; the mending is under way.
-        pytest.param(True, marks=pytest.mark.xfail(strict=True, reason='circle of the offline room')),
-    ],
+    [False, True],
     ids=['module level', 'inside functions too'],
 )
 def test_no_import_circle(late):

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from bag_helpers import CAMERA, KINDS, make_bag, mcap_record, picture, stamp
 
-from stdc_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, Bag, BagError, write_bag
+from stdc_ros.bags.message import BagError
+from stdc_ros.bags.reader import Bag
 from stdc_ros.bags.record_scanner import MCAP_MAGIC
+from stdc_ros.bags.writer import write_bag
+from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE
 
 TEXT = 'std_msgs/msg/String'
 
@@ -19,10 +22,10 @@ TEXT = 'std_msgs/msg/String'
 @pytest.mark.parametrize('kind', KINDS)
 def test_images_of_every_kind_of_bag(tmp_path, kind, of):
     with Bag(make_bag(tmp_path, kind, {CAMERA: of, '/chatter': TEXT})) as bag:
-        assert bag.choose() == [CAMERA]
+        assert bag.select_topics() == [CAMERA]
         assert bag.image_topics[CAMERA] == (of, 6)
         messages = list(bag.messages([CAMERA]))
-    assert bag.cut == ''
+    assert bag.damage == ''
     assert [message.time for message in messages] == [stamp(i) + 5_000_000 for i in range(6)]
     for i, message in enumerate(messages):
         header = message.message.header
@@ -32,7 +35,7 @@ def test_images_of_every_kind_of_bag(tmp_path, kind, of):
 
 def test_cameras_come_in_the_order_of_time(tmp_path):
     with Bag(make_bag(tmp_path, 'mcap', {'/right/image': IMAGE, '/left/image': IMAGE})) as bag:
-        messages = list(bag.messages(bag.choose(every=True)))
+        messages = list(bag.messages(bag.select_topics(all_topics=True)))
     times = [message.time for message in messages]
     assert len(times) == 12 and times == sorted(times)
 
@@ -40,7 +43,7 @@ def test_cameras_come_in_the_order_of_time(tmp_path):
 @pytest.mark.parametrize(
     'topics, wanted, message',
     [
-        ({'/a': IMAGE, '/b': IMAGE}, [], r'several image topics, say which .* /a \(Image, 6\), /b \(Image, 6\)'),
+        ({'/a': IMAGE, '/b': IMAGE}, [], r'several image topics, name one .*: /a \(Image, 6\), /b \(Image, 6\)'),
         ({'/a': IMAGE}, ['/c'], r'no topic /c; its image topics are /a \(Image, 6\)'),
         ({'/a': IMAGE, '/t': TEXT}, ['/t'], r'/t holds std_msgs/msg/String, expected images; .* /a'),
         ({'/t': TEXT}, [], r'no topic with images; the bag holds /t \(std_msgs/msg/String\)'),
@@ -48,7 +51,7 @@ def test_cameras_come_in_the_order_of_time(tmp_path):
 )
 def test_topic_that_cannot_be_meant(tmp_path, topics, wanted, message):
     with Bag(make_bag(tmp_path, 'mcap', topics)) as bag, pytest.raises(BagError, match=message):
-        bag.choose(wanted)
+        bag.select_topics(wanted)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +86,7 @@ def test_messages_of_ros_1_in_mcap_are_named(tmp_path):
         + MCAP_MAGIC
     )
     with Bag(tmp_path / 'ros1.mcap') as bag, pytest.raises(BagError) as error:
-        bag.choose()
+        bag.select_topics()
     assert str(error.value) == (
         f'{tmp_path / "ros1.mcap"}: messages of ROS 1, which are read from a .bag alone, expected the .bag that they '
         f'come from; the bag holds {CAMERA} (sensor_msgs/Image)'
@@ -91,7 +94,7 @@ def test_messages_of_ros_1_in_mcap_are_named(tmp_path):
 
 
 def test_not_a_folder_of_a_bag(tmp_path):
-    with pytest.raises(BagError, match='neither metadata.yaml'):
+    with pytest.raises(BagError, match='not the folder of a rosbag2: no .mcap or .db3 files in it'):
         Bag(tmp_path)
 
 
@@ -107,8 +110,8 @@ def test_a_bag_that_is_cut_off_is_read_up_to_there(tmp_path, kind, share):
     data = storage(path).read_bytes()
     storage(path).write_bytes(data[: int(share * len(data))])
     with Bag(path) as bag:
-        messages = list(bag.messages(bag.choose()))
-        assert bag.cut
+        messages = list(bag.messages(bag.select_topics()))
+        assert bag.damage
     assert [message.time for message in messages] == [stamp(i) + 5_000_000 for i in range(len(messages))]
     assert abs(len(messages) / 300 - share) < 0.1
     np.testing.assert_array_equal(messages[-1].bgr(), picture(len(messages) - 1))
@@ -119,7 +122,7 @@ def test_folder_whose_recorder_was_killed(tmp_path, kind):
     path = make_bag(tmp_path, kind)
     (path / 'metadata.yaml').unlink()
     with Bag(path) as bag:
-        assert len(list(bag.messages(bag.choose()))) == 6
+        assert len(list(bag.messages(bag.select_topics()))) == 6
 
 
 def test_every_length_of_a_cut_file_is_read_or_refused(tmp_path):
@@ -129,7 +132,7 @@ def test_every_length_of_a_cut_file_is_read_or_refused(tmp_path):
         path.write_bytes(data[:length])
         try:
             with Bag(path) as bag:
-                assert 0 < len(list(bag.messages(bag.choose()))) <= 3
+                assert 0 < len(list(bag.messages(bag.select_topics()))) <= 3
         except BagError as error:
             assert str(path) in str(error)
 

@@ -14,7 +14,10 @@ from ros_helpers import Client, NodeProcess
 
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.inference import Segmenter
-from stdc_ros.bags.bag import IMAGE, TYPES, Bag, make_header, write_bag
+from stdc_ros.bags.message import make_header
+from stdc_ros.bags.reader import Bag
+from stdc_ros.bags.writer import write_bag
+from stdc_ros.messages.cdr import IMAGE, TYPES
 from stdc_ros.messages.images import make_image
 from stdc_ros.offline.segment_bag import main as segment_bag
 from stdc_ros.playback.play_bag import Player

@@ -18,7 +18,10 @@ from bag_helpers import CAMERA, make_bag, picture
 
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
 from stdc_core.inference.model_file import read_model
-from stdc_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, TYPES, Bag, make_header, write_bag
+from stdc_ros.bags.message import make_header
+from stdc_ros.bags.reader import Bag
+from stdc_ros.bags.writer import write_bag
+from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE, TYPES
 from stdc_ros.messages.images import make_image
 from stdc_ros.playback.demo import fast_scale
 from stdc_ros.playback.isolation import profile_variable

@@ -15,7 +15,7 @@ from stdc_core.commands.main import main as stdc
 from stdc_core.inference import Segmenter
 from stdc_core.io.files import write_png
 from stdc_core.io.video import VideoReader, webm_writer
-from stdc_ros.bags.bag import Bag
+from stdc_ros.bags.reader import Bag
 from stdc_ros.offline.segment_bag import main as segment_bag
 from stdc_ros.playback.play_bag import Player
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stdc_ros.bags.bag import BagError
+from stdc_ros.bags.message import BagError
 from stdc_ros.offline.discovery import find_bags
 from stdc_ros.offline.task import Task
 

@@ -18,12 +18,13 @@ from fuzz_changes import BOMB
 from lz4 import frame as lz4
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from stdc_ros.bags import bag as bags
-from stdc_ros.bags.bag import IMAGE, Bag, BagError
+from stdc_ros.bags import reader as bags
 from stdc_ros.bags.decompression import ZSTD_MAGIC, unpack, zstd
-from stdc_ros.bags.indexed_bag import WholeBag
+from stdc_ros.bags.indexed_bag import IndexedBag
+from stdc_ros.bags.message import BagError
+from stdc_ros.bags.reader import Bag
 from stdc_ros.bags.record_scanner import MCAP_MAGIC
-from stdc_ros.messages.cdr import TYPES
+from stdc_ros.messages.cdr import IMAGE, TYPES
 from stdc_ros.messages.images import ImageError
 from stdc_ros.offline.segment_bag import main as segment_bag
 
@@ -36,15 +37,16 @@ def test_files_outside_of_the_folder_are_not_read(tmp_path):
     metadata = tmp_path / 'mine' / 'drive' / 'metadata.yaml'
     metadata.write_text(metadata.read_text().replace('drive.db3', '../other.db3'))
     with Bag(tmp_path / 'mine' / 'drive') as bag:
-        assert len(list(bag.messages(bag.choose()))) == 2
-        assert 'missing' in bag.cut
+        assert len(list(bag.messages(bag.select_topics()))) == 2
+        assert not bag.damage
+        assert bag.notes == ['metadata.yaml names other.db3, which is missing; drive.db3 is read instead']
 
 
 def test_a_bag_that_lacks_one_of_its_files_is_refused(tmp_path):
     path = make_bag(tmp_path, 'sqlite3')
     metadata = path / 'metadata.yaml'
     metadata.write_text(metadata.read_text().replace('  - drive.db3\n', '  - drive.db3\n  - drive_1.db3\n'))
-    with pytest.raises(BagError, match=r'1 of the 2 files that metadata\.yaml names are not there, the first drive_1'):
+    with pytest.raises(BagError, match=r'1 of the 2 files that metadata\.yaml names are missing, the first is drive_1\.db3'):
         Bag(path)
 
 
@@ -54,7 +56,7 @@ def test_files_of_several_bags_are_not_taken_for_one(tmp_path):
         make_bag(tmp_path, 'mcap').rename(tmp_path / 'day' / name)
         shutil.rmtree(tmp_path / 'made')
     with Bag(tmp_path / 'day') as bag:
-        assert len(list(bag.messages(bag.choose()))) == 12
+        assert len(list(bag.messages(bag.select_topics()))) == 12
     make_bag(tmp_path, 'mcap').rename(tmp_path / 'day' / 'b.mcap')
     with pytest.raises(BagError, match=r'holds several bags \(a, b\)'):
         Bag(tmp_path / 'day')
@@ -72,22 +74,22 @@ def test_topics_are_found_whatever_the_metadata_says_of_their_quality(kind, tmp_
     assert quality in said
     metadata.write_text(said)
     with Bag(path) as bag:
-        assert len(list(bag.messages(bag.choose()))) == bag.topics[CAMERA].count == 6
-        assert not bag.cut
+        assert len(list(bag.messages(bag.select_topics()))) == bag.topics[CAMERA].count == 6
+        assert not bag.damage
 
 
 def test_what_fails_for_the_moment_is_no_damage(tmp_path, monkeypatch):
     path = make_bag(tmp_path, 'mcap')
-    messages = WholeBag.messages
+    messages = IndexedBag.messages
 
     def stale(self, connections):
         yield next(messages(self, connections))
         raise OSError(errno.ESTALE, 'Stale file handle')
 
-    monkeypatch.setattr(WholeBag, 'messages', stale)
+    monkeypatch.setattr(IndexedBag, 'messages', stale)
     with Bag(path) as bag, pytest.raises(BagError, match='cannot be read: Stale file handle'):
         list(bag.messages([CAMERA]))
-    monkeypatch.setattr(bags, 'WholeBag', lambda files: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'no space')))
+    monkeypatch.setattr(bags, 'IndexedBag', lambda files: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'no space')))
     with pytest.raises(BagError, match='cannot be read: no space, to unpack it in /'):
         Bag(path)
 
@@ -132,7 +134,7 @@ def test_an_mcap_without_index_is_read_in_the_order_of_its_times(tmp_path):
     path.write_bytes(MCAP_MAGIC + b''.join(records + end))
     with Bag(path) as bag:
         assert [message.time for message in bag.messages([CAMERA])] == list(range(6))
-        assert not bag.cut
+        assert not bag.damage
 
 
 @pytest.mark.parametrize('indexed', [True, False])
@@ -148,7 +150,7 @@ def test_a_damaged_chunk_of_an_mcap_is_said(indexed, where, tmp_path):
     path.write_bytes(data)
     with Bag(path) as bag:
         found = [message.time for message in bag.messages([CAMERA])]
-        assert bag.cut
+        assert bag.damage
     assert 200 < len(found) < 400 and found == sorted(set(found))
 
 
@@ -159,7 +161,7 @@ def test_a_damaged_chunk_costs_what_is_in_it(tmp_path, capsys):
     path.write_bytes(data[:middle] + bytes(4000) + data[middle + 4000 :])
     with Bag(path) as bag:
         found = [message.time for message in bag.messages([CAMERA])]
-        assert bag.cut
+        assert bag.damage
     whole = [stamp(index) + 5_000_000 for index in range(400)]
     assert found == sorted(set(found)) and set(found) < set(whole)
     assert 200 < len(found) < 400 and found[0] == whole[0] and found[-1] == whole[-1]
@@ -177,14 +179,14 @@ def test_definitions_in_a_bag_are_not_used(tmp_path):
         connection = writer.add_connection(CAMERA, IMAGE, msgdef=huge, rihs01='RIHS01_0')
         writer.write(connection, 1, TYPES.serialize_cdr(message, IMAGE))
     with Bag(tmp_path / 'odd') as bag:
-        np.testing.assert_array_equal(next(bag.messages(bag.choose())).bgr(), picture(0))
-        assert not bag.cut
+        np.testing.assert_array_equal(next(bag.messages(bag.select_topics())).bgr(), picture(0))
+        assert not bag.damage
 
 
 def test_an_odd_topic_is_named_in_one_line(tmp_path):
     with Bag(make_bag(tmp_path, 'mcap', {'/a\n\x1b[2Jb': IMAGE})) as bag, pytest.raises(BagError) as error:
-        bag.choose()
-    assert str(error.value).isprintable() and 'a topic is called' in str(error.value)
+        bag.select_topics()
+    assert str(error.value).isprintable() and 'is not a ROS name' in str(error.value)
 
 
 def test_a_damaged_message_is_left_out(tmp_path, capsys):
@@ -197,8 +199,8 @@ def test_a_damaged_message_is_left_out(tmp_path, capsys):
     database.commit()
     database.close()
     with Bag(path) as bag:
-        messages = list(bag.messages(bag.choose()))
-        assert not bag.cut
+        messages = list(bag.messages(bag.select_topics()))
+        assert not bag.damage
     assert [bool(message.problem) for message in messages] == [False, False, True, True, False, False]
     with pytest.raises(ImageError, match='not a message of type sensor_msgs/msg/Image'):
         messages[2].bgr()
@@ -231,13 +233,13 @@ def test_all_that_is_before_the_cut_is_read(kind, compression, tmp_path):
         count = 0
         try:
             with Bag(path) as bag:
-                for message in bag.messages(bag.choose()):
+                for message in bag.messages(bag.select_topics()):
                     if message.problem:  # rosbags 0.11.0 takes what is missing of SQLite's last page for zeros
                         break
                     assert message.time == stamp(count) + 5_000_000
                     np.testing.assert_array_equal(message.bgr(), picture(count))
                     count += 1
-                assert bag.cut or message.problem
+                assert bag.damage or message.problem
         except BagError as error:
             assert str(path) in str(error)
         assert count >= before, length
@@ -256,7 +258,7 @@ def test_a_cut_bag_is_segmented_and_said(tmp_path, capsys):
     assert segment_bag([str(path), str(tmp_path / 'out.mcap'), '--outputs', 'mask']) == 0
     with Bag(tmp_path / 'out.mcap') as made:
         count = made.topics['/camera/segmentation/mask'].count
-        assert len(list(made.messages(made.choose()))) == count and not made.cut
+        assert len(list(made.messages(['/camera/segmentation/mask']))) == count and not made.damage
     assert 10 < count < 50
     said = f'drive is cut off (it has no metadata.yaml): the {count} images up to there are segmented'
     assert said in capsys.readouterr().err
@@ -278,8 +280,8 @@ os._exit(0)
     assert any(file.name.endswith('-wal') for file in before)
     for source in (path, path / 'drive.db3'):
         with Bag(source) as bag:
-            assert len(list(bag.messages(bag.choose()))) == 12
-            assert 'drive.db3-wal' in bag.cut
+            assert len(list(bag.messages(bag.select_topics()))) == 12
+            assert 'drive.db3-wal' in bag.damage
     assert {file: file.read_bytes() for file in path.iterdir()} == before
 
 
@@ -326,5 +328,5 @@ def test_metadata_with_aliases_is_not_expanded(tmp_path):
     )
     assert '*j\n' in metadata.read_text()
     with Bag(path) as bag:
-        assert len(list(bag.messages(bag.choose()))) == 6
-        assert bag.cut == 'metadata.yaml has aliases'
+        assert len(list(bag.messages(bag.select_topics()))) == 6
+        assert not bag.damage and not bag.notes

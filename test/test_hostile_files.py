@@ -28,7 +28,7 @@ from stdc_core.inference import ModelError, Segmenter
 from stdc_core.inference.model_file import read_model
 from stdc_core.io.yaml_file import read_yaml
 from stdc_core.training.config import ConfigError, load_config
-from stdc_ros.bags.bag import IMAGE
+from stdc_ros.messages.cdr import IMAGE
 from stdc_ros.offline.segment_bag import main as segment_bag
 
 ROOT = Path(__file__).resolve().parent.parent

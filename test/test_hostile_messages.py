@@ -24,7 +24,7 @@ from ros_helpers import Client, NodeProcess
 from scenes import compressed_of, message_of, scene
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
-from stdc_ros.bags.bag import make_header
+from stdc_ros.bags.message import make_header
 from stdc_ros.ground.camera_info import CameraInfoError
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.messages.cdr import CAMERA_INFO, IMAGE, TYPES, WireError, decode, encode

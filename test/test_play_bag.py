@@ -20,9 +20,11 @@ from scenes import pixels
 from sensor_msgs.msg import Image
 
 from stdc_core.inference import Segmenter
-from stdc_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, Bag, Topic
+from stdc_ros.bags.message import Topic
+from stdc_ros.bags.reader import Bag
+from stdc_ros.bags.topic_selection import without_compressed_twins
+from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE
 from stdc_ros.messages.images import image_to_bgr
-from stdc_ros.playback.play_bag import without_twins
 
 
 def start(*arguments: str) -> subprocess.Popen:
@@ -91,9 +93,9 @@ def test_raw_images_are_not_played_a_second_time_from_their_compressed_twin(tmp_
 def test_compressed_images_beside_a_raw_topic_without_any(tmp_path):
     topics = {CAMERA: IMAGE, f'{CAMERA}/compressed': COMPRESSED_IMAGE}
     with Bag(make_bag(tmp_path, 'mcap', topics)) as bag:
-        assert without_twins(bag, list(topics)) == [CAMERA]
+        assert without_compressed_twins(bag.topics, list(topics)) == [CAMERA]
         bag.topics[CAMERA] = Topic(IMAGE, 0)
-        assert without_twins(bag, list(topics)) == [f'{CAMERA}/compressed']
+        assert without_compressed_twins(bag.topics, list(topics)) == [f'{CAMERA}/compressed']
 
 
 def test_loop_and_new_stamps_until_interrupted(tmp_path):

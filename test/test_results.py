@@ -10,7 +10,7 @@ import pytest
 from stdc_core.classes import class_table
 from stdc_core.inference import Segmentation
 from stdc_core.pictures.overlay import overlay
-from stdc_ros.bags.bag import make_header
+from stdc_ros.bags.message import make_header
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.messages.cdr import CAMERA_INFO, TYPES, decode, encode
 from stdc_ros.node.outputs import Result, check_fit, scaled_camera_info

@@ -17,7 +17,8 @@ from rosbags.highlevel import AnyReader
 
 from stdc_core.inference import Segmenter
 from stdc_core.pictures.overlay import colorize, overlay
-from stdc_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, Bag
+from stdc_ros.bags.reader import Bag
+from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE
 from stdc_ros.messages.images import image_to_bgr
 from stdc_ros.offline.segment_bag import main, output_prefixes
 

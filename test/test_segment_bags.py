@@ -19,8 +19,9 @@ import pytest
 from bag_helpers import make_bag
 
 from stdc_core.inference import Segmenter
-from stdc_ros.bags.bag import IMAGE, Bag
 from stdc_ros.bags.decompression import zstd
+from stdc_ros.bags.reader import Bag
+from stdc_ros.messages.cdr import IMAGE
 from stdc_ros.offline.discovery import find_bags
 from stdc_ros.offline.process_pool import visible_gpus
 from stdc_ros.offline.segment_bag import main
@@ -122,7 +123,7 @@ def test_a_bag_that_fails_does_not_stop_the_others(tmp_path, drives, capsys):
     assert run([drives], out, '--workers', '1') == 1
     captured = capsys.readouterr()
     assert f'{drives / "text.mcap"}: cannot be read as a bag' in captured.err
-    assert f'{drives / "two"}: several image topics, say which is meant' in captured.err
+    assert f'{drives / "two"}: several image topics, name one with --topic' in captured.err
     assert 'cut.mcap is cut off' in captured.err and 'Traceback' not in captured.err
     assert f'{drives / "gone.mcap"}: ' in captured.err
     assert '4 of 7 bags are done, 3 failed' in captured.out
@@ -220,7 +221,7 @@ def test_nothing_unfinished_is_left_of_an_interrupted_run(tmp_path, long, number
         process.send_signal(number)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert 'interrupted: 0 of 2 bags are done; the same command goes on' in error and 'Traceback' not in error
+    assert 'interrupted: 0 of 2 bags are done; the same command continues' in error and 'Traceback' not in error
     assert contents(out) == {}
     assert len(workers) == 1 and gone(workers)
 
@@ -331,7 +332,7 @@ def test_an_interrupted_run_on_ray(tmp_path, long):
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert 'the same command goes on' in error and 'Traceback' not in error
+    assert 'the same command continues' in error and 'Traceback' not in error
     assert not any('long' in name or '.part.' in name for name in contents(out))
 
 

@@ -1,176 +1,155 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags as their recorder left them when it ended: with an index."""
+"""Bags with an index, as recorders leave them when they end normally. Read with rosbags."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack
 from heapq import heappop, heappush
-from pathlib import Path, PurePath
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import yaml
 from rosbags import rosbag1, rosbag2
-from rosbags.typesys import Stores, get_typestore
 
-from stdc_core.io.text import one_line
-from stdc_ros.messages.cdr import TYPES
-
-#: Largest metadata.yaml of a rosbag2, bytes.
-LARGEST_METADATA = 10_000_000
+from stdc_ros.bags.decompression import unpack_file
+from stdc_ros.bags.message_types import ROS1_ENCODING, ros2_type_name
 
 
 class NoIndexError(ValueError):
-    """A whole file in which messages cannot be looked up."""
+    """A complete file in which messages cannot be looked up."""
 
 
-class MissingFilesError(ValueError):
-    """A bag that lacks some of its files."""
-
-
-class TopicInfo(NamedTuple):
-    """A topic: type of its messages, '' if there are several, and their number."""
-
-    msgtype: str
-    msgcount: int
-
-
-class WholeBag:
-    """The readers of a bag's files; a context manager.
-
-    Messages are taken for what ROS defines under the name of their type. The definitions inside a bag are not looked
-    at: ``rosbags`` would make Python code of them.
+class Channel(NamedTuple):
+    """A topic as one file has it.
 
     Args:
-        files: one ``.bag``, ``.mcap`` or ``.db3`` file, several of a rosbag2, or its folder.
+        topic: Name of the topic.
+        type: Message type in the spelling of ROS 2.
+        encoding: Message encoding: ``cdr``, ``ros1`` or what else the recorder wrote.
+    """
+
+    topic: str
+    type: str
+    encoding: str
+
+
+class RawMessage(NamedTuple):
+    """A serialised message: its channel, time of recording in nanoseconds, and bytes."""
+
+    channel: Channel
+    time: int
+    data: bytes
+
+
+class IndexedBag:
+    """Reads a bag through its index; a context manager.
+
+    Args:
+        files: Files of the bag in the order of recording: one ``.bag``, or ``.mcap`` and ``.db3`` files, each of
+            which may be compressed (``.zstd``).
+
+    Attributes:
+        channels: Number of messages by channel.
+        files: Files that are read; in the place of compressed files, the unpacked ones.
 
     Raises:
-        NoIndexError: an MCAP that lacks it, or a part of it.
-        MissingFilesError: files of a folder are not there.
-        all kinds of exceptions of ``rosbags``: damaged, or cut off.
+        NoIndexError: An MCAP lacks the index or a part of it.
+        Exception: A file is damaged or truncated (rosbags raises many kinds).
     """
 
     def __init__(self, files: list[Path]):
-        if any(file.suffix == '.zstd' for file in files):
-            raise ValueError('it has no metadata.yaml')
-        ros1 = files[0].suffix == '.bag'
         with ExitStack() as stack:
-            for file in files:
-                _check_metadata(file)
-                _check_ended(file)
-            readers = [stack.enter_context((rosbag1.Reader if ros1 else rosbag2.Reader)(file)) for file in files]
-            # Of a .bag its reader; of a rosbag2 those of its files.
-            storages = [reader if ros1 else reader.storage for reader in readers]
-            self._files = [file for each in storages for file in getattr(each, 'storages', [each])]
-            if not ros1:
-                _check_index(self._files)
-            connections = [connection for reader in readers for connection in reader.connections]
+            self.files = _unpacked(files, stack)
+            self._readers = [stack.enter_context(_open(file)) for file in self.files]
+            # A rosbag2 reader of one file passes on to the reader of its storage.
+            self._storages = [getattr(reader, 'storage', reader) for reader in self._readers]
+            for storage in self._storages:
+                _check_index(storage)
             self._stack = stack.pop_all()
-        types = get_typestore(Stores.ROS1_NOETIC) if ros1 else TYPES
-        self.deserialize = types.deserialize_ros1 if ros1 else types.deserialize_cdr
-        self.connections: list[Any] = connections
-        self.topics: dict[str, TopicInfo] = {}
-        for connection in self.connections:
-            before = self.topics.get(connection.topic, TopicInfo(connection.msgtype, 0))
-            kind = connection.msgtype if connection.msgtype == before.msgtype else ''
-            self.topics[connection.topic] = TopicInfo(kind, before.msgcount + connection.msgcount)
+        self.channels: dict[Channel, int] = {}
+        for storage in self._storages:
+            for connection in storage.connections:
+                channel = _channel(connection)
+                self.channels[channel] = self.channels.get(channel, 0) + connection.msgcount
 
-    def __enter__(self) -> WholeBag:
+    def __enter__(self) -> IndexedBag:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def messages(self, connections: Collection[Any]) -> Iterator[tuple[Any, int, bytes]]:
-        """Messages of these connections in the order of their times: connection, time in nanoseconds, data."""
-        # By name and type alone: QoS and hash, too, which the reader of a folder looks at, may differ between its
-        # metadata.yaml and its files, where somebody has edited the one or rewritten the other.
-        wanted = {(connection.topic, connection.msgtype): connection for connection in connections}
+    def messages(self, topics: Collection[str]) -> Iterator[RawMessage]:
+        """Yield the messages of these topics in the order of their times."""
         streams = []
-        for file in self._files:
-            held = [connection for connection in file.connections if (connection.topic, connection.msgtype) in wanted]
-            if held:  # of none, a reader gives the messages of all
-                begin = getattr(file, 'metadata', file).start_time
-                streams.append((begin, file.messages(held)))
-        for own, time, data in in_order(streams):
-            yield wanted[own.topic, own.msgtype], time, data
-
-    @property
-    def files(self) -> list[Path]:
-        """Those that are read: of compressed ones, what was unpacked."""
-        return [file.path for file in self._files]
+        for storage in self._storages:
+            held = [connection for connection in storage.connections if connection.topic in topics]
+            if held:  # rosbags takes an empty list for all connections
+                begin = getattr(storage, 'metadata', storage).start_time
+                streams.append((begin, _messages(storage, held)))
+        yield from merge_by_time(streams)
 
 
-def in_order(streams: Iterable[tuple[int, Iterator[tuple[Any, int, Any]]]]) -> Iterator[tuple[Any, int, Any]]:
-    """Merge messages by their times, the second of each.
+def _messages(storage: Any, connections: list[Any]) -> Iterator[RawMessage]:
+    channels = {connection.id: _channel(connection) for connection in connections}
+    for connection, time, data in storage.messages(connections):
+        yield RawMessage(channels[connection.id], time, data)
 
-    A bag may have hundreds of files: each is begun when its time has come.
+
+def _channel(connection: Any) -> Channel:
+    encoding = getattr(connection.ext, 'serialization_format', ROS1_ENCODING)
+    return Channel(connection.topic, ros2_type_name(connection.msgtype), encoding)
+
+
+def _unpacked(files: list[Path], stack: ExitStack) -> list[Path]:
+    plain = []
+    for file in files:
+        if log := write_ahead_log(file):
+            raise ValueError(f'its recorder did not end: messages are in {log.name}')
+        if file.suffix == '.zstd':
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            if not unpack_file(file, folder / file.stem):
+                raise ValueError(f'{file.name} is truncated or damaged')
+            file = folder / file.stem
+        plain.append(file)
+    return plain
+
+
+def _open(file: Path) -> Any:
+    return rosbag1.Reader(file) if file.suffix == '.bag' else rosbag2.Reader(file)
+
+
+def merge_by_time(streams: Iterable[tuple[int, Iterator[RawMessage]]]) -> Iterator[RawMessage]:
+    """Merge streams of messages by their times.
+
+    A bag may have hundreds of files: each stream is opened when its time has come.
 
     Args:
-        streams: each with a time that none of its messages is before.
+        streams: Pairs of a time, which no message of the stream is before, and the stream.
     """
     later = sorted(enumerate(streams), key=lambda pair: (pair[1][0], pair[0]), reverse=True)
-    heap: list[tuple[int, int, tuple[Any, int, Any], Iterator[tuple[Any, int, Any]]]] = []
+    heap: list[tuple[int, int, RawMessage, Iterator[RawMessage]]] = []
     while later or heap:
         if later and (not heap or later[-1][1][0] <= heap[0][0]):
             number, (_, stream) = later.pop()
         else:
             _, number, message, stream = heappop(heap)
             yield message
-        if (message := next(stream, None)) is not None:
-            heappush(heap, (message[1], number, message, stream))
+        if (following := next(stream, None)) is not None:
+            heappush(heap, (following.time, number, following, stream))
 
 
 def write_ahead_log(database: Path) -> Path | None:
-    """What SQLite keeps beside a database while it is written, if there is something in it; None of other files."""
+    """Return the write-ahead log beside an SQLite database if it holds anything; None for other files."""
     log = database.with_name(f'{database.name}-wal')
     return log if database.suffix == '.db3' and log.is_file() and log.stat().st_size else None
 
 
-def _check_index(files: list[Any]) -> None:
-    """Raise NoIndexError if messages cannot be looked up in one of the readers' files."""
-    for file in files:
-        chunks = getattr(file, 'chunks', None)  # of an MCAP
-        if chunks is None:
-            continue
-        without = any(chunk.uncompressed_size and not chunk.message_index_offsets for chunk in chunks)
-        if without or (not chunks and file.metadata.message_count):
-            raise NoIndexError('its messages have no index')
-
-
-def _check_ended(bag: Path) -> None:
-    """Raise ValueError if messages are in a write-ahead log, where no reader looks for them."""
-    for database in bag.glob('*.db3') if bag.is_dir() else (bag,):
-        if log := write_ahead_log(database):
-            raise ValueError(f'its recorder did not end: messages are in {log.name}')
-
-
-def _check_metadata(bag: Path) -> None:
-    """What the metadata.yaml of a folder must not be: huge, or by aliases a small file that stands for a huge one.
-
-    Raises:
-        ValueError: it is.
-        MissingFilesError: it names files that are there, and others that are not. (If none is, they were renamed.)
-    """
-    path = bag / 'metadata.yaml'
-    if not path.is_file():
+def _check_index(storage: Any) -> None:
+    """Raise NoIndexError if an MCAP has messages that its index does not list."""
+    chunks = getattr(storage, 'chunks', None)  # only readers of MCAP have this attribute
+    if not isinstance(chunks, list) or not hasattr(storage, 'metadata'):
         return
-    if path.stat().st_size > LARGEST_METADATA:
-        raise ValueError(f'{path.name} has {path.stat().st_size} bytes, expected at most {LARGEST_METADATA}')
-    try:
-        text, loader = path.read_text(), getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, loader)):
-            raise ValueError(f'{path.name} has aliases')
-        names = yaml.load(text, loader)['rosbag2_bagfile_information']['relative_file_paths']
-        files = [bag / PurePath(name).name for name in names]
-    except yaml.YAMLError as error:
-        raise ValueError(f'{path.name}: {one_line(error)}') from error
-    except (KeyError, TypeError):
-        return  # of which the reader complains
-    # Somebody may have unpacked some.
-    plain = [file.with_suffix('') if file.suffix == '.zstd' else file for file in files]
-    missing = [file.name for file, other in zip(files, plain, strict=True) if not (file.is_file() or other.is_file())]
-    if 0 < len(missing) < len(files):
-        raise MissingFilesError(
-            f'{len(missing)} of the {len(files)} files that {path.name} names are not there, the first {missing[0]}'
-        )
+    without = any(chunk.uncompressed_size and not chunk.message_index_offsets for chunk in chunks)
+    if without or (not chunks and storage.metadata.message_count):
+        raise NoIndexError('its messages have no index')

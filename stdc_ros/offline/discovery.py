@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags among files and folders, and where the outputs of each go."""
+"""Find bags in files and folders, and decide where the outputs of each go."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from stdc_core.io.files import walk
-from stdc_ros.bags.bag import BagError
+from stdc_ros.bags.message import BagError
+from stdc_ros.bags.reader import SUFFIXES
 from stdc_ros.bags.truncated_bag import bag_name, storage_files
 from stdc_ros.offline.task import Task
 
-SUFFIXES = ('.bag', '.mcap', '.db3')
-
 
 def find_bags(inputs: Sequence[Path], out: Path) -> list[Task]:
-    """What is to be segmented into the folder ``out``; writes nothing.
+    """Return one task for each bag that is found; writes nothing.
 
     Args:
-        inputs: bags, and folders, which are searched for bags in all depths. Bags in a folder keep their sub-folders. A
+        inputs: Bags, and folders, which are searched for bags in all depths. Bags in a folder keep their sub-folders. A
             folder is a bag itself if it holds a metadata.yaml, or compressed files of a recorder that was killed.
+        out: Folder for the outputs.
 
     Raises:
-        BagError: an input is missing or holds no bag, two have the same output, or an output is an input.
+        BagError: An input is missing or holds no bag, two bags have the same output, or an output is an input.
     """
     if out.exists() and not out.is_dir():
         raise BagError(f'{out}: is a file, expected a folder to write to')
@@ -34,17 +34,17 @@ def find_bags(inputs: Sequence[Path], out: Path) -> list[Task]:
         if other.source.resolve() != source.resolve():
             raise BagError(
                 f'{other.source} and {task.source} would both be written to {task.target}; '
-                'rename one, or say another --out-dir for it'
+                'rename one, or give it another --out-dir'
             )
     sources = {task.source.resolve() for task in tasks.values()}
     for task in tasks.values():
         if task.target.resolve() in sources:
-            raise BagError(f'{task.target}: is to be read and written; choose another --out-dir')
+            raise BagError(f'{task.target}: would be read and written; choose another --out-dir')
     return list(tasks.values())
 
 
 def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
-    """Bags of an input, and what their outputs are called below the folder of outputs, without the suffix."""
+    """Yield the bags of an input, each with the path of its output below the output folder, without the suffix."""
     if not path.exists():
         raise BagError(f'{path}: no such bag or folder')
     if not path.is_dir():
@@ -56,11 +56,11 @@ def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
         yield path, Path(path.resolve().name)
         return
     if path.resolve() == out.resolve():
-        raise BagError(f'{path}: is read and written to; choose another --out-dir')
+        raise BagError(f'{path}: would be read and written; choose another --out-dir')
     bags = []
     for here, subfolders, names in walk(path, 'segment_bag'):
         place = here.relative_to(path)
-        # What a recorder that was killed has compressed can be read only as a folder, with the files beside it.
+        # The compressed files of a killed recorder can be read only as a folder, with the files beside them.
         files = [file for file in storage_files(here) if not file.name.startswith('.')]
         compressed = {bag_name(file) for file in files if file.suffix == '.zstd'}
         if compressed:
@@ -72,7 +72,7 @@ def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
             for name in names
             if Path(name).suffix in SUFFIXES and not name.startswith('.') and bag_name(Path(name)) not in compressed
         ]
-        # Neither what is hidden nor what an earlier run wrote.
+        # Hidden folders and the outputs of an earlier run are not searched.
         subfolders[:] = [
             name
             for name in subfolders

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``segment_bag --out-dir labelled drives``: segments many bags, several at a time, and goes on where it was stopped.
+"""Segment many bags, several at a time, and continue where an earlier run stopped (``segment_bag --out-dir``).
 
 The bags are segmented in processes of this machine (:mod:`stdc_ros.offline.process_pool`) or on a Ray cluster
-(:mod:`stdc_ros.offline.ray_pool`). What is written depends neither on where, nor on how many at a time.
+(:mod:`stdc_ros.offline.ray_pool`). The outputs do not depend on the place or the number of workers.
 """
 
 from __future__ import annotations
@@ -18,78 +18,80 @@ from tqdm import tqdm
 
 from stdc_core.inference import DEFAULT_MODEL, ModelError
 from stdc_core.inference.model_file import read_model
-from stdc_ros.bags.bag import BagError
-from stdc_ros.offline import process_pool as segment_processes
-from stdc_ros.offline import ray_pool as segment_ray
+from stdc_core.io.terminal import print_result
+from stdc_ros.bags.message import BagError
+from stdc_ros.offline import process_pool, ray_pool
 from stdc_ros.offline.discovery import find_bags
-from stdc_ros.offline.segment_bag import say
 from stdc_ros.offline.task import (
     Done,
     Event,
     Progress,
-    Recipe,
+    SegmentOptions,
     Task,
+    pending_tasks,
     sha256,
     size_of,
-    unfinished,
     working_folder,
 )
 
 
 def segment_many(given: argparse.Namespace) -> int:
-    """The command with ``--out-dir``; the options are those of :mod:`stdc_ros.offline.segment_bag`.
+    """Run the command with ``--out-dir``.
+
+    Args:
+        given: Options of :mod:`stdc_ros.offline.segment_bag`.
 
     Returns:
-        the exit status: 0; 1 if it could not be done, or not with every bag; 130 if it was interrupted.
+        Exit status: 0; 1 if a bag failed or nothing could be done; 130 if it was interrupted.
     """
-    account = None
+    report = None
     try:
         read_model(given.model)
-        recipe = Recipe(
+        options = SegmentOptions(
             model=None if given.model == DEFAULT_MODEL else given.model.absolute(),
             model_sha256=sha256(given.model),
             input_scale=given.input_scale,
             backend=given.backend,
             topics=tuple(given.topic),
-            every=given.all,
+            all_topics=given.all,
             outputs=tuple(given.outputs),
         )
         tasks = find_bags(given.bags, given.out_dir)
         with working_folder(given.out_dir) as work:
-            rest = unfinished(tasks, recipe, given.overwrite)
-            account = Account(rest, done_before=len(tasks) - len(rest))
-            with closing(_events(given, rest, recipe, work)) as events:
-                account.follow(events)
+            pending = pending_tasks(tasks, options, given.overwrite)
+            report = ProgressReport(pending, done_before=len(tasks) - len(pending))
+            with closing(_events(given, pending, options, work)) as events:
+                report.follow(events)
     except (BagError, ModelError, OSError) as error:
         print(f'segment_bag: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        done = account.summary() if account else 'nothing is done'
-        print(f'segment_bag: interrupted: {done}; the same command goes on', file=sys.stderr)
+        done = report.summary() if report else 'nothing is done'
+        print(f'segment_bag: interrupted: {done}; the same command continues', file=sys.stderr)
         return 130
-    for reason in account.failed:
+    for reason in report.failed:
         print(f'segment_bag: {reason}', file=sys.stderr)
-    say(lambda: print(f'{given.out_dir}: {account.summary()}'))
-    return 1 if account.failed else 0
+    print_result(lambda: print(f'{given.out_dir}: {report.summary()}'))
+    return 1 if report.failed else 0
 
 
-def _events(given: argparse.Namespace, tasks: list[Task], recipe: Recipe, work: Path) -> Iterator[Event]:
+def _events(given: argparse.Namespace, tasks: list[Task], options: SegmentOptions, work: Path) -> Iterator[Event]:
     # The largest first: otherwise the last worker is busy with it long after the others have ended.
     tasks = sorted(tasks, key=lambda task: size_of(task.source), reverse=True)
     if given.ray and tasks:
-        return segment_ray.run(tasks, recipe, work.absolute(), given.ray, given.threads)
-    return segment_processes.run(tasks, recipe, work, given.workers or 0, given.threads)
+        return ray_pool.run(tasks, options, work.absolute(), given.ray, given.threads)
+    return process_pool.run(tasks, options, work, given.workers or 0, given.threads)
 
 
-class Account:
-    """Tells of what happens, on the terminal and, in the end, in numbers.
+class ProgressReport:
+    """Shows progress on the terminal, and sums it up at the end.
 
     Args:
-        tasks: what is to be done.
-        done_before: how many were done already.
+        tasks: Tasks to do.
+        done_before: Number of bags that earlier runs have done.
 
     Attributes:
-        failed: a reason for each bag that could not be segmented.
+        failed: Reason for each bag that could not be segmented.
     """
 
     def __init__(self, tasks: Sequence[Task], done_before: int):
@@ -100,35 +102,39 @@ class Account:
         self._images: dict[Task, Progress] = {}
 
     def follow(self, events: Iterator[Event]) -> None:
-        """Until there are no more."""
+        """Show events until there are no more."""
         if self._before:
             print(f'{self._before} of {self._before + len(self._bytes)} bags are done already', file=sys.stderr)
         with tqdm(unit='image', desc='segmenting', disable=not self._bytes, delay=0.1) as bar:
             for event in events:
-                if isinstance(event, Progress):
-                    self._images[event.task] = event
-                elif isinstance(event, Done):
-                    self._done += 1
-                    self._images[event.task] = Progress(event.task, event.images, event.images)
-                    for warning in event.warnings:
-                        bar.write(f'segment_bag: {warning}', file=sys.stderr)
-                    told = f'{event.task.target}: {event.images} images'
-                    say(functools.partial(bar.write, told, file=sys.stdout))
-                else:
-                    self.failed.append(event.reason)
-                    images = self._images.get(event.task, Progress(event.task, 0, 0)).done
-                    self._images[event.task] = Progress(event.task, images, images)
-                    bar.write(f'segment_bag: {event.task.source}: failed', file=sys.stderr)
+                self._take(event, bar)
                 bar.total = self._expected_images()
                 bar.update(sum(progress.done for progress in self._images.values()) - bar.n)
 
+    def _take(self, event: Event, bar: tqdm) -> None:
+        if isinstance(event, Progress):
+            self._images[event.task] = event
+        elif isinstance(event, Done):
+            self._done += 1
+            self._images[event.task] = Progress(event.task, event.images, event.images)
+            for warning in event.warnings:
+                bar.write(f'segment_bag: {warning}', file=sys.stderr)
+            line = f'{event.task.target}: {event.images} images'
+            print_result(functools.partial(bar.write, line, file=sys.stdout))
+        else:
+            self.failed.append(event.reason)
+            images = self._images.get(event.task, Progress(event.task, 0, 0)).done
+            self._images[event.task] = Progress(event.task, images, images)
+            bar.write(f'segment_bag: {event.task.source}: failed', file=sys.stderr)
+
     def _expected_images(self) -> int:
-        """Of all bags: of those not opened yet as many per byte as of the others."""
+        """Return the number of images in all bags; bags that are not open yet are estimated by their size."""
         known = sum(progress.total for progress in self._images.values())
         opened = sum(self._bytes[task] for task in self._images)
         return round(known * sum(self._bytes.values()) / opened) if opened else known
 
     def summary(self) -> str:
+        """Return one line with the numbers of bags that are done and that failed."""
         total = self._before + len(self._bytes)
         failed = f', {len(self.failed)} failed' if self.failed else ''
         return f'{self._before + self._done} of {total} bags are done{failed}'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks in processes of this machine: one bag each, in any order."""
+"""Segment bags in processes of this machine, one bag each, in any order."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import cv2
 
 from stdc_core.inference import BackendError, ModelError
 from stdc_core.io.cpu import cores
-from stdc_ros.bags.bag import BagError
-from stdc_ros.offline.task import Done, Event, Failed, Progress, Recipe, Task, label
+from stdc_ros.bags.message import BagError
+from stdc_ros.offline.task import Done, Event, Failed, Progress, SegmentOptions, Task, segment_task
 
 
 class _Ready(NamedTuple):
@@ -27,35 +27,38 @@ class _Ready(NamedTuple):
 
 
 class _Unusable(NamedTuple):
-    """A worker cannot load the model, and why."""
+    """A worker cannot load the model, for a reason."""
 
     reason: str
 
 
-def run(tasks: Sequence[Task], recipe: Recipe, work: Path, workers: int = 0, threads: int = 0) -> Iterator[Event]:
+def run(
+    tasks: Sequence[Task], options: SegmentOptions, work: Path, workers: int = 0, threads: int = 0
+) -> Iterator[Event]:
     """Do tasks, several at a time; closing the generator ends the workers at once.
 
     Args:
-        tasks: those that take long should come first, so that all workers end at about the same time.
-        work: see :func:`stdc_ros.offline.task.working_folder`.
-        workers: processes; 0: one per GPU or, where none is used, per core.
-        threads: CPU threads of each; 0: the cores, shared out.
+        tasks: Tasks. Those that take long should come first, so that all workers end at about the same time.
+        options: Options of all tasks.
+        work: Folder of :func:`stdc_ros.offline.task.working_folder`.
+        workers: Number of processes; 0 for one per GPU or, without a GPU, one per core.
+        threads: CPU threads of each process; 0 to share out the cores.
 
     Raises:
-        ModelError: the model cannot be loaded, or its backend not be had.
-        BagError: a worker died while it loaded the model.
+        ModelError: The model or its backend cannot be loaded.
+        BagError: A worker died while it loaded the model.
     """
-    gpus = visible_gpus() if recipe.takes_gpu else []
+    gpus = visible_gpus() if options.may_use_gpu else []
     workers = min(workers or len(gpus) or cores(), len(tasks))
     threads = threads or max(1, cores() // max(1, workers))
     waiting = deque(tasks)
-    crew: list[_Worker] = []
+    pool: list[_Worker] = []
     try:
         for index in range(workers):
-            crew.append(_Worker(recipe, work, threads, gpus[index % len(gpus)] if gpus else None))
-        while crew:
-            heard = wait([worker.pipe for worker in crew])
-            for worker in [worker for worker in crew if worker.pipe in heard]:
+            pool.append(_Worker(options, work, threads, gpus[index % len(gpus)] if gpus else None))
+        while pool:
+            ready = wait([worker.pipe for worker in pool])
+            for worker in [worker for worker in pool if worker.pipe in ready]:
                 event = worker.receive()
                 if isinstance(event, _Unusable):
                     raise ModelError(event.reason)
@@ -66,25 +69,30 @@ def run(tasks: Sequence[Task], recipe: Recipe, work: Path, workers: int = 0, thr
                         worker.give(waiting.popleft())
                         continue
                     worker.stop()
-                    crew.remove(worker)
+                    pool.remove(worker)
                     if waiting:
-                        crew.append(_Worker(recipe, work, threads, worker.gpu))
+                        pool.append(_Worker(options, work, threads, worker.gpu))
     finally:
-        for worker in crew:
+        for worker in pool:
             worker.stop()
 
 
 def visible_gpus() -> list[str]:
-    """What ``CUDA_VISIBLE_DEVICES`` is to be for each NVIDIA GPU that this process may use."""
+    """Return the value of ``CUDA_VISIBLE_DEVICES`` for each NVIDIA GPU that this process may use."""
     if (visible := os.environ.get('CUDA_VISIBLE_DEVICES')) is not None:
         return [name for name in visible.split(',') if name.strip()]
     return [str(index) for index, _ in enumerate(Path('/proc/driver/nvidia/gpus').glob('*'))]
 
 
 class _Worker:
-    """A process and what it is doing: ``task``, None while it has none; ``ready`` when it has loaded the model."""
+    """A worker process.
 
-    def __init__(self, recipe: Recipe, work: Path, threads: int, gpu: str | None):
+    Attributes:
+        task: Task that it works on, or None.
+        ready: Whether it has loaded the model.
+    """
+
+    def __init__(self, options: SegmentOptions, work: Path, threads: int, gpu: str | None):
         self.gpu = gpu
         self.task: Task | None = None
         self.ready = False
@@ -92,7 +100,7 @@ class _Worker:
         # of another's pipe, so that it notices when this process dies, in whatever way.
         context = get_context('spawn')
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, recipe, work, threads, gpu), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, options, work, threads, gpu), daemon=True)
         # Ctrl-C reaches all processes of a terminal; ending the workers is up to this one.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
@@ -102,12 +110,13 @@ class _Worker:
         theirs.close()
 
     def give(self, task: Task) -> None:
+        """Send a task to the process."""
         self.task = task
         with suppress(BrokenPipeError):  # it has just died, which :meth:`receive` finds out
             self.pipe.send(task)
 
     def receive(self) -> Event | _Ready | _Unusable:
-        """What it says or, if it has died, that its task failed."""
+        """Return its next event or, if it has died, the failure of its task."""
         try:
             event = self.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -116,34 +125,37 @@ class _Worker:
             how = f'was killed by {signal.Signals(-code).name}' if code < 0 else f'ended with exit status {code}'
             if not self.ready:
                 raise BagError(f'a worker {how} while it loaded the model') from None
-            event = Failed(self.task, f'{self.task.source}: its worker {how}; too little memory for so many?')
+            event = Failed(
+                self.task,
+                f'{self.task.source}: its worker {how}; too little memory? try fewer --workers',
+            )
         self.ready = True
         if not isinstance(event, Progress):
             self.task = None
         return event
 
     def stop(self) -> None:
-        """End it, whatever it is doing."""
+        """Kill the process."""
         self.process.kill()
         self.process.join()
         self.pipe.close()
 
 
-def _work(pipe: Connection, recipe: Recipe, work: Path, threads: int, gpu: str | None) -> None:
-    """What a worker does until it is ended, or until the process that started it has died."""
+def _work(pipe: Connection, options: SegmentOptions, work: Path, threads: int, gpu: str | None) -> None:
+    """Run a worker until it is killed or the process that started it has died."""
     if gpu is not None:
         os.environ['CUDA_VISIBLE_DEVICES'] = gpu
     cv2.setNumThreads(threads)
-    tempfile.tempdir = str(work)  # what is unpacked goes with it, whatever ends this process
+    tempfile.tempdir = str(work)  # unpacked files are removed with it, whatever ends this process
     try:
         try:
-            segmenter = recipe.load(threads)
+            segmenter = options.load(threads)
         except (ModelError, BackendError, OSError) as error:
             pipe.send(_Unusable(str(error)))
             return
         pipe.send(_Ready())
         while True:
-            # Of a pipe that is broken, `label` makes a failure, the message of which meets the broken pipe again.
-            pipe.send(label(pipe.recv(), recipe, work, segmenter, pipe.send))
+            # If the pipe breaks, segment_task returns a failure, and sending that raises the error again.
+            pipe.send(segment_task(pipe.recv(), options, work, segmenter, pipe.send))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return

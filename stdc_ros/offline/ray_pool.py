@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tasks on a Ray cluster: one bag each, on any of its machines.
+"""Segment bags on a Ray cluster, one bag per task, on any of its machines.
 
-Bags, the folder of outputs and a model of one's own must be on storage that every machine sees at the same path, and
+Bags, output folder and a model of your own must be on storage that every machine sees at the same path, and
 stdc_ros must be installed on every machine.
 """
 
@@ -18,23 +18,26 @@ import cv2
 
 from stdc_core.inference import Segmenter
 from stdc_core.io.cpu import cores
-from stdc_ros.bags.bag import BagError
-from stdc_ros.offline.task import Done, Event, Failed, Recipe, Task, label
+from stdc_ros.bags.message import BagError
+from stdc_ros.offline.task import Done, Event, Failed, SegmentOptions, Task, segment_task
 
 
-def run(tasks: Sequence[Task], recipe: Recipe, work: Path, address: str = 'auto', threads: int = 0) -> Iterator[Event]:
-    """Do tasks; closing the generator ends them at once. There is no :class:`Progress`, as Ray passes on results only.
+def run(
+    tasks: Sequence[Task], options: SegmentOptions, work: Path, address: str = 'auto', threads: int = 0
+) -> Iterator[Event]:
+    """Do tasks; closing the generator ends them at once. Ray reports results only, so no :class:`Progress` is yielded.
 
     Args:
-        tasks: those that take long should come first.
-        work: see :func:`stdc_ros.offline.task.working_folder`.
-        address: of the cluster, ``HOST:PORT``; ``'auto'``: the one that this machine is part of; ``'local'``: one that
-            is started on this machine and ends with the generator.
-        threads: CPU cores that are asked of Ray for each task; 0: one. Where the cluster has GPUs and the backend may
-            use them, a task gets one.
+        tasks: Tasks. Those that take long should come first.
+        options: Options of all tasks.
+        work: Folder of :func:`stdc_ros.offline.task.working_folder`.
+        address: Address of the cluster, ``HOST:PORT``; ``'auto'`` for the one that this machine is part of;
+            ``'local'`` to start one on this machine that ends with the generator.
+        threads: CPU cores that Ray reserves for each task; 0 for one. Where the cluster has GPUs and the backend may
+            use them, each task gets one.
 
     Raises:
-        BagError: Ray is not installed, or there is no such cluster.
+        BagError: Ray is not installed, or the cluster does not exist.
     """
     terminate = signal.getsignal(signal.SIGTERM)
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
@@ -47,13 +50,13 @@ def run(tasks: Sequence[Task], recipe: Recipe, work: Path, address: str = 'auto'
         ray.init(address, logging_level='ERROR', **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BagError(f'--ray {address}: no such cluster: {error}') from error
-    # Ray has put its own handler in its place.
+    # Ray has installed its own handler.
     signal.signal(signal.SIGTERM, terminate)
     pending = {}
     try:
-        gpus = 1 if recipe.takes_gpu and ray.cluster_resources().get('GPU') else 0
+        gpus = 1 if options.may_use_gpu and ray.cluster_resources().get('GPU') else 0
         remote = ray.remote(num_cpus=threads or 1, num_gpus=gpus)(_do)
-        pending = {remote.remote(task, recipe, work, threads or 1): task for task in tasks}
+        pending = {remote.remote(task, options, work, threads or 1): task for task in tasks}
         while pending:
             ready, _ = ray.wait(list(pending))
             for reference in ready:
@@ -70,13 +73,13 @@ def run(tasks: Sequence[Task], recipe: Recipe, work: Path, address: str = 'auto'
         ray.shutdown()
 
 
-def _do(task: Task, recipe: Recipe, work: Path, threads: int) -> Done | Failed:
-    """What is done on a machine of the cluster, in a process that Ray uses for many tasks."""
+def _do(task: Task, options: SegmentOptions, work: Path, threads: int) -> Done | Failed:
+    """Do one task on a machine of the cluster, in a process that Ray uses for many tasks."""
     cv2.setNumThreads(threads)
-    tempfile.tempdir = str(work)  # what is unpacked goes with it, whatever ends this process
-    return label(task, recipe, work, _segmenter(recipe, threads), lambda progress: None)
+    tempfile.tempdir = str(work)  # unpacked files are removed with it, whatever ends this process
+    return segment_task(task, options, work, _segmenter(options, threads), lambda progress: None)
 
 
 @lru_cache(maxsize=1)
-def _segmenter(recipe: Recipe, threads: int) -> Segmenter:
-    return recipe.load(threads)
+def _segmenter(options: SegmentOptions, threads: int) -> Segmenter:
+    return options.load(threads)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One bag, one task: what it is made with, whether it is done already, and doing it.
+"""Segment one bag of many: its options, its record, and whether an earlier run has done it already.
 
-Of ``drives/north/a.bag``, found in ``drives``, there will be
+``drives/north/a.bag``, found in ``drives``, makes
 
     labelled/north/a.mcap           the outputs; appears when it is complete
-    labelled/north/a.mcap.json      its record: input, model and options, by which the next run knows that it is done
+    labelled/north/a.mcap.json      the record: input, model and options, by which the next run knows that it is done
 """
 
 from __future__ import annotations
@@ -23,29 +23,31 @@ from typing import NamedTuple
 
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
 from stdc_core.io.text import one_line
-from stdc_ros.bags.bag import BagError, check_target
-from stdc_ros.offline.segment_bag import segment_bag
+from stdc_ros.bags.message import BagError
+from stdc_ros.bags.writer import check_target
+from stdc_ros.offline.one_bag import segment_bag
 
-#: What a run keeps in the folder that it writes to: unfinished bags, and the lock.
+#: Name of the folder for unfinished bags and of the lock, in the output folder.
 _HIDDEN = '.segment_bag'
 
-# How many of a long list an error names.
-_NAMED = 8
+# Number of bags that an error lists.
+_LISTED = 8
 
 
 class Task(NamedTuple):
-    """One bag: where it is, and where its outputs go."""
+    """A bag to segment: its path, and the path of its outputs."""
 
     source: Path
     target: Path
 
     @property
     def record(self) -> Path:
+        """Path of the record."""
         return self.target.with_name(f'{self.target.name}.json')
 
 
 class Progress(NamedTuple):
-    """So many images of a bag are done, of so many."""
+    """Number of images of a bag that are done, and of all its images."""
 
     task: Task
     done: int
@@ -53,7 +55,7 @@ class Progress(NamedTuple):
 
 
 class Done(NamedTuple):
-    """A bag is finished; ``warnings``: what the user should be told of it."""
+    """A bag is finished; ``warnings`` are for the user."""
 
     task: Task
     images: int
@@ -61,7 +63,7 @@ class Done(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A bag could not be segmented, and why."""
+    """A bag could not be segmented, for a reason."""
 
     task: Task
     reason: str
@@ -70,15 +72,17 @@ class Failed(NamedTuple):
 Event = Progress | Done | Failed
 
 
-class Recipe(NamedTuple):
-    """All that the bytes of an output depend on, besides its input.
+class SegmentOptions(NamedTuple):
+    """Everything that the bytes of an output depend on, besides its input.
 
     Args:
-        model: a model.onnx; None: the one that is shipped, of whichever machine it is needed on.
-        model_sha256: of its file, so that no machine and no later run takes another.
-        input_scale: see :meth:`Segmenter.load`.
-        backend: of ``stdc_core.inference.BACKENDS``.
-        topics, every, outputs: see :func:`stdc_ros.offline.segment_bag.segment_bag`.
+        model: Path of a model.onnx; None for the shipped one, of whichever machine does the work.
+        model_sha256: SHA-256 of the model file, so that no machine and no later run takes another.
+        input_scale: See :meth:`Segmenter.load`.
+        backend: Name of ``stdc_core.inference.BACKENDS``.
+        topics: See :func:`stdc_ros.offline.one_bag.segment_bag`.
+        all_topics: See there.
+        outputs: See there.
     """
 
     model: Path | None
@@ -86,15 +90,16 @@ class Recipe(NamedTuple):
     input_scale: float | None
     backend: str
     topics: tuple[str, ...]
-    every: bool
+    all_topics: bool
     outputs: tuple[str, ...]
 
     def load(self, threads: int) -> Segmenter:
-        """The segmenter of this recipe.
+        """Load the segmenter.
 
         Raises:
-            ModelError, BackendError, FileNotFoundError: see :meth:`Segmenter.load`; or it is not the model that is
-                meant.
+            ModelError: The file is not a model, or not the one with this SHA-256.
+            BackendError: See :meth:`Segmenter.load`.
+            FileNotFoundError: The model does not exist.
         """
         path = self.model or DEFAULT_MODEL
         if (found := sha256(path)) != self.model_sha256:
@@ -102,12 +107,12 @@ class Recipe(NamedTuple):
         return Segmenter.load(path, threads, self.input_scale, self.backend)
 
     @property
-    def takes_gpu(self) -> bool:
-        """May it compute on a GPU?"""
+    def may_use_gpu(self) -> bool:
+        """Whether the backend may compute on a GPU."""
         return self.backend in ('auto', 'tensorrt') and find_spec('tensorrt') is not None
 
-    def account(self) -> dict[str, object]:
-        """What the record of a bag says of how it was made."""
+    def to_record(self) -> dict[str, object]:
+        """Return the options as the record of a bag has them."""
         return self._asdict() | {
             'model': (self.model or DEFAULT_MODEL).name,
             'topics': list(self.topics),
@@ -116,39 +121,39 @@ class Recipe(NamedTuple):
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def unfinished(tasks: Sequence[Task], recipe: Recipe, overwrite: bool = False) -> list[Task]:
-    """Those that are still to be done: without an output or, with ``overwrite``, with one that is made differently.
+def pending_tasks(tasks: Sequence[Task], options: SegmentOptions, overwrite: bool = False) -> list[Task]:
+    """Return the tasks without an output or, with ``overwrite``, with one that was made with other options.
 
     Raises:
-        BagError: there is an output that is made differently and not to be replaced, or that is not a bag.
+        BagError: An output was made with other options and is not to be replaced, or it is not a bag.
     """
     rest, wrong = [], []
     for task in tasks:
         if not os.path.lexists(task.target):
             rest.append(task)
-        elif problem := _difference(task, recipe):
+        elif problem := _difference(task, options):
             check_target(task.target, overwrite=True)
             rest.append(task)
             wrong.append(f'{task.target}: {problem}')
     if wrong and not overwrite:
-        more = [f'and {len(wrong) - _NAMED} more'] if len(wrong) > _NAMED else []
-        raise BagError('\n'.join([*wrong[:_NAMED], *more, '(--overwrite replaces; nothing is done yet)']))
+        more = [f'and {len(wrong) - _LISTED} more'] if len(wrong) > _LISTED else []
+        raise BagError('\n'.join([*wrong[:_LISTED], *more, '(--overwrite replaces; nothing is done yet)']))
     return rest
 
 
-def _difference(task: Task, recipe: Recipe) -> str:
-    """Why the output that is there is not the one that is wanted; '' if it is."""
+def _difference(task: Task, options: SegmentOptions) -> str:
+    """Return why the output that exists is not the one that is wanted; '' if it is."""
     try:
         record = json.loads(task.record.read_text())
-        made, source, target = dict(record['recipe']), record['input'], record['output']
+        made, source, target = dict(record['options']), record['input'], record['output']
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f'exists already, without a record {task.record.name} of how it was made'
     # The hash says which model it is; its name may change.
-    for key, value in recipe.account().items():
+    for key, value in options.to_record().items():
         if key != 'model' and made.get(key) != value:
             return f'was made with {key} {one_line(made.get(key))}, expected {value}'
     if source != _state(task.source):
@@ -157,12 +162,12 @@ def _difference(task: Task, recipe: Recipe) -> str:
 
 
 def _state(bag: Path) -> dict[str, int]:
-    """By which a change of a bag is noticed: size in bytes, and the newest time of modification in nanoseconds."""
+    """Return size in bytes and newest modification time in nanoseconds, which tell whether a bag has changed."""
     return {'bytes': size_of(bag), 'modified_ns': max(path.stat().st_mtime_ns for path in _parts(bag))}
 
 
 def size_of(bag: Path) -> int:
-    """Size of a bag in bytes; 0 of one that is not there, such as a link into nothing."""
+    """Return the size of a bag in bytes; 0 if it does not exist, such as a broken link."""
     try:
         return sum(path.stat().st_size for path in _parts(bag))
     except OSError:
@@ -175,10 +180,10 @@ def _parts(bag: Path) -> list[Path]:
 
 @contextmanager
 def working_folder(out: Path) -> Iterator[Path]:
-    """A folder inside ``out`` for unfinished bags, for one run at a time; what a killed run left in it is removed.
+    """Make a folder inside ``out`` for unfinished bags, for one run at a time; leftovers of a killed run are removed.
 
     Raises:
-        BagError: another run is writing to ``out``.
+        BagError: Another run is writing to ``out``.
     """
     out.mkdir(parents=True, exist_ok=True)
     folder, lock = out / _HIDDEN, out / f'{_HIDDEN}.lock'
@@ -200,13 +205,17 @@ def working_folder(out: Path) -> Iterator[Path]:
             lock.unlink(missing_ok=True)
 
 
-def label(
-    task: Task, recipe: Recipe, work: Path, segmenter: Segmenter, progress: Callable[[Progress], None]
+def segment_task(
+    task: Task, options: SegmentOptions, work: Path, segmenter: Segmenter, progress: Callable[[Progress], None]
 ) -> Done | Failed:
-    """Do one task: the bag and its record appear, or neither does.
+    """Segment the bag of one task: the output and its record appear, or neither does.
 
     Args:
-        work: see :func:`working_folder`.
+        task: Task to do.
+        options: Options.
+        work: Folder of :func:`working_folder`.
+        segmenter: Segmenter that ``options`` loads.
+        progress: Function that is told of every image.
     """
     images = 0
 
@@ -222,14 +231,14 @@ def label(
             task.source,
             made,
             segmenter,
-            topics=recipe.topics,
-            every=recipe.every,
-            outputs=recipe.outputs,
+            topics=options.topics,
+            all_topics=options.all_topics,
+            outputs=options.outputs,
             progress=count,
         )
         record = {
             'input': source,
-            'recipe': recipe.account(),
+            'options': options.to_record(),
             'computed_by': segmenter.backend,
             'output': {'bytes': made.stat().st_size},
             'images': images,
@@ -238,13 +247,13 @@ def label(
         _deliver(task, made, record)
     except BagError as error:
         return Failed(task, str(error).replace(str(made), str(task.target)))
-    except Exception as error:  # whatever one bag does to a library, the others go on
+    except Exception as error:  # whatever library one bag breaks, the others go on
         return Failed(task, f'{task.source}: {type(error).__name__}: {one_line(error)}')
     return Done(task, images, warnings)
 
 
 def _deliver(task: Task, made: Path, record: dict[str, object]) -> None:
-    """Put a finished bag and its record where they belong. Raises BagError if that cannot be done."""
+    """Move a finished bag and its record to their places; raise BagError if that fails."""
     try:
         written = made.with_suffix('.json')
         written.write_text(json.dumps(record, indent=2) + '\n')

@@ -31,12 +31,15 @@ from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, ModelError
 from stdc_core.inference.input_scale import InputScale
 from stdc_core.inference.model_file import ModelInfo, read_model
-from stdc_ros.bags.bag import IMAGE, TYPES, Bag, BagError, make_header, write_bag
-from stdc_ros.messages.cdr import CAMERA_INFO
+from stdc_ros.bags.message import BagError, make_header
+from stdc_ros.bags.reader import Bag
+from stdc_ros.bags.topic_selection import published_name
+from stdc_ros.bags.writer import write_bag
+from stdc_ros.messages.cdr import CAMERA_INFO, IMAGE, TYPES
 from stdc_ros.messages.images import ImageError, make_image
 from stdc_ros.playback.demo_results import MASK, OVERLAY, Drive
 from stdc_ros.playback.isolation import isolated_environment, profile_variable
-from stdc_ros.playback.play_bag import Player, published_name
+from stdc_ros.playback.play_bag import Player
 from stdc_ros.playback.recorder import Recorder
 
 #: The rendered drive: a sunny street with traffic.
@@ -92,16 +95,16 @@ def run(given: argparse.Namespace) -> None:
             source = work / 'rendered.mcap'
             labels = render(source, given.frames)
         with Bag(source) as bag, ros_node('demo') as node:
-            topic = bag.choose([given.topic] if given.topic else [])[0]
-            camera = published_name(bag, topic)
+            topic = bag.select_topics([given.topic] if given.topic else [])[0]
+            camera = published_name(bag.topics, topic)
             scale = given.input_scale or fast_scale(bag, topic, info)
             info = info.at(scale)
             recorder = Recorder(node, [MASK, OVERLAY], work)
             drive = Drive(camera, info.classes, recorder, labels, camera_info(bag, topic))
             with node_process(given.model, camera, work / 'node.log', scale) as process:
                 replay(node, Player(node, bag, [topic]), drive, process)
-            if bag.cut:
-                print(f'{source} is cut off ({bag.cut}); it was played up to there')
+            if bag.damage:
+                print(f'{source} is cut off ({bag.damage}); it was played up to there')
         made = drive.save(work, f'{info.name} on {source.name if given.bag else "a rendered drive"}')
         recorder.close()
         for path in made:

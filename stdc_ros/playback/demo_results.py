@@ -15,7 +15,8 @@ from stdc_core.classes import ClassTable
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.io.files import write_png
 from stdc_core.pictures.overlay import colorize
-from stdc_ros.bags.bag import IMAGE, TYPES, write_bag
+from stdc_ros.bags.writer import write_bag
+from stdc_ros.messages.cdr import IMAGE, TYPES
 from stdc_ros.messages.images import image_to_bgr
 from stdc_ros.playback.demo_pictures import contact_sheet, write_video
 from stdc_ros.playback.recorder import Entry, Recorder

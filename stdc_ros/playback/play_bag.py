@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import rclpy
 from rclpy.duration import Duration
@@ -22,8 +21,11 @@ from sensor_msgs.msg import Image
 from tqdm import tqdm
 
 from stdc_core.io.text import one_line
-from stdc_ros.bags.bag import COMPRESSED_IMAGE, IMAGE, TYPES, Bag, BagError, BagMessage, make_header
-from stdc_ros.messages.images import ImageError, make_image
+from stdc_ros.bags.message import BagError, BagMessage, make_header
+from stdc_ros.bags.reader import Bag
+from stdc_ros.bags.topic_selection import playable_topics, published_name
+from stdc_ros.messages.cdr import IMAGE, TYPES
+from stdc_ros.messages.images import ImageError
 
 #: Told of every published image: the image of the bag, the stamp that it went out with in nanoseconds, the data.
 OnPublish = Callable[[BagMessage, int, bytes], None]
@@ -53,13 +55,14 @@ class Player:
         self._topics = list(topics)
         sources: dict[str, str] = {}
         for topic in self._topics:
-            name = published_name(bag, topic)
+            name = published_name(bag.topics, topic)
             if (other := sources.setdefault(name, topic)) != topic:
                 raise BagError(f'{bag.path}: {other} and {topic} would both be played on {name}, expected one of them')
         quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
         try:
             self._publishers = {
-                topic: node.create_publisher(Image, published_name(bag, topic), quality) for topic in self._topics
+                topic: node.create_publisher(Image, published_name(bag.topics, topic), quality)
+                for topic in self._topics
             }
         except (NameValidationException, RuntimeError) as error:  # RuntimeError: rcl, of one that is too long
             raise BagError(f'{bag.path}: cannot be published: {one_line(error)}') from error
@@ -85,7 +88,7 @@ class Player:
         begin = None
         for image in self._bag.messages(self._topics):
             try:
-                message = _as_image(image)
+                message = image.to_image()
             except ImageError:
                 self.undecodable += 1
                 continue
@@ -107,33 +110,6 @@ class Player:
         """Wait until every subscriber has the last image."""
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=seconds))
-
-
-def published_name(bag: Bag, topic: str) -> str:
-    """Name under which a topic of the bag is published."""
-    return topic.removesuffix('/compressed') if bag.topics[topic].type == COMPRESSED_IMAGE else topic
-
-
-def without_twins(bag: Bag, topics: Sequence[str]) -> list[str]:
-    """The topics of the bag without those that hold the images of another one, compressed.
-
-    Of a raw topic without any message, the compressed one stays instead.
-    """
-    left_out = set()
-    for topic in topics:
-        raw = published_name(bag, topic)
-        if raw != topic and raw in topics and bag.topics[raw].type == IMAGE:
-            left_out.add(topic if bag.topics[raw].count else raw)
-    return [topic for topic in topics if topic not in left_out]
-
-
-def _as_image(image: BagMessage) -> Any:
-    """``sensor_msgs/Image`` of :data:`TYPES`; the header of ROS 1 loses its counter."""
-    header = image.header()
-    if image.type == COMPRESSED_IMAGE:
-        return make_image(TYPES.types[IMAGE], header, image.bgr(), 'bgr8')
-    names = ('height', 'width', 'encoding', 'is_bigendian', 'step', 'data')
-    return TYPES.types[IMAGE](header=header, **{name: getattr(image.message, name) for name in names})
 
 
 def wait_for_subscribers(player: Player, stop: threading.Event, seconds: float) -> None:
@@ -180,13 +156,13 @@ def main(args: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     try:
         with Bag(given.bag) as bag:
-            topics = bag.choose(given.topic, every=True)
-            if not given.topic:
-                topics = without_twins(bag, topics)
+            topics = playable_topics(bag.path, bag.topics, given.topic)
             with _ros_node(ros_arguments) as node:
                 _play(Player(node, bag, topics), given, stop)
-            if bag.cut:
-                print(f'play_bag: {given.bag} is cut off or damaged ({bag.cut})', file=sys.stderr)
+            for note in bag.notes:
+                print(f'play_bag: {given.bag}: {note}', file=sys.stderr)
+            if bag.damage:
+                print(f'play_bag: {given.bag} is cut off or damaged ({bag.damage})', file=sys.stderr)
     except (BagError, PlayError, OSError) as error:
         print(f'play_bag: {error}', file=sys.stderr)
         return 1

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages and topics of a bag, and the error of a bag that cannot be used."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stdc_ros.bags.message_types import BAG_TYPES, COMPRESSED_IMAGE, IMAGE
+from stdc_ros.messages.images import ImageError, compressed_to_bgr, image_to_bgr, make_image
+
+_TO_BGR = {IMAGE: image_to_bgr, COMPRESSED_IMAGE: compressed_to_bgr}
+
+#: Fields of an Image besides its header.
+_IMAGE_FIELDS = ('height', 'width', 'encoding', 'is_bigendian', 'step', 'data')
+
+
+class BagError(ValueError):
+    """A bag that cannot be used. The message names the file or topic, what was found and what was expected."""
+
+
+class Topic(NamedTuple):
+    """A topic of a bag: the type of its messages and how many there are."""
+
+    type: str
+    count: int
+
+
+class BagMessage(NamedTuple):
+    """A message of a bag.
+
+    Args:
+        topic: Name of the topic.
+        time: Time of recording in nanoseconds.
+        message: Message object; None if the bytes are not what the type says.
+        type: Message type, such as :data:`IMAGE`.
+        problem: Reason why the message cannot be used; ``''`` if it can. Every method then raises ImageError.
+        data: CDR bytes of the message.
+    """
+
+    topic: str
+    time: int
+    message: Any
+    type: str
+    problem: str = ''
+    data: bytes | memoryview = b''
+
+    @property
+    def stamp(self) -> int:
+        """Stamp in the header of an image message, in nanoseconds."""
+        if self.problem:
+            raise ImageError(self.problem)
+        stamp = self.message.header.stamp
+        return stamp.sec * 10**9 + stamp.nanosec
+
+    def header(self) -> Any:
+        """Return a copy of the header of an image message."""
+        return make_header(self.stamp, self.message.header.frame_id)
+
+    def bgr(self) -> np.ndarray:
+        """Return the picture of an image message, uint8 ``[H, W, 3]`` BGR.
+
+        Raises:
+            ImageError: The picture cannot be decoded.
+        """
+        if self.problem:
+            raise ImageError(self.problem)
+        return _TO_BGR[self.type](self.message)
+
+    def to_image(self) -> Any:
+        """Return the picture as ``sensor_msgs/Image``: a raw image as it is, a compressed one decoded to bgr8.
+
+        Raises:
+            ImageError: The picture cannot be decoded.
+        """
+        header = self.header()
+        if self.type != IMAGE:
+            return make_image(BAG_TYPES.types[IMAGE], header, self.bgr(), 'bgr8')
+        fields = {name: getattr(self.message, name) for name in _IMAGE_FIELDS}
+        return BAG_TYPES.types[IMAGE](header=header, **fields)
+
+
+def make_header(stamp: int, frame_id: str) -> Any:
+    """Return a ``std_msgs/Header``.
+
+    Args:
+        stamp: Nanoseconds.
+        frame_id: Name of the frame.
+    """
+    seconds, nanoseconds = divmod(stamp, 10**9)
+    time = BAG_TYPES.types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds)
+    return BAG_TYPES.types['std_msgs/msg/Header'](stamp=time, frame_id=frame_id)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choose the image topics of a bag to work on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+
+from stdc_core.io.text import one_line
+from stdc_ros.bags.message import BagError, Topic
+from stdc_ros.bags.message_types import COMPRESSED_IMAGE, IMAGE
+
+#: Names of the image outputs of segmentation_node and segment_bag; the topics are such as /segmentation/mask.
+SEGMENTATION_OUTPUTS = ('mask', 'confidence', 'color_mask', 'overlay')
+
+#: Types of the topics that hold pictures.
+IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
+
+_COMPRESSED = '/compressed'
+
+# Number of topics that an error lists.
+_LISTED = 20
+
+
+def is_segmentation_output(topic: str) -> bool:
+    """Return whether a topic has the name of a segmentation result, such as /front/segmentation/overlay/compressed."""
+    return PurePosixPath(topic.removesuffix(_COMPRESSED)).name in SEGMENTATION_OUTPUTS
+
+
+def select_topics(
+    path: object, topics: Mapping[str, Topic], wanted: Collection[str] = (), all_topics: bool = False
+) -> list[str]:
+    """Return the image topics to work on.
+
+    Topics that hold segmentation results are left out unless they are in ``wanted``.
+
+    Args:
+        path: Bag, for error messages.
+        topics: Topics of the bag by name.
+        wanted: Names of topics. If empty, the bag must have one camera topic.
+        all_topics: Whether to return every camera topic instead.
+
+    Raises:
+        BagError: A topic is missing or does not hold images, the bag has no camera topic, or it has several and none
+            is in ``wanted``.
+    """
+    images = {name: topic for name, topic in topics.items() if topic.type in IMAGE_TYPES}
+    listed = _listed(
+        f'{one_line(name, 80)} ({topic.type.split("/")[-1]}, {topic.count})' for name, topic in images.items()
+    )
+    if not images:
+        found = _listed(f'{one_line(name, 80)} ({one_line(topic.type, 80)})' for name, topic in topics.items())
+        raise BagError(f'{path}: no topic with images; the bag holds {found or "nothing"}')
+    for name in wanted:
+        if name not in topics:
+            raise BagError(f'{path}: no topic {name}; its image topics are {listed}')
+        if name not in images:
+            found = one_line(topics[name].type, 80)
+            raise BagError(f'{path}: {name} holds {found}, expected images; its image topics are {listed}')
+    cameras = [name for name in images if not is_segmentation_output(name)]
+    if not wanted and not cameras:
+        raise BagError(f'{path}: no camera topic, only results of a segmentation: {listed}; name one with --topic')
+    if not wanted and len(cameras) > 1 and not all_topics:
+        raise BagError(f'{path}: several image topics, name one with --topic or take all with --all: {listed}')
+    chosen = list(dict.fromkeys(wanted)) or cameras
+    for name in chosen:
+        if not re.fullmatch(r'[\w/~.-]+', name):
+            raise BagError(f'{path}: the topic name {one_line(repr(name), 80)} is not a ROS name')
+    return chosen
+
+
+def playable_topics(path: object, topics: Mapping[str, Topic], wanted: Collection[str] = ()) -> list[str]:
+    """Return the image topics to play: ``wanted``, or all camera topics, of each camera one.
+
+    Args:
+        path: Bag, for error messages.
+        topics: Topics of the bag by name.
+        wanted: Names of topics.
+
+    Raises:
+        BagError: See :func:`select_topics`.
+    """
+    chosen = select_topics(path, topics, wanted, all_topics=True)
+    return chosen if wanted else without_compressed_twins(topics, chosen)
+
+
+def published_name(topics: Mapping[str, Topic], topic: str) -> str:
+    """Return the topic on which the decoded images of a topic are published: the name without /compressed."""
+    return topic.removesuffix(_COMPRESSED) if topics[topic].type == COMPRESSED_IMAGE else topic
+
+
+def without_compressed_twins(topics: Mapping[str, Topic], names: Sequence[str]) -> list[str]:
+    """Return the topics without those that hold the compressed images of another one.
+
+    If a raw topic has no message, it is left out instead of its compressed twin.
+    """
+    left_out = set()
+    for name in names:
+        raw = published_name(topics, name)
+        if raw != name and raw in names and topics[raw].type == IMAGE:
+            left_out.add(name if topics[raw].count else raw)
+    return [name for name in names if name not in left_out]
+
+
+def _listed(entries: Iterable[str]) -> str:
+    texts = list(entries)
+    more = f' and {len(texts) - _LISTED} more' if len(texts) > _LISTED else ''
+    return ', '.join(texts[:_LISTED]) + more

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write bags: a rosbag2 in MCAP that appears complete or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+
+from stdc_core.io.files import WriteError, put_in_place, unfinished
+from stdc_ros.bags.message import BagError
+from stdc_ros.bags.message_types import BAG_TYPES
+
+
+class BagWriter:
+    """Writes messages to a rosbag2 in MCAP, compressed with zstd; made by :func:`write_bag`."""
+
+    def __init__(self, writer: Writer):
+        self._writer = writer
+        self._connections: dict[str, Any] = {}
+
+    def add_topic(self, topic: str, type_name: str) -> None:
+        """Add a topic. Topics appear in the bag in the order in which they are added.
+
+        Args:
+            topic: Name.
+            type_name: Message type, which :data:`BAG_TYPES` has.
+        """
+        self._connections[topic] = self._writer.add_connection(topic, type_name, typestore=BAG_TYPES)
+
+    def write(self, topic: str, time: int, message: Any) -> None:
+        """Write a message.
+
+        Args:
+            topic: Topic that was added.
+            time: Time of recording in nanoseconds.
+            message: Message object of :data:`BAG_TYPES`.
+        """
+        self.write_cdr(topic, time, BAG_TYPES.serialize_cdr(message, message.__msgtype__))
+
+    def write_cdr(self, topic: str, time: int, data: bytes | memoryview) -> None:
+        """Write a message that is serialised already."""
+        self._writer.write(self._connections[topic], time, data)
+
+
+@contextmanager
+def write_bag(path: str | Path, overwrite: bool = False) -> Iterator[BagWriter]:
+    """Write a new bag: one MCAP file if the name ends in ``.mcap``, else the folder of a rosbag2.
+
+    The bag appears when the block ends without an exception; otherwise nothing appears. The same messages make the
+    same bytes.
+
+    Args:
+        path: File or folder.
+        overwrite: Whether to replace a bag that exists, at the end.
+
+    Raises:
+        BagError: The path exists already, its folder is missing or not writable, or the disk is full.
+    """
+    path = Path(path)
+    check_target(path, overwrite)
+    try:
+        with unfinished(path) as hidden:
+            hidden.mkdir(mode=0o700)
+            # The writer names the file after the folder, and the file holds its name.
+            writer = Writer(hidden / 'bag', version=8, storage_plugin=StoragePlugin.MCAP)
+            writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+            with writer:
+                yield BagWriter(writer)
+            made = hidden / 'bag'
+            check_target(path, overwrite)  # again: another program may have made one meanwhile
+            put_in_place(made / 'bag.mcap' if path.suffix == '.mcap' else made, path)
+    except WriteError as error:
+        raise BagError(f'{path}: cannot be written: {error.strerror}') from error
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Check that a bag can be written to a path.
+
+    Raises:
+        BagError: The path exists, and it is not to be replaced or not a bag.
+    """
+    if not path.exists():
+        return
+    if not overwrite:
+        raise BagError(f'{path}: exists already; --overwrite replaces it')
+    is_bag = (path / 'metadata.yaml').is_file() if path.suffix != '.mcap' else path.is_file()
+    if not is_bag:
+        raise BagError(f'{path}: exists already and is not a bag, so it is not overwritten')

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segment every image of one bag into another bag."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from stdc_core.inference import Segmentation, Segmenter
+from stdc_core.pictures.overlay import colorize, overlay
+from stdc_ros.bags.message import BagError, BagMessage
+from stdc_ros.bags.message_types import BAG_TYPES, IMAGE
+from stdc_ros.bags.reader import Bag
+from stdc_ros.bags.writer import write_bag
+from stdc_ros.messages.images import ImageError, make_image
+
+#: Name of each output: encoding, and the function that makes it from the image and its segmentation.
+Make = Callable[[np.ndarray, Segmentation, Segmenter], np.ndarray]
+OUTPUTS: dict[str, tuple[str, Make]] = {
+    'mask': ('mono8', lambda image, result, segmenter: result.mask),
+    'confidence': ('mono8', lambda image, result, segmenter: result.confidence),
+    'color_mask': ('bgr8', lambda image, result, segmenter: colorize(result.mask, segmenter.info.classes)),
+    'overlay': ('bgr8', lambda image, result, segmenter: overlay(image, result.mask, segmenter.info.classes)),
+}
+
+#: Last parts of topic names that tell the transport of an image, not the camera.
+_TRANSPORTS = ('compressed', 'image_raw_compressed')
+
+
+def output_prefixes(topics: Sequence[str]) -> dict[str, str]:
+    """Return the prefix of the output topics of each image topic, so that no two cameras share a topic.
+
+    ``/front/image_raw`` is segmented to ``/front/segmentation/...``, as by a node in the namespace ``/front``;
+    ``/image`` to ``/segmentation/...``. Topics that would share a prefix keep their whole name:
+    ``/front/image_raw/segmentation/...``.
+
+    Args:
+        topics: Names of image topics.
+
+    Raises:
+        BagError: Two topics have the same name but for their slashes.
+    """
+    names = {topic: PurePosixPath('/', topic.lstrip('/')) for topic in topics}
+    places: dict[PurePosixPath, str] = {}
+    bases: dict[str, PurePosixPath] = {}
+    for topic, path in names.items():
+        if (other := places.setdefault(path, topic)) != topic:
+            raise BagError(f'{other} and {topic} would both be segmented to {path}/segmentation, expected one of them')
+        path = path.parent if path.name in _TRANSPORTS else path
+        bases[topic] = path.parent
+    while len(counts := Counter(bases.values())) < len(bases):
+        # A whole name may be the prefix of another topic, which then keeps its own.
+        bases |= {topic: names[topic] for topic, base in bases.items() if counts[base] > 1}
+    return {topic: str(base / 'segmentation') for topic, base in bases.items()}
+
+
+def segment_message(segmenter: Segmenter, image: BagMessage, outputs: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Segment one image of a bag; yield name and ``sensor_msgs/Image`` of each output, with the header of the image.
+
+    Raises:
+        ImageError: The image cannot be decoded, or is too small or too large for the network.
+    """
+    picture = image.bgr()
+    try:
+        result = segmenter(picture, confidence='confidence' in outputs)
+    except ValueError as error:
+        raise ImageError(str(error)) from error
+    header = image.header()
+    for name in outputs:
+        encoding, make = OUTPUTS[name]
+        yield name, make_image(BAG_TYPES.types[IMAGE], header, make(picture, result, segmenter), encoding)
+
+
+def segment_bag(
+    source: Path,
+    target: Path,
+    segmenter: Segmenter,
+    *,
+    topics: Sequence[str] = (),
+    all_topics: bool = False,
+    outputs: Sequence[str] = ('mask', 'overlay'),
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[str]:
+    """Segment the images of a bag into another bag.
+
+    Args:
+        source: Bag to read.
+        target: Bag to write: an MCAP file if the name ends in ``.mcap``, else the folder of a rosbag2.
+        segmenter: Segmenter.
+        topics: Image topics; if empty, the only camera topic of the bag or, with ``all_topics``, all of them.
+        all_topics: Whether to segment every camera topic.
+        outputs: Names of :data:`OUTPUTS`.
+        overwrite: Whether to replace a bag that exists.
+        progress: Function that is called with the number of images that are done and the number of all images: first
+            when the bag is open, then after each image.
+
+    Returns:
+        Warnings for the user, such as images that are left out or a bag that is truncated.
+
+    Raises:
+        BagError: The bag cannot be read or written, or it is not clear which topics are meant.
+    """
+    if target.resolve() in (source.resolve(), *source.resolve().parents):
+        raise BagError(f'{target}: is or holds the bag that is read, {source}, expected another name')
+    written, failed, problem = 0, 0, ''
+    with Bag(source) as bag:
+        chosen = bag.select_topics(topics, all_topics)
+        try:
+            prefixes = output_prefixes(chosen)
+        except BagError as error:
+            raise BagError(f'{source}: {error}') from None
+        total = sum(bag.topics[topic].count for topic in chosen)
+        with write_bag(target, overwrite) as writer:
+            progress(0, total)
+            for topic in chosen:
+                for name in outputs:
+                    writer.add_topic(f'{prefixes[topic]}/{name}', IMAGE)
+            for image in bag.messages(chosen):
+                try:
+                    for name, message in segment_message(segmenter, image, outputs):
+                        writer.write(f'{prefixes[image.topic]}/{name}', image.time, message)
+                    written += 1
+                except ImageError as error:
+                    failed += 1
+                    problem = problem or f'{image.topic} at {image.time} ns: {error}'
+                progress(written + failed, total)
+            if not written:
+                reason = problem or bag.damage or f'{", ".join(chosen)} without any message'
+                raise BagError(f'{source}: no image to segment: {reason}')
+        return _warnings(bag, written, failed, total, problem)
+
+
+def _warnings(bag: Bag, written: int, failed: int, total: int, problem: str) -> list[str]:
+    """Return warnings about a bag that was segmented.
+
+    Args:
+        bag: Bag that was read.
+        written: Number of images that were segmented.
+        failed: Number of images that were left out.
+        total: Number of images by the index of the bag.
+        problem: Reason why the first image was left out.
+    """
+    warnings = [f'{bag.path}: {note}' for note in bag.notes]
+    if failed:
+        warnings.append(
+            f'{bag.path}: {failed} of {written + failed} images could not be segmented and are left out; '
+            f'the first: {problem}'
+        )
+    if bag.damage and written + failed >= total:
+        warnings.append(f'{bag.path} is cut off ({bag.damage}): the {written} images up to there are segmented')
+    elif bag.damage:
+        warnings.append(f'{bag.path} is damaged ({bag.damage}): {written} of its {total} images are segmented')
+    elif written + failed < total:
+        warnings.append(f'{bag.path}: its index lists {total} images, but {written + failed} are in it')
+    return warnings
