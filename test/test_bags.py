@@ -8,10 +8,13 @@ import struct
 import numpy as np
 import pytest
 from bag_helpers import CAMERA, KINDS, make_bag, mcap_record, picture, stamp
+from rosbags.highlevel import AnyReader
+from rosbags.typesys import Stores, get_typestore
 
 from stdc_ros.bags.message import BagError
 from stdc_ros.bags.reader import Bag
 from stdc_ros.bags.record_scanner import MCAP_MAGIC
+from stdc_ros.bags.topic_selection import playable_topics
 from stdc_ros.bags.writer import write_bag
 from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE
 
@@ -73,24 +76,99 @@ def test_not_a_bag(tmp_path, name, content, message):
     assert str(tmp_path / name) in str(error.value)
 
 
-def test_messages_of_ros_1_in_mcap_are_named(tmp_path):
-    """As ``mcap convert`` makes it of a .bag."""
-    (tmp_path / 'ros1.mcap').write_bytes(
-        MCAP_MAGIC
-        + mcap_record(0x01, 'ros1', 'test')
-        + mcap_record(0x03, struct.pack('<H', 1), 'sensor_msgs/Image', 'ros1msg', 'uint32 height')
-        + mcap_record(0x04, struct.pack('<HH', 1, 1), CAMERA, 'ros1', bytes(4))
-        + mcap_record(0x05, struct.pack('<HIQQ', 1, 0, 1, 1), bytes(60))
-        + mcap_record(0x0F, bytes(4))
-        + mcap_record(0x02, bytes(20))
-        + MCAP_MAGIC
-    )
-    with Bag(tmp_path / 'ros1.mcap') as bag, pytest.raises(BagError) as error:
+def mcap(path, type_name, encoding, messages, profile='ros2'):
+    """Write an MCAP without an index, as recorders other than rosbag2 do."""
+    records = [
+        mcap_record(0x01, profile, 'test'),
+        mcap_record(0x03, struct.pack('<H', 1), type_name, '', ''),
+        mcap_record(0x04, struct.pack('<HH', 1, 1), CAMERA, encoding, bytes(4)),
+        *(mcap_record(0x05, struct.pack('<HIQQ', 1, 0, i, i), data) for i, data in enumerate(messages)),
+        mcap_record(0x0F, bytes(4)),
+        mcap_record(0x02, bytes(20)),
+    ]
+    path.write_bytes(MCAP_MAGIC + b''.join(records) + MCAP_MAGIC)
+    return path
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['sensor_msgs/Image', 'sensor_msgs/msg/Image', 'sensor_msgs::msg::dds_::Image_', 'sensor_msgs::msg::Image'],
+)
+def test_every_spelling_of_a_type_is_the_same_type(tmp_path, name):
+    with Bag(make_bag(tmp_path, 'mcap')) as bag:
+        messages = [message.data for message in bag.messages([CAMERA])]
+    with Bag(mcap(tmp_path / 'spelt.mcap', name, 'cdr', messages)) as bag:
+        assert bag.topics == {CAMERA: (IMAGE, 6)} and not bag.damage
+        for i, message in enumerate(bag.messages(bag.select_topics())):
+            np.testing.assert_array_equal(message.bgr(), picture(i))
+
+
+@pytest.mark.parametrize('name', ['sensor_msgs/Image', 'sensor_msgs/msg/Image'])
+def test_ros_1_is_known_by_the_message_encoding(tmp_path, name):
+    """``mcap convert`` makes such files of a .bag."""
+    ros1 = get_typestore(Stores.ROS1_NOETIC)
+    with AnyReader([make_bag(tmp_path, 'rosbag1')]) as reader:
+        messages = [bytes(data) for _, _, data in reader.messages()]
+    assert ros1.deserialize_ros1(messages[3], IMAGE).header.seq == 3
+    with Bag(mcap(tmp_path / 'ros1.mcap', name, 'ros1', messages, 'ros1')) as bag:
+        assert not bag.damage
+        found = list(bag.messages(bag.select_topics()))
+    assert len(found) == 6
+    for i, message in enumerate(found):
+        assert message.stamp == stamp(i) and message.message.header.frame_id == 'front'
+        np.testing.assert_array_equal(message.bgr(), picture(i))
+
+
+def test_another_message_encoding_is_named(tmp_path):
+    path = mcap(tmp_path / 'foxglove.mcap', 'sensor_msgs/Image', 'json', [b'{}'], '')
+    with Bag(path) as bag, pytest.raises(BagError) as error:
         bag.select_topics()
-    assert str(error.value) == (
-        f'{tmp_path / "ros1.mcap"}: messages of ROS 1, which are read from a .bag alone, expected the .bag that they '
-        f'come from; the bag holds {CAMERA} (sensor_msgs/Image)'
-    )
+    assert str(error.value) == (f'{path}: no topic with images; the bag holds {CAMERA} (sensor_msgs/msg/Image in json)')
+
+
+@pytest.mark.parametrize(
+    'kind, change, note',
+    [
+        (
+            'mcap folder',
+            lambda text: text.replace('storage_identifier: mcap', "storage_identifier: ''"),
+            "metadata.yaml has storage_identifier '', expected mcap or sqlite3",
+        ),
+        (
+            'sqlite3',
+            lambda text: text.replace('version: 8', 'version: 10'),
+            "metadata.yaml has version '10', expected 1 to 9",
+        ),
+        ('mcap folder', lambda text: '', 'metadata.yaml is empty'),
+        ('sqlite3', lambda text: 'null\n', 'metadata.yaml has no rosbag2_bagfile_information'),
+        ('sqlite3', lambda text: '{' + text, 'metadata.yaml is not YAML: '),
+        ('mcap folder', lambda text: text.replace('message_count: 6', 'message_count: &n 6', 1), ''),
+    ],
+)
+def test_odd_metadata_of_a_complete_bag_is_a_note(tmp_path, kind, change, note):
+    path = make_bag(tmp_path, kind)
+    metadata = path / 'metadata.yaml'
+    changed = change(metadata.read_text())
+    assert changed != metadata.read_text()
+    metadata.write_text(changed)
+    with Bag(path) as bag:
+        assert len(list(bag.messages(bag.select_topics()))) == bag.topics[CAMERA].count == 6
+        assert not bag.damage
+        assert len(bag.notes) == bool(note) and all(said.startswith(note) for said in bag.notes)
+
+
+def test_results_of_a_segmentation_are_no_camera(tmp_path):
+    results = ['/segmentation/mask', '/front/segmentation/overlay', '/other_node/color_mask/compressed']
+    topics = {CAMERA: IMAGE, **dict.fromkeys(results, IMAGE), results[2]: COMPRESSED_IMAGE}
+    with Bag(make_bag(tmp_path, 'mcap', topics, frames=1)) as bag:
+        assert bag.select_topics() == bag.select_topics(all_topics=True) == [CAMERA]
+        assert playable_topics(bag.path, bag.topics) == [CAMERA]
+        assert bag.select_topics([results[0]]) == playable_topics(bag.path, bag.topics, [results[0]]) == [results[0]]
+    (tmp_path / 'results').mkdir()
+    path = make_bag(tmp_path / 'results', 'mcap', dict.fromkeys(results, IMAGE), frames=1)
+    expected = 'no camera topic, only results of a segmentation: .*; name one with'
+    with Bag(path) as bag, pytest.raises(BagError, match=expected):
+        bag.select_topics()
 
 
 def test_not_a_folder_of_a_bag(tmp_path):

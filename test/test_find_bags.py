@@ -78,8 +78,8 @@ def test_a_bag_that_is_named_goes_to_the_top(drives):
         (['empty'], 'out', r'empty: holds no bags \(\.bag, \.mcap, \.db3'),
         (['notes.txt'], 'out', 'notes.txt: expected .bag, .mcap, .db3 or a folder'),
         (['drive.mcap', 'north/drive.bag'], 'out', 'would both be written to .*out/drive.mcap'),
-        (['.'], '.', 'is read and written to'),
-        (['drive.mcap'], '.', 'drive.mcap: is to be read and written'),
+        (['.'], '.', 'would be read and written'),
+        (['drive.mcap'], '.', 'drive.mcap: would be read and written'),
         (['north'], 'notes.txt', 'notes.txt: is a file, expected a folder'),
     ],
 )

@@ -20,7 +20,8 @@ from stdc_core.pictures.overlay import colorize, overlay
 from stdc_ros.bags.reader import Bag
 from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE
 from stdc_ros.messages.images import image_to_bgr
-from stdc_ros.offline.segment_bag import main, output_prefixes
+from stdc_ros.offline.one_bag import output_prefixes
+from stdc_ros.offline.segment_bag import main
 
 
 @pytest.fixture(scope='module')
@@ -136,6 +137,21 @@ def test_options_may_stand_between_the_bags(tmp_path):
     source = make_bag(tmp_path, 'mcap')
     assert main([str(source), '--outputs', 'mask', '--threads', '1', str(tmp_path / 'out.mcap')]) == 0
     assert list(read(tmp_path / 'out.mcap')) == ['/camera/segmentation/mask']
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ['--topic', CAMERA, 'IN', 'OUT', '--outputs', 'mask'],
+        ['--outputs', 'mask', 'IN', 'OUT'],
+        ['IN', '--outputs', 'mask', '--topic', CAMERA, 'OUT'],
+        [f'--topic={CAMERA}', '--outputs', 'mask', 'mask', '--', 'IN', 'OUT'],
+    ],
+)
+def test_lists_leave_the_bags_alone(tmp_path, arguments):
+    names = {'IN': str(make_bag(tmp_path, 'mcap', frames=1)), 'OUT': str(tmp_path / 'out')}
+    assert main([names.get(argument, argument) for argument in arguments]) == 0
+    assert list(read(tmp_path / 'out')) == ['/camera/segmentation/mask']
 
 
 def test_user_errors_are_one_line(tmp_path, capsys):

@@ -13,12 +13,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from stdc_core.io.signals import interrupt_once
 from tqdm import tqdm
 
 from stdc_core.inference import BACKENDS, DEFAULT_MODEL, BackendError, ModelError, Segmenter
 from stdc_core.inference.backend import MAX_THREADS
 from stdc_core.io.arguments import expand_user, separate_lists
+from stdc_core.io.signals import interrupt_once
 from stdc_core.io.terminal import print_result
 from stdc_ros.bags.message import BagError
 from stdc_ros.bags.reader import SUFFIXES
