@@ -225,6 +225,13 @@ def test_what_is_no_camera_is_an_error_that_says_why(fields, words):
         CameraModel.from_info(info_of(**fields))
 
 
+def test_a_calibration_of_rectified_images_alone_is_named():
+    info = info_of(k=np.zeros(9), p=np.column_stack([MATRIX, np.zeros(3)]).reshape(-1))
+    with pytest.raises(CameraInfoError, match='if the images are rectified, set the parameter grid_rectified'):
+        CameraModel.from_info(info)
+    assert CameraModel.from_info(info, rectified=True).focal == (510.0, 520.0)
+
+
 def test_a_rectified_image_without_a_projection_is_an_error():
     with pytest.raises(CameraInfoError, match=r'P is .*not calibrated; expected .* P\[0\] and P\[5\]'):
         CameraModel.from_info(info_of(r=np.eye(3).reshape(-1)), rectified=True)

@@ -108,6 +108,18 @@ def test_headers_that_libjpeg_warns_about_cost_no_picture(form):
         np.testing.assert_array_equal(read(data[: last - 3] + b'\0\0\0' + data[last:]), decoded(data))
 
 
+def test_motion_jpeg_without_its_huffman_tables_has_the_standard_ones():
+    data, position = FORMS['4:2:2'], 2
+    bare = bytearray(data[:2])
+    while data[position + 1] != 0xDA:
+        length = 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
+        if data[position + 1] != 0xC4:
+            bare += data[position : position + length]
+        position += length
+    assert len(bare) < position - 400
+    np.testing.assert_array_equal(read(bytes(bare) + data[position:]), decoded(data))
+
+
 @pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('end', [b'', b'\xff\xd9'])
 def test_a_jpeg_that_lacks_pixels_is_an_error(form, end):

@@ -40,6 +40,7 @@ def message_of(array: np.ndarray, encoding: str, padding: int = 0) -> Image:
         ('8UC3', BGR, BGR),
         ('rgb8', BGR[..., ::-1], BGR),
         ('bgra8', np.dstack([BGR, BGR[..., 0]]), BGR),
+        ('8UC4', np.dstack([BGR, BGR[..., 0]]), BGR),
         ('rgba8', np.dstack([BGR[..., ::-1], BGR[..., 0]]), BGR),
         ('mono8', BGR[..., 0], np.dstack([BGR[..., 0]] * 3)),
         ('8UC1', BGR[..., 0], np.dstack([BGR[..., 0]] * 3)),
@@ -95,8 +96,14 @@ def test_yuv_and_bayer_images_keep_their_colours(padding):
     luma, chroma = np.full((HEIGHT, WIDTH), yuv[0]), np.tile(yuv[1:], (HEIGHT // 2, WIDTH // 2))
     planar = message_of(np.vstack([luma, chroma]).astype(np.uint8), 'nv12', padding)
     planar.height = HEIGHT
+    full = np.zeros((3 * HEIGHT, WIDTH + padding), np.uint8)
+    full[:HEIGHT, :WIDTH] = yuv[0]
+    full[HEIGHT:].reshape(HEIGHT, -1)[:, : 2 * WIDTH] = np.tile(yuv[1:], (HEIGHT, WIDTH))
+    planar_444 = message_of(full, 'nv24')
+    planar_444.height, planar_444.width = HEIGHT, WIDTH
     messages = [
         planar,
+        planar_444,
         message_of(bayer, 'bayer_bggr8', padding),
         message_of(bayer.astype(np.uint16) * 257, 'bayer_bggr16', padding),
         *(message_of(uyvy, encoding, padding) for encoding in ('yuv422', 'uyvy')),
@@ -111,7 +118,7 @@ def test_yuv_and_bayer_images_keep_their_colours(padding):
 def test_every_encoding_of_the_list_is_read():
     for encoding in ENCODINGS:
         message = Image(height=4, width=4, encoding=encoding, step=32)
-        message.data.frombytes(bytes(32 * (6 if encoding in ('nv12', 'nv21') else 4)))
+        message.data.frombytes(bytes(32 * {'nv12': 6, 'nv21': 6, 'nv24': 12}.get(encoding, 4)))
         assert image_to_bgr(message).shape == (4, 4, 3), encoding
 
 

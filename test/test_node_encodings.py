@@ -52,6 +52,10 @@ def rows_of(image: np.ndarray, encoding: str, order: str = '<') -> np.ndarray:
         luma, chroma = planes_of(image)
         pairs = np.stack(chroma if encoding == 'nv12' else chroma[::-1], axis=-1)
         values = np.vstack([luma, pairs.reshape(-1, image.shape[1])])
+    elif encoding == 'nv24':
+        luma, chroma = planes_of(cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST))
+        values = np.concatenate([luma[::2, ::2].reshape(-1), np.stack(chroma, axis=-1).reshape(-1)])
+        values = values.reshape(-1, image.shape[1])
     elif encoding in PACKED:
         luma, chroma = planes_of(np.repeat(image, 2, axis=0))  # whose chroma has a row for each row of the image
         pair = [luma[::2], np.stack(chroma, axis=-1).reshape(image.shape[:2])]
@@ -61,7 +65,7 @@ def rows_of(image: np.ndarray, encoding: str, order: str = '<') -> np.ndarray:
     else:
         alpha = np.full((*image.shape[:2], 1), 9, np.uint8)
         colours = image[..., ::-1] if encoding.startswith('rgb') else image
-        values = np.dstack([colours, alpha]) if 'a' in encoding else colours
+        values = np.dstack([colours, alpha]) if 'a' in encoding or encoding == '8UC4' else colours
     if encoding.endswith('16'):
         # Not times 257: then both bytes were the same, and their order of no matter.
         values = (values.astype(np.uint16) * 256 + 7).astype(f'{order}u2')

@@ -67,6 +67,11 @@ def read_camera_info(info: Any, rectified: bool = False) -> Calibration:
     if rectified:
         matrix, distortion, fisheye = _rectified_matrix(info), (), False
     else:
+        if not np.any(info.k) and np.any(info.p):
+            raise CameraInfoError(
+                'CameraInfo: K is all 0 and P is not, as drivers of rectified images write it; '
+                'if the images are rectified, set the parameter grid_rectified'
+            )
         matrix = _checked_matrix('K', np.reshape(np.asarray(info.k, np.float64), (3, 3)))
         distortion, fisheye = _read_distortion(info)
     # As image_geometry computes it: first the region, then the binning.

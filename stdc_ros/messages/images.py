@@ -28,7 +28,7 @@ MAX_PIXELS = 1 << 26
 MAX_SIDE = 32767
 
 #: Encodings that are a plain 8-bit layout: channels, and the OpenCV conversion to BGR (None: it is BGR already).
-#: ``8UC1`` and ``8UC3`` are what cv_bridge calls a grey or a BGR image whose sender named no colour space.
+#: ``8UC1``, ``8UC3`` and ``8UC4`` are what cv_bridge calls a grey, BGR or BGRA image of a sender that named no colours.
 _PLAIN = {
     'bgr8': (3, None),
     '8UC3': (3, None),
@@ -36,11 +36,22 @@ _PLAIN = {
     'mono8': (1, cv2.COLOR_GRAY2BGR),
     '8UC1': (1, cv2.COLOR_GRAY2BGR),
     'bgra8': (4, cv2.COLOR_BGRA2BGR),
+    '8UC4': (4, cv2.COLOR_BGRA2BGR),
     'rgba8': (4, cv2.COLOR_RGBA2BGR),
 }
 
 #: Planar YUV 4:2:0: a plane of luma over one of interleaved chroma, half as high.
 _PLANAR = {'nv12': cv2.COLOR_YUV2BGR_NV12, 'nv21': cv2.COLOR_YUV2BGR_NV21}
+
+#: Planar YUV 4:4:4 (``nv24``) to BGR, with video levels (ITU-R BT.601) like OpenCV's conversion of the others.
+_NV24 = 'nv24'
+_VIDEO_TO_BGR = np.array(
+    [
+        [1.164, 2.018, 0.0, -1.164 * 16 - 2.018 * 128],
+        [1.164, -0.391, -0.813, -1.164 * 16 + (0.391 + 0.813) * 128],
+        [1.164, 0.0, 1.596, -1.164 * 16 - 1.596 * 128],
+    ]
+)
 
 #: Packed YUV 4:2:2, two bytes per pixel: the older names, which every converter knows.
 _PACKED = {'yuv422': 'yuv422', 'uyvy': 'yuv422', 'yuv422_yuy2': 'yuv422_yuy2', 'yuyv': 'yuv422_yuy2'}
@@ -58,7 +69,7 @@ _CONVERTED = {
 }
 
 #: Every encoding that :func:`image_to_bgr` reads.
-ENCODINGS = (*_PLAIN, *_PLANAR, *_CONVERTED)
+ENCODINGS = (*_PLAIN, *_PLANAR, _NV24, *_CONVERTED)
 
 #: The same by their names in lower case, as ``CompressedImage.format`` may spell them.
 _BY_LOWER = {encoding.lower(): encoding for encoding in ENCODINGS}
@@ -92,6 +103,11 @@ def image_to_bgr(message: Any) -> np.ndarray:
             raise ImageError(f'{encoding} image of {_size(message)}: expected an even width and height')
         rows = _rows(message, message.width, message.height * 3 // 2)
         return cv2.cvtColor(np.ascontiguousarray(rows), _PLANAR[encoding])
+    if encoding == _NV24:
+        _rows(message, message.width, message.height * 3)
+        planes = _rows(message, message.step, message.height * 3)  # with their padding, which chroma has twice
+        luma, chroma = planes[: message.height], planes[message.height :].reshape(message.height, -1, 2)
+        return cv2.transform(np.dstack([luma[:, : message.width], chroma[:, : message.width]]), _VIDEO_TO_BGR)
     if encoding in _CONVERTED:
         return _convert(message)
     raise ImageError(f'unknown encoding {quoted(encoding)}, expected one of {", ".join(ENCODINGS)}')
