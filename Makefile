@@ -1,17 +1,21 @@
-# make help: what there is. Everything below sets up what it needs, once, in .venv-demo or .venv-test.
+# Run `make help` for the targets. Each target creates the environment that it needs, once.
 
 PYTHON ?= python3
 BAG ?=
 TOPIC ?=
+SOAK_MINUTES ?= 30
 
 ENVIRONMENT = $(PYTHON) .ci/environment.py
+RUN = PYTHONPATH=. AMENT_PREFIX_PATH="$${AMENT_PREFIX_PATH:-$$PWD/.venv-test}" .venv-test/bin/python
 
-.PHONY: help demo test benchmark benchmark-training lint pins sbom clean
+.PHONY: help demo test fuzz soak benchmark benchmark-training lint pins sbom clean
 
 help:
 	@echo 'make demo                       a rendered drive through the real node; the result is in demo/'
 	@echo 'make demo BAG=my.mcap TOPIC=/x  the same with your own bag; TOPIC only if it has several cameras'
 	@echo 'make test                       colcon build, colcon test: every test'
+	@echo 'make fuzz                       damaged files and messages, by the thousand'
+	@echo 'make soak                       four cameras for SOAK_MINUTES (default: 30)'
 	@echo 'make benchmark                  speed against PyTorch, start-up time and memory, on this machine'
 	@echo 'make benchmark-training         what feeds the training fastest, and where its time goes'
 	@echo 'make lint                       ruff check, ruff format and mypy'
@@ -27,14 +31,25 @@ test:
 	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
 	@PATH="$$PWD/.venv-test/bin:$$PATH" bash .ci/test
 
+fuzz:
+	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
+	@$(RUN) test/fuzz/fuzz_files.py --count 2000
+	@$(RUN) test/fuzz/fuzz_messages.py --messages 100000 --camera raw
+	@$(RUN) test/fuzz/fuzz_messages.py --messages 100000 --camera compressed
+	@$(RUN) test/fuzz/fuzz_messages.py --messages 1000000 --direct
+
+soak:
+	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
+	@$(RUN) test/soak/soak.py --minutes $(SOAK_MINUTES)
+
 benchmark:
 	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
-	@PYTHONPATH=. .venv-test/bin/python -m stdc_core.commands.main benchmark --int8
-	@PYTHONPATH=. .venv-test/bin/python benchmarks/node.py
+	@$(RUN) -m stdc_core.commands.main benchmark --int8
+	@$(RUN) benchmarks/node.py
 
 benchmark-training:
 	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
-	@PYTHONPATH=. .venv-test/bin/python benchmarks/training.py
+	@$(RUN) benchmarks/training.py
 
 lint:
 	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt

@@ -11,11 +11,11 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soak
 from builtin_interfaces.msg import Time
 from conftest import REPOSITORY
 from ros_helpers import CONFIG, Client, NodeProcess
@@ -30,10 +30,6 @@ from stdc_ros.playback.isolation import profile_variable
 RECOVERY = 5.0
 
 IMAGE, MASK = '/left/image', '/left/segmentation/mask'
-
-_spec = spec_from_file_location('soak', REPOSITORY / 'benchmarks' / 'soak.py')
-soak = module_from_spec(_spec)
-_spec.loader.exec_module(soak)
 
 
 def stamps(client: Client) -> list[int]:
@@ -283,30 +279,3 @@ def test_a_log_that_cannot_be_written(tmp_path, monkeypatch):
         assert process.wait() == 1
         assert f"Failed to create log directory '{tmp_path / 'file' / 'log'}'" in process.output
         assert len(process.output.strip().splitlines()) == 1
-
-
-def test_what_is_known_to_leak_and_what_is_not_are_told_apart():
-    times = np.arange(0.0, 1800.0)
-    noise = np.random.default_rng(0).normal(0, 0.02, len(times))
-    for growth, expected in ((0.0, 'flat'), (4.0, 'grows')):  # MB an hour
-        line = soak.fit(*soak.parts(times, 300 + growth * times / 3600 + noise))
-        assert soak.verdict(soak.Line(3600 * line.slope, 3600 * line.error), soak.MEMORY_LIMIT) == expected
-        assert abs(3600 * line.slope - growth) < 3600 * line.error
-    line = soak.fit(*soak.parts(times[:30], 300 + noise[:30]))
-    assert soak.verdict(soak.Line(3600 * line.slope, 3600 * line.error), soak.MEMORY_LIMIT).startswith('undecided')
-
-
-def test_nothing_grows_with_four_cameras():
-    minutes = float(os.environ.get('SOAK_MINUTES', '0.4'))
-    command = [sys.executable, str(REPOSITORY / 'benchmarks' / 'soak.py'), '--minutes', str(minutes)]
-    if minutes < 5:  # memory that settles within seconds looks like growth; a mask a time would be 5000 MB an hour
-        command += ['--memory-limit', '1000']
-    # 400 images/s: twice what two cores can follow.
-    command += ['--warm-up', str(minutes / 3), '--size', '96x128', '--rate', '100']
-    environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
-    # What grows does so again; what another program on the machine disturbs, for instance, does not.
-    for _ in range(2):
-        run = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if run.returncode == 0:
-            return
-    pytest.fail(run.stdout + run.stderr)

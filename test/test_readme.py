@@ -88,7 +88,7 @@ def test_files_that_the_architecture_names_exist():
 
 
 def test_tests_that_are_named_exist():
-    tests = '\n'.join(path.read_text() for path in (REPOSITORY / 'test').glob('test_*.py'))
+    tests = '\n'.join(path.read_text() for path in (REPOSITORY / 'test').rglob('test_*.py'))
     for page, text in PAGES.items():
         for name in re.findall(r'`(test_\w+)(?:\[[^`]*\])?`', text):
             assert f'def {name}(' in tests, f'{page.name}: {name}'

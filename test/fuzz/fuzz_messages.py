@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hostile messages to the segmentation node, with good frames between them whose masks must come and be right.
 
-    PYTHONPATH=. python benchmarks/fuzz_messages.py --messages 100000 --seed 1 --camera compressed
-    PYTHONPATH=. python benchmarks/fuzz_messages.py --messages 1000000 --seed 1 --direct
+    PYTHONPATH=. python test/fuzz/fuzz_messages.py --messages 100000 --seed 1 --camera compressed
+    PYTHONPATH=. python test/fuzz/fuzz_messages.py --messages 1000000 --seed 1 --direct
 
 The first sends them over Fast DDS to the node's own process; those that the middleware or the worker replaces with
 newer ones are never looked at. With --direct, a node in this process is handed every one. The exit status is 1 if
@@ -30,7 +30,7 @@ from stdc_core.inference import Segmenter
 from stdc_core.inference.heap_memory import keep_freed_memory
 from stdc_ros.playback.isolation import isolated_environment
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 #: Of the network: what is fuzzed is around it.
 SCALE = 0.5

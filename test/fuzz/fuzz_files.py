@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Damaged and hostile files, as many as wanted: does each load, or is it refused in one line that names it?
 
-    PYTHONPATH=. python benchmarks/fuzz_files.py --kind bag --count 2000 --seed 1
+    PYTHONPATH=. python test/fuzz/fuzz_files.py --kind bag --count 2000 --seed 1
 
 Case i of a kind and a seed is the same everywhere. Cases run in a child process with limits of memory and time. What is
 neither loaded nor refused as documented - another exception, a message of several lines or without the file's name, the
@@ -26,7 +26,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / 'test'))
+# For the helpers that the tests share.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fuzz_changes import STRUCTURE
 from fuzz_seeds import KINDS, Kind

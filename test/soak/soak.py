@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node for a long time, with several cameras at full rate: python benchmarks/soak.py --minutes 30.
+"""The node for a long time, with several cameras at full rate: python test/soak/soak.py --minutes 30.
 
 Each camera is a process of its own; masks arrive in this one. Of the node's process: memory, open descriptors, threads
 and segments of shared memory, from /proc (Linux). Latency is from an image's stamp to the arrival of its mask. All that
 comes after the warm-up is fitted with a line. The exit status is 1 if something grows, and 2 if the node ended or masks
 stopped coming. With --overload 2, it is measured first how many images the node can follow, and then twice as many are
-sent: python benchmarks/soak.py --minutes 10 --overload 2.
+sent: python test/soak/soak.py --minutes 10 --overload 2.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def camera_process(topic: str, size: tuple[int, int], rate: float) -> Iterator[s
     """:func:`publish` as a process of its own, ended with the block."""
     height, width = size
     command = [sys.executable, __file__, '--publish', topic, '--size', f'{height}x{width}', '--rate', str(rate)]
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([root, os.environ.get('PYTHONPATH', '')])}
     process = subprocess.Popen(command, env=environment)
     try:
@@ -242,7 +242,7 @@ def watch(process: NodeProcess, masks: Masks, seconds: float) -> list[Sample]:
     return samples
 
 
-def judge(samples: Sequence[Sample], masks: Masks, warm_up: float, memory_limit: float) -> int:
+def judge(samples: Sequence[Sample], masks: Masks, warm_up: float, memory_limit: float, latency_limit: float) -> int:
     """Print what has become of everything after the warm-up, in seconds. Returns the exit status."""
     samples = [sample for sample in samples if sample.time >= warm_up]
     times = [sample.time for sample in samples]
@@ -256,7 +256,7 @@ def judge(samples: Sequence[Sample], masks: Masks, warm_up: float, memory_limit:
     latency = fit(middles, percentiles)
     share = (times[-1] - times[0]) / float(np.mean(percentiles))
     rise = Line(share * latency.slope, share * latency.error)
-    verdicts.append(verdict(rise, LATENCY_LIMIT))
+    verdicts.append(verdict(rise, latency_limit))
     print(
         f'latency p99: mean {np.mean(percentiles):.0f} ms, {100 * rise.slope:+.0f} +- {100 * rise.error:.0f} % '
         f'in the run: {verdicts[-1]}'
@@ -289,6 +289,13 @@ def main() -> int:
     parser.add_argument(
         '--memory-limit', type=float, default=MEMORY_LIMIT, metavar='MB', help=f'an hour (default: {MEMORY_LIMIT:g})'
     )
+    parser.add_argument(
+        '--latency-limit',
+        type=float,
+        default=LATENCY_LIMIT,
+        metavar='SHARE',
+        help=f'largest rise of the 99th percentile of the latency during the run (default: {LATENCY_LIMIT:g})',
+    )
     parser.add_argument('--publish', metavar='TOPIC', help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.publish:
@@ -310,7 +317,7 @@ def main() -> int:
             masks.restart()
             with camera_processes(cameras, options.size, rate):
                 samples = watch(process, masks, 60 * options.minutes)
-            status = judge(samples, masks, 60 * options.warm_up, options.memory_limit)
+            status = judge(samples, masks, 60 * options.warm_up, options.memory_limit, options.latency_limit)
             offered = len(cameras) * rate
             made = len(masks.times) / samples[-1].time
             print(f'{offered:.1f} images/s offered, {made:.1f} masks/s came: {offered / made:.2f} times as many')

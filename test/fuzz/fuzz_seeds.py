@@ -24,7 +24,7 @@ from stdc_ros.bags.reader import Bag
 from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE
 from stdc_ros.messages.images import ImageError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Kind(NamedTuple):
