@@ -257,7 +257,10 @@ def _picture(name: str, image: np.ndarray, result: Segmentation, segmenter: Segm
         return colorize(result.mask, segmenter.info.classes)
     if name == 'overlay':
         return overlay(image, result.mask, segmenter.info.classes, opacity)
-    return result.confidence if name == 'confidence' else result.mask
+    if name == 'confidence':
+        assert result.confidence is not None, 'the segmenter computes it, because it is among the outputs'
+        return result.confidence
+    return result.mask
 
 
 Pictures = Callable[[np.ndarray], dict[str, np.ndarray]]

@@ -95,7 +95,7 @@ def _trace(graph: DeployedGraph) -> onnx.ModelProto:
         torch.onnx.export(
             graph,
             (torch.zeros(1, max(64, smallest), max(96, smallest), 3, dtype=torch.uint8),),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # takes files, too; the stubs of torch do not say so
             dynamo=False,
             opset_version=OPSET,
             input_names=['image'],

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -131,16 +132,18 @@ def quantize(
     limit = max_loss if max_loss is not None else MAX_CHANGED if data is None else MAX_LOST
 
     def lost(candidate: onnx.ModelProto) -> float:
-        if data is None:
+        if data is None or before is None:
             return changed(candidate)
         return before - _miou(_run(candidate, threads), data, info.classes, scale)
 
-    candidate, kept, blocks = full, [], {}
+    candidate = full
+    kept: list[str] = []
+    blocks: dict[str, float] = {}
     loss = lost(full)
     if not loss <= limit:
         blocks = {block: changed(_in_float(full, folded, [block])) for block in block_names(folded)}
         # The block whose staying in float helps most goes first.
-        for block in sorted(blocks, key=blocks.get):
+        for block in sorted(blocks, key=lambda block: blocks[block]):
             kept.append(block)
             candidate = _in_float(full, folded, kept)
             loss = lost(candidate)
@@ -153,9 +156,9 @@ def quantize(
             f'{model_path}: no part of it can be quantised with a loss of at most {limit:g}; '
             'allow a larger loss, or use the model in float'
         )
-    miou = None if data is None else (before, before - loss)
+    miou = None if before is None else (before, before - loss)
     share = changed(candidate)
-    recipe = {'images': len(calibrated), 'in float': kept, 'labels changed (%)': round(share, 3)}
+    recipe: dict[str, Any] = {'images': len(calibrated), 'in float': kept, 'labels changed (%)': round(share, 3)}
     if miou is not None:
         recipe['mIoU before and after (%)'] = [round(value, 2) for value in miou]
     provenance = {**info.provenance, 'quantized': json.dumps(recipe)}
@@ -249,7 +252,8 @@ def _image(path: Path, scale: InputScale) -> np.ndarray:
     """Raises QuantizeError, naming the file, for an image that the segmenter would not take."""
     image = read_image(path)
     try:
-        check_size(*image.shape[:2], scale.of(image.shape[:2]))
+        height, width = image.shape[:2]
+        check_size(height, width, scale.of((height, width)))
     except SizeError as error:
         raise QuantizeError(f'{path}: {error}') from error
     return image
@@ -362,7 +366,8 @@ def _miou(mask: Mask, data: Dataset, classes: ClassTable, scale: InputScale) -> 
     """In percent, by the protocol of ``stdc evaluate``, of images that the segmenter takes at the input scale."""
 
     def checked(image: np.ndarray) -> np.ndarray:
-        check_size(*image.shape[:2], scale.of(image.shape[:2]))
+        height, width = image.shape[:2]
+        check_size(height, width, scale.of((height, width)))
         return mask(image)
 
     return 100 * evaluate(Predictor(checked, classes, '', {}), data, progress=True).confusion.miou()

@@ -115,11 +115,11 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     Raises:
         WriteError: there is no room, or no permission.
     """
-    import cv2  # which a process that only builds and runs engines does without
+    import cv2  # late: a process that only builds engines does not need it
 
     _, data = cv2.imencode('.png', picture)
     with appearing(path) as partial:
-        partial.write_bytes(data)
+        partial.write_bytes(data.tobytes())
 
 
 def _is_about(error: OSError, path: Path, partial: Path) -> bool:

@@ -139,7 +139,7 @@ def webm_writer(path: Path, size: tuple[int, int], rate: float) -> Iterator[Call
         raise OSError(str(error)) from error
     with appearing(path) as partial:
         with quiet_stderr():
-            fourcc = cv2.VideoWriter_fourcc(*'VP80')
+            fourcc = cv2.VideoWriter.fourcc(*'VP80')
             writer = cv2.VideoWriter(_full_name(partial), cv2.CAP_FFMPEG, fourcc, rate, (width, height))
         if not writer.isOpened():
             raise OSError(f'{path}: this OpenCV cannot write {width} x {height} VP8 video there')

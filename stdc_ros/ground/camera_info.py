@@ -64,6 +64,7 @@ def read_camera_info(info: Any, rectified: bool = False) -> Calibration:
     if info.width < 1 or info.height < 1:
         raise CameraInfoError(f'CameraInfo of {info.width} x {info.height} pixels, expected at least 1 x 1')
     left, top, width, height = _read_region(info)
+    distortion: tuple[float, ...]
     if rectified:
         matrix, distortion, fisheye = _rectified_matrix(info), (), False
     else:

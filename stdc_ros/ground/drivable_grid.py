@@ -177,13 +177,14 @@ class DrivableGrid:
             blocked &= self._look(mask, nearer) == OCCUPIED
         cells[blocked] = UNKNOWN
         if self._threshold:
-            sampled = cv2.remap(confidence, table.cells, None, cv2.INTER_NEAREST, borderValue=0)
+            sampled = cv2.remap(confidence, table.cells, None, cv2.INTER_NEAREST, borderValue=0)  # type: ignore[call-overload]
             cells[sampled < self._threshold] = UNKNOWN
         return cells
 
     def _look(self, mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
         """State of these pixels of the mask, int8 ``[height, width]``."""
-        labels = cv2.remap(mask, pixels, None, cv2.INTER_NEAREST, borderValue=IGNORE)
+        # One map holds x and y. The stubs of cv2 do not know that the second may be None.
+        labels = cv2.remap(mask, pixels, None, cv2.INTER_NEAREST, borderValue=IGNORE)  # type: ignore[call-overload]
         return cv2.LUT(labels, self._states).view(np.int8)
 
     def _check(self, mask: np.ndarray, confidence: np.ndarray | None) -> None:
@@ -268,5 +269,5 @@ def make_grid_message(message_class: type, header: Any, cells: np.ndarray, setti
     for name, value in position.items():
         setattr(message.info.origin.position, name, value)
     # The generated setter looks at every value of a numpy array.
-    message.data.frombytes(memoryview(cells))
+    message.data.frombytes(cells.data)
     return message

@@ -223,7 +223,7 @@ def make_image(message_class: type, header: Any, array: np.ndarray, encoding: st
         return message_class(**fields, data=array.reshape(-1))
     message = message_class(**fields)
     # The generated setter takes 0.7 s for 6 MB of numpy array, and a copy more for bytes.
-    message.data.frombytes(memoryview(array))
+    message.data.frombytes(array.data)
     return message
 
 

@@ -123,9 +123,9 @@ class Drive:
         chosen = np.linspace(0, len(self._complete) - 1, 2 * SHEET + 1).round().astype(int)[1::2]
         rows = []
         for image, mask, overlay in (self._complete[i] for i in dict.fromkeys(chosen.tolist())):
-            pictures = [image_to_bgr(self._message(entry)) for entry in (image, overlay)]
             caption = f't = {(image.stamp - begin) / 1e9:.1f} s'
-            rows.append((caption, *pictures, colorize(self._mask(mask), self.classes)))
+            seen, drawn = image_to_bgr(self._message(image)), image_to_bgr(self._message(overlay))
+            rows.append((caption, seen, drawn, colorize(self._mask(mask), self.classes)))
         score = f', {100 * self._confusion.miou():.1f} % mIoU' if self._confusion else ''
         return contact_sheet(rows, self.classes, title + score)
 

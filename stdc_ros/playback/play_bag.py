@@ -28,7 +28,7 @@ from stdc_ros.messages.cdr import IMAGE, TYPES
 from stdc_ros.messages.images import ImageError
 
 #: Told of every published image: the image of the bag, the stamp that it went out with in nanoseconds, the data.
-OnPublish = Callable[[BagMessage, int, bytes], None]
+OnPublish = Callable[[BagMessage, int, bytes], object]
 
 
 class PlayError(RuntimeError):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,9 +47,10 @@ class Recorder:
         self.entries: list[Entry] = []
         quality = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
         for topic in topics:
-            node.create_subscription(
-                Image, topic, lambda data, topic=topic: self.keep(topic, stamp_of(data), data), quality, raw=True
-            )
+            node.create_subscription(Image, topic, partial(self._keep_image, topic), quality, raw=True)
+
+    def _keep_image(self, topic: str, data: bytes) -> None:
+        self.keep(topic, stamp_of(data), data)
 
     def keep(self, topic: str, stamp: int, data: bytes) -> None:
         """Record a message that came, or went out, just now. From any thread."""
