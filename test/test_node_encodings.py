@@ -81,7 +81,13 @@ def planes_of(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def encoded(image: np.ndarray, encoding: str, padding: int, order: str = '<') -> Image:
     """Message of an image in an encoding, each row followed by some bytes of padding."""
-    message = message_of(rows_of(image, encoding, order), encoding, padding)
+    rows = rows_of(image, encoding, order)
+    if encoding == 'nv24':  # a row of chroma is twice as long, and so is its padding
+        height, width = image.shape[:2]
+        chroma = np.pad(rows[height:].reshape(height, 2 * width), ((0, 0), (0, 2 * padding)))
+        luma = np.pad(rows[:height], ((0, 0), (0, padding)))
+        rows, padding = np.concatenate([luma, chroma.reshape(2 * height, width + padding)]), 0
+    message = message_of(rows, encoding, padding)
     message.height, message.width = image.shape[:2]
     message.is_bigendian = int(order == '>')
     return message
