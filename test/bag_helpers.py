@@ -13,7 +13,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Writer2
 from rosbags.typesys import Stores, get_typestore
 
-from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE
+from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 
 #: What a test asks for, and the name of the bag that it gets.
 KINDS = {'rosbag1': 'drive.bag', 'sqlite3': 'drive', 'mcap folder': 'drive', 'mcap': 'drive.mcap'}
@@ -88,4 +88,9 @@ def _message(types, of: str, index: int):
         return types.types[of](header, height, width, 'bgr8', 0, 3 * width, image.reshape(-1))
     if of == COMPRESSED_IMAGE:
         return types.types[of](header, 'png', cv2.imencode('.png', image)[1].reshape(-1))
+    if of == CAMERA_INFO:
+        empty = dict.fromkeys(('x_offset', 'y_offset', 'height', 'width', 'do_rectify'), 0)
+        region = types.types['sensor_msgs/msg/RegionOfInterest'](**empty)
+        matrices = np.zeros(5), np.eye(3).reshape(-1), np.eye(3).reshape(-1), np.eye(3, 4).reshape(-1)
+        return types.types[of](header, 40, 64, 'plumb_bob', *matrices, 0, 0, region)
     return types.types[of](data=f'number {index}')

@@ -18,7 +18,7 @@ from rosbags.highlevel import AnyReader
 from stdc_core.inference import Segmenter
 from stdc_core.pictures.overlay import colorize, overlay
 from stdc_ros.bags.reader import Bag
-from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE
+from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from stdc_ros.messages.images import image_to_bgr
 from stdc_ros.offline.one_bag import output_prefixes
 from stdc_ros.offline.segment_bag import main
@@ -46,7 +46,7 @@ def test_every_frame_is_segmented_at_its_time(tmp_path, segmenter, kind, of, out
     outputs = ['mask', 'confidence', 'color_mask', 'overlay']
     assert main([str(source), str(tmp_path / output), '--outputs', *outputs]) == 0
     found = read(tmp_path / output)
-    assert sorted(found) == sorted(f'/camera/segmentation/{name}' for name in outputs)
+    assert sorted(found) == sorted(f'/camera/segmentation/{name}' for name in [*outputs, 'label_info'])
     for i in range(6):
         mask, confidence = segmenter(picture(i), confidence=True)
         classes = segmenter.info.classes
@@ -87,10 +87,42 @@ def test_several_cameras(tmp_path, capsys):
     assert main([str(source), str(out), '--all', '--outputs', 'mask']) == 0
     assert {name: len(of) for name, of in read(out).items()} == {
         '/left/segmentation/mask': 6,
+        '/left/segmentation/label_info': 1,
         '/right/segmentation/mask': 6,
+        '/right/segmentation/label_info': 1,
     }
     assert main([str(source), str(out), '--topic', '/right/image', '--outputs', 'mask', '--overwrite']) == 0
-    assert list(read(out)) == ['/right/segmentation/mask']
+    assert sorted(read(out)) == ['/right/segmentation/label_info', '/right/segmentation/mask']
+
+
+@pytest.mark.parametrize('output', ['out.mcap', 'out'])
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_segmented_bag_explains_itself(tmp_path, segmenter, kind, output):
+    source = make_bag(tmp_path, kind, {CAMERA: IMAGE, '/camera/camera_info': CAMERA_INFO})
+    assert main([str(source), str(tmp_path / output), '--with-input', '--outputs', 'mask']) == 0
+    with AnyReader([tmp_path / output]) as reader:
+        found = {connection.topic: connection for connection in reader.connections}
+        label_info = next(
+            reader.deserialize(data, connection.msgtype)
+            for connection, _, data in reader.messages()
+            if connection.topic == '/camera/segmentation/label_info'
+        )
+    latched = found['/camera/segmentation/label_info'].ext.offered_qos_profiles
+    assert [quality.durability.name for quality in latched] == ['TRANSIENT_LOCAL']
+    names = segmenter.info.classes.names
+    assert [(each.class_id, each.class_name) for each in label_info.class_map] == list(enumerate(names))
+    with Bag(tmp_path / output) as bag, Bag(source) as before:
+        assert bag.classes() == segmenter.info.classes and before.classes() is None
+        assert {name: topic.count for name, topic in bag.topics.items()} == {
+            CAMERA: 6,
+            '/camera/camera_info': 6,
+            '/camera/segmentation/label_info': 1,
+            '/camera/segmentation/mask': 6,
+        }
+        for name in (CAMERA, '/camera/camera_info'):
+            copies, originals = ([(each.time, bytes(each.data)) for each in b.messages([name])] for b in (bag, before))
+            assert copies == originals
+        assert bag.select_topics() == [CAMERA]
 
 
 @pytest.mark.parametrize(
@@ -130,13 +162,15 @@ def test_a_camera_below_another_one(tmp_path):
     topics = dict.fromkeys(['/front/image_raw', '/front/image_rect', '/front/image_raw/small'], IMAGE)
     source = make_bag(tmp_path, 'mcap', topics, frames=1)
     assert main([str(source), str(tmp_path / 'out.mcap'), '--all', '--outputs', 'mask']) == 0
-    assert sorted(read(tmp_path / 'out.mcap')) == sorted(f'{name}/segmentation/mask' for name in topics)
+    outputs = ('mask', 'label_info')
+    expected = sorted(f'{name}/segmentation/{output}' for name in topics for output in outputs)
+    assert sorted(read(tmp_path / 'out.mcap')) == expected
 
 
 def test_options_may_stand_between_the_bags(tmp_path):
     source = make_bag(tmp_path, 'mcap')
     assert main([str(source), '--outputs', 'mask', '--threads', '1', str(tmp_path / 'out.mcap')]) == 0
-    assert list(read(tmp_path / 'out.mcap')) == ['/camera/segmentation/mask']
+    assert sorted(read(tmp_path / 'out.mcap')) == ['/camera/segmentation/label_info', '/camera/segmentation/mask']
 
 
 @pytest.mark.parametrize(
@@ -151,7 +185,7 @@ def test_options_may_stand_between_the_bags(tmp_path):
 def test_lists_leave_the_bags_alone(tmp_path, arguments):
     names = {'IN': str(make_bag(tmp_path, 'mcap', frames=1)), 'OUT': str(tmp_path / 'out')}
     assert main([names.get(argument, argument) for argument in arguments]) == 0
-    assert list(read(tmp_path / 'out')) == ['/camera/segmentation/mask']
+    assert sorted(read(tmp_path / 'out')) == ['/camera/segmentation/label_info', '/camera/segmentation/mask']
 
 
 def test_user_errors_are_one_line(tmp_path, capsys):

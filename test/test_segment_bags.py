@@ -281,7 +281,7 @@ def test_one_run_at_a_time(tmp_path, drives, capsys):
         (['a.mcap', '--out-dir', 'out', '--threads', '100000'], '--threads: expected 0 to 256, found 100000'),
         (['a.mcap', '--out-dir', 'out', '--workers', '0'], '--workers: expected 1 or more, found 0'),
         (['--out-dir', 'out', '--ray', 'drives'], 'expected HOST:PORT, auto or local'),
-        (['drives', '--out-dir', 'out', '--workers', '2', '--ray'], '--workers: is of this machine'),
+        (['drives', '--out-dir', 'out', '--workers', '2', '--ray'], '--workers: counts processes of this machine'),
     ],
 )
 def test_options_that_do_not_go_together(arguments, message, capsys):

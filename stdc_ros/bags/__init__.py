@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bag files of every format: read, write and recover them.
 
-May import ``messages`` and ``stdc_core.io``; never rclpy.
+May import ``messages``, ``stdc_core.io`` and ``stdc_core.classes``; never rclpy.
 """

@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from stdc_core.classes import ClassTable
 from stdc_core.io.text import one_line
 from stdc_ros.bags import metadata
 from stdc_ros.bags.decompression import LARGEST_CHUNK, ZSTD_MAGIC, unpack
@@ -104,6 +105,17 @@ class Bag:
     def select_topics(self, wanted: Collection[str] = (), all_topics: bool = False) -> list[str]:
         """Return the image topics to work on; see :func:`stdc_ros.bags.topic_selection.select_topics`."""
         return select_topics(self.path, self.topics, wanted, all_topics)
+
+    def classes(self) -> ClassTable | None:
+        """Return the class table of a segmented bag; None if it has none.
+
+        Raises:
+            BagError: The class table is damaged.
+        """
+        try:
+            return metadata.read_classes(self.path)
+        except ValueError as error:
+            raise BagError(f'{self.path}: {error}') from error
 
     def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
         """Yield the messages of these topics in the order of their times.

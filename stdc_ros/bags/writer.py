@@ -8,11 +8,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
+from stdc_core.classes import ClassTable
 from stdc_core.io.files import WriteError, put_in_place, unfinished
 from stdc_ros.bags.message import BagError
 from stdc_ros.bags.message_types import BAG_TYPES
+from stdc_ros.bags.metadata import CLASSES_KEY
+
+_FOREVER = QosTime(2147483647, 4294967295)
+
+#: QoS of a latched topic: players repeat its last message to late subscribers.
+LATCHED = Qos(
+    QosHistory.KEEP_LAST,
+    1,
+    QosReliability.RELIABLE,
+    QosDurability.TRANSIENT_LOCAL,
+    _FOREVER,
+    _FOREVER,
+    QosLiveliness.AUTOMATIC,
+    _FOREVER,
+    False,
+)
 
 
 class BagWriter:
@@ -22,14 +40,21 @@ class BagWriter:
         self._writer = writer
         self._connections: dict[str, Any] = {}
 
-    def add_topic(self, topic: str, type_name: str) -> None:
+    def add_topic(self, topic: str, type_name: str, latched: bool = False) -> None:
         """Add a topic. Topics appear in the bag in the order in which they are added.
 
         Args:
             topic: Name.
             type_name: Message type, which :data:`BAG_TYPES` has.
+            latched: Whether players shall publish it with ``transient_local`` durability.
         """
-        self._connections[topic] = self._writer.add_connection(topic, type_name, typestore=BAG_TYPES)
+        self._connections[topic] = self._writer.add_connection(
+            topic, type_name, typestore=BAG_TYPES, offered_qos_profiles=[LATCHED] if latched else []
+        )
+
+    def set_classes(self, classes: ClassTable) -> None:
+        """Write the class table into the metadata of the bag; :func:`read_classes` reads it back."""
+        self._writer.set_custom_data(CLASSES_KEY, classes.to_json())
 
     def write(self, topic: str, time: int, message: Any) -> None:
         """Write a message.

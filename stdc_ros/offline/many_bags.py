@@ -55,6 +55,7 @@ def segment_many(given: argparse.Namespace) -> int:
             topics=tuple(given.topic),
             all_topics=given.all,
             outputs=tuple(given.outputs),
+            with_input=given.with_input,
         )
         tasks = find_bags(given.bags, given.out_dir)
         with working_folder(given.out_dir) as work:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from stdc_core.classes import ClassTable
 from stdc_core.inference import Segmentation, Segmenter
 from stdc_core.pictures.overlay import colorize, overlay
-from stdc_ros.bags.message import BagError, BagMessage
-from stdc_ros.bags.message_types import BAG_TYPES, IMAGE
+from stdc_ros.bags.message import BagError, BagMessage, make_header
+from stdc_ros.bags.message_types import BAG_TYPES, CAMERA_INFO, IMAGE, LABEL_INFO
 from stdc_ros.bags.reader import Bag
-from stdc_ros.bags.writer import write_bag
+from stdc_ros.bags.writer import BagWriter, write_bag
 from stdc_ros.messages.images import ImageError, make_image
 
 #: Name of each output: encoding, and the function that makes it from the image and its segmentation.
@@ -83,10 +84,14 @@ def segment_bag(
     topics: Sequence[str] = (),
     all_topics: bool = False,
     outputs: Sequence[str] = ('mask', 'overlay'),
+    with_input: bool = False,
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
     """Segment the images of a bag into another bag.
+
+    Beside the outputs of each camera there is a latched ``label_info`` with the names of the classes, and the class
+    table is in the metadata of the bag.
 
     Args:
         source: Bag to read.
@@ -95,6 +100,7 @@ def segment_bag(
         topics: Image topics; if empty, the only camera topic of the bag or, with ``all_topics``, all of them.
         all_topics: Whether to segment every camera topic.
         outputs: Names of :data:`OUTPUTS`.
+        with_input: Whether to copy the images and their ``camera_info`` as well.
         overwrite: Whether to replace a bag that exists.
         progress: Function that is called with the number of images that are done and the number of all images: first
             when the bag is open, then after each image.
@@ -117,11 +123,19 @@ def segment_bag(
         total = sum(bag.topics[topic].count for topic in chosen)
         with write_bag(target, overwrite) as writer:
             progress(0, total)
-            for topic in chosen:
-                for name in outputs:
-                    writer.add_topic(f'{prefixes[topic]}/{name}', IMAGE)
-            for image in bag.messages(chosen):
+            writer.set_classes(segmenter.info.classes)
+            copied = _add_topics(writer, bag, prefixes, outputs, with_input)
+            unnamed = set(chosen)  # topics without label_info so far
+            for image in bag.messages({*chosen, *copied}):
+                if image.topic in copied and not image.problem:
+                    writer.write_cdr(image.topic, image.time, image.data)
+                if image.topic not in prefixes:
+                    continue
                 try:
+                    if image.topic in unnamed:
+                        message = make_label_info(segmenter.info.classes, image.stamp)
+                        writer.write(f'{prefixes[image.topic]}/label_info', image.time, message)
+                        unnamed.remove(image.topic)
                     for name, message in segment_message(segmenter, image, outputs):
                         writer.write(f'{prefixes[image.topic]}/{name}', image.time, message)
                     written += 1
@@ -133,6 +147,39 @@ def segment_bag(
                 reason = problem or bag.damage or f'{", ".join(chosen)} without any message'
                 raise BagError(f'{source}: no image to segment: {reason}')
         return _warnings(bag, written, failed, total, problem)
+
+
+def _add_topics(
+    writer: BagWriter, bag: Bag, prefixes: dict[str, str], outputs: Sequence[str], with_input: bool
+) -> set[str]:
+    """Add the topics of the outputs; return the topics of the input that are copied."""
+    copied = {}
+    for topic, prefix in prefixes.items():
+        if with_input:
+            copied[topic] = bag.topics[topic].type
+            camera = PurePosixPath(topic)
+            camera = camera.parent if camera.name in _TRANSPORTS else camera
+            info = str(camera.parent / 'camera_info')
+            if info in bag.topics and bag.topics[info].type == CAMERA_INFO:
+                copied[info] = CAMERA_INFO
+        for name in outputs:
+            writer.add_topic(f'{prefix}/{name}', IMAGE)
+        writer.add_topic(f'{prefix}/label_info', LABEL_INFO, latched=True)
+    for topic, type_name in copied.items():
+        writer.add_topic(topic, type_name)
+    return set(copied)
+
+
+def make_label_info(classes: ClassTable, stamp: int) -> Any:
+    """Return a ``vision_msgs/LabelInfo`` with the class names in the order of their ids.
+
+    Args:
+        classes: Class table.
+        stamp: Stamp in nanoseconds.
+    """
+    vision_class, label_info = BAG_TYPES.types['vision_msgs/msg/VisionClass'], BAG_TYPES.types[LABEL_INFO]
+    class_map = [vision_class(class_id=index, class_name=name) for index, name in enumerate(classes.names)]
+    return label_info(header=make_header(stamp, ''), class_map=class_map, threshold=0.0)
 
 
 def _warnings(bag: Bag, written: int, failed: int, total: int, problem: str) -> list[str]:

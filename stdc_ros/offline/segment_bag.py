@@ -51,6 +51,7 @@ def _segment_one(given: argparse.Namespace) -> int:
                 topics=given.topic,
                 all_topics=given.all,
                 outputs=given.outputs,
+                with_input=given.with_input,
                 overwrite=given.overwrite,
                 progress=progress,
             )
@@ -103,6 +104,7 @@ since, are replaced only with --overwrite. A bag that cannot be segmented does n
         metavar='OUTPUT [OUTPUT ...]',
         help=f'of {", ".join(OUTPUTS)}; default: mask overlay',
     )
+    parser.add_argument('--with-input', action='store_true', help='copy the images and their camera_info as well')
     parser.add_argument('--model', type=expand_user, default=DEFAULT_MODEL, help='a model.onnx from `stdc export`')
     parser.add_argument('--input-scale', type=float, metavar='S', help="default: the model's, less for large images")
     parser.add_argument('--backend', choices=BACKENDS, default='auto', help='what computes; default: auto')

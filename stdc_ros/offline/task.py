@@ -83,6 +83,7 @@ class SegmentOptions(NamedTuple):
         topics: See :func:`stdc_ros.offline.one_bag.segment_bag`.
         all_topics: See there.
         outputs: See there.
+        with_input: See there.
     """
 
     model: Path | None
@@ -92,6 +93,7 @@ class SegmentOptions(NamedTuple):
     topics: tuple[str, ...]
     all_topics: bool
     outputs: tuple[str, ...]
+    with_input: bool
 
     def load(self, threads: int) -> Segmenter:
         """Load the segmenter.
@@ -234,6 +236,7 @@ def segment_task(
             topics=options.topics,
             all_topics=options.all_topics,
             outputs=options.outputs,
+            with_input=options.with_input,
             progress=count,
         )
         record = {
