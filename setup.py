@@ -62,6 +62,8 @@ setup(
         'openvino': ['openvino>=2024.4'],
         'ray': ['ray>=2.9'],
         'tensorrt': ['tensorrt>=10', 'cuda-bindings[all]>=12.6'],
+        # The libraries are in the wheels: nothing else of NVIDIA is needed but a driver. With CUDA 12: -cu12.
+        'rtx': ['tensorrt-rtx-cu13>=1.2', 'cuda-bindings[all]>=13,<14'],
         # colcon finds out from this extra that pytest runs the tests; without it, it runs none and reports success.
         'test': ['pytest>=7.4,<9', 'hypothesis'],
     },

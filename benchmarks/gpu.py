@@ -348,9 +348,10 @@ def frames_of(model: str, work: Path) -> np.ndarray:
 def make_backend(path: Path, precision: str, **settings):
     """The backend as the segmenter makes it, with the settings of a measurement."""
     from stdc_core.inference.model_file import read_model
-    from stdc_core.inference.tensorrt.backend import make_tensorrt_backend
+    from stdc_core.inference.tensorrt.make_backend import make_tensorrt_backend
+    from stdc_core.inference.tensorrt.options import GpuOptions
 
-    return make_tensorrt_backend(read_model(path)[0], precision, **settings)
+    return make_tensorrt_backend(read_model(path)[0], precision, GpuOptions(**settings))
 
 
 def take(step: Step, work: Path, runs: int, tactics: tuple[str, ...], make: Callable = make_backend) -> dict:

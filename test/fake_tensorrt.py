@@ -298,5 +298,5 @@ class Context:
         self.streams.append(stream)
         if self._trt.fails('execute'):
             return False
-        self._engine.host.execution(self.addresses, self.input, self.shape, stream)()
+        self._engine.host.execution(self.addresses, self.input, self.shape, stream, int)()
         return True

@@ -24,6 +24,7 @@ from stdc_core.inference.tensorrt.cuda import CudaError, Graph, Memory
 from stdc_core.inference.tensorrt.engine_builder import EngineOptions
 from stdc_core.inference.tensorrt.engine_cache import EngineCache
 from stdc_core.inference.tensorrt.engine_store import EngineStore
+from stdc_core.inference.tensorrt.options import GpuOptions
 
 # Threads of the CPU meet at a barrier much more slowly than those of a GPU.
 kernels.BLOCK = 8
@@ -166,6 +167,21 @@ def cuda_error(code: int, call: str = 'cudaMalloc') -> CudaError:
     return CudaError(call, {2: 'cudaErrorMemoryAllocation', 700: 'cudaErrorIllegalAddress'}[code], code)
 
 
+class HostExecution:
+    """A run of a :class:`HostEngine`, which a test may make one that cannot be captured."""
+
+    capturable = True
+
+    def __init__(self, run: Callable[[], None]):
+        self._run = run
+
+    def __call__(self) -> None:
+        self._run()
+
+    def is_capturable(self) -> bool:
+        return self.capturable
+
+
 class HostEngine:
     """An engine that is ONNX Runtime, for a :class:`HostDevice`."""
 
@@ -182,8 +198,13 @@ class HostEngine:
         }
 
     def execution(
-        self, addresses: dict[str, int], name: str, shape: tuple[int, ...], stream: int
-    ) -> Callable[[], None]:
+        self,
+        addresses: dict[str, int],
+        name: str,
+        shape: tuple[int, ...],
+        stream: int,
+        allocate: Callable[[int], int],
+    ) -> HostExecution:
         outputs = [each for each in addresses if each != name]
 
         def at(address: int, like: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
@@ -195,13 +216,16 @@ class HostEngine:
             for output, value in zip(outputs, self._session.run(outputs, feed), strict=True):
                 at(addresses[output], self._types[output], value.shape)[:] = value
 
-        return lambda: self._device.do('enqueue', run)
+        return HostExecution(lambda: self._device.do('enqueue', run))
+
+    def keep_kernels(self) -> None:
+        self._device.calls.append('keep kernels')
 
 
 class Bench:
     """A backend, its device, and what it is made of."""
 
-    def __init__(self, model, folder, precision='fp32', **settings):
+    def __init__(self, model, folder, precision='fp32', typed=False, library='tensorrt', **options):
         self.device = HostDevice()
         self.building = threading.Event()  # set: builds go on
         self.building.set()
@@ -209,7 +233,9 @@ class Bench:
         self.failing: list[Exception] = []
         cache = EngineCache(folder)
         engines = EngineStore(cache, self.build, lambda data: HostEngine(self.device, data), {})
-        self.backend = TensorRtBackend(model, self.device, engines, precision, **settings)
+        self.backend = TensorRtBackend(
+            model, self.device, engines, precision, GpuOptions(**options), typed, library=library
+        )
 
     def build(self, network, options, timings, progress):
         self.built.append(options)

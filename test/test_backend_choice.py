@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from stdc_core.inference import backend_choice as backends
 from stdc_core.inference.backend_choice import make_backend
 from stdc_core.inference.model_file import read_model
 from stdc_core.inference.network_description import METADATA_KEY
-from stdc_core.inference.tensorrt import backend as tensorrt_backend
+from stdc_core.inference.tensorrt import make_backend as tensorrt_backend
 
 pytestmark = needs_compiler
 
@@ -40,8 +41,9 @@ class Gpu(HostDevice):
 def gpu(monkeypatch) -> type[Gpu]:
     """There is a GPU, with a TensorRT that has float16 by a flag."""
     flags = SimpleNamespace(FP16=0)
-    tensorrt = SimpleNamespace(__version__='10.3.0', BuilderFlag=flags, PreviewFeature=SimpleNamespace())
+    tensorrt = SimpleNamespace(__name__='tensorrt', __version__='10.3.0', BuilderFlag=flags)
     monkeypatch.setitem(sys.modules, 'tensorrt', tensorrt)
+    monkeypatch.setitem(sys.modules, 'tensorrt_rtx', None)
     monkeypatch.setattr(backends, 'missing_driver', lambda: '')
     monkeypatch.setattr(tensorrt_backend, 'CudaDevice', Gpu)
     monkeypatch.setattr(Gpu, 'capability', (9, 0))
@@ -53,9 +55,11 @@ def model() -> onnx.ModelProto:
     return read_model(DEFAULT_MODEL)[0]
 
 
-def test_auto_takes_the_gpu(gpu, model):
+def test_auto_takes_the_gpu(gpu, model, caplog):
+    caplog.set_level(logging.INFO)
     backend = make_backend('auto', model, 1)
     assert (backend.name, backend.reason) == ('tensorrt fp16', 'Some GPU, TensorRT 10.3.0')
+    assert 'using tensorrt fp16: Some GPU, TensorRT 10.3.0' in caplog.messages
 
 
 @pytest.mark.parametrize(
@@ -79,7 +83,10 @@ def test_a_quantised_model_on_a_gpu_without_int8_runs_on_the_cpu(gpu, model, mon
     gpu.capability = (6, 0)
     backend = make_backend('auto', model, 1)
     assert backend.name == 'onnxruntime'
-    assert backend.reason == 'precision int8: a GPU of compute capability 6.0 has none'
+    assert backend.reason == (
+        'tensorrt: precision int8: a GPU of compute capability 6.0 has none; '
+        'tensorrt_rtx: import of tensorrt_rtx halted; None in sys.modules'
+    )
 
 
 def test_a_graph_that_only_onnx_runtime_runs_is_left_to_it(gpu, model):
@@ -91,7 +98,7 @@ def test_a_graph_that_only_onnx_runtime_runs_is_left_to_it(gpu, model):
     choice.input[0] = 'between'
     backend = make_backend('auto', changed, 1)
     assert backend.name == 'onnxruntime'
-    assert backend.reason.startswith('TensorRT is not used: its graph is not a network between an image and an ArgMax')
+    assert backend.reason.startswith('tensorrt: its graph is not a network between an image and an ArgMax')
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
     np.testing.assert_array_equal(backend(image, False)[0], make_backend('onnxruntime', model, 1)(image, False)[0])
     with pytest.raises(ValueError, match='^its graph is not a network'):

@@ -28,7 +28,7 @@ def test_without_a_gpu_auto_is_onnx_runtime(image):
 
 
 def test_a_backend_that_nobody_knows_is_an_error():
-    with pytest.raises(BackendError, match="^backend 'torch', expected one of auto, onnxruntime, openvino"):
+    with pytest.raises(BackendError, match="^backend 'torch', expected one of auto, onnxruntime, onnxruntime_cuda, op"):
         Segmenter.load(backend='torch')
 
 

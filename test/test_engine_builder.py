@@ -17,17 +17,12 @@ from stdc_core.inference import DEFAULT_MODEL, BackendError
 from stdc_core.inference.input_scale import set_input_scale
 from stdc_core.inference.model_file import read_model
 from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
-from stdc_core.inference.tensorrt import backend as tensorrt_backend
-from stdc_core.inference.tensorrt.backend import make_tensorrt_backend
-from stdc_core.inference.tensorrt.engine_builder import (
-    Engine,
-    EngineError,
-    EngineOptions,
-    build,
-    is_weakly_typed,
-    logger_of,
-    takes_batches,
-)
+from stdc_core.inference.tensorrt import make_backend as tensorrt_backend
+from stdc_core.inference.tensorrt.engine import Engine
+from stdc_core.inference.tensorrt.engine_builder import EngineOptions, build
+from stdc_core.inference.tensorrt.library import EngineError, is_weakly_typed, logger_of, takes_batches
+from stdc_core.inference.tensorrt.make_backend import make_tensorrt_backend
+from stdc_core.inference.tensorrt.options import GpuOptions
 
 
 @pytest.fixture(params=GENERATIONS)
@@ -185,7 +180,7 @@ class Arrays:
 
     def execution(self, engine: Engine, shape=None, output='logits0'):
         addresses = {'planes': self.planes.ctypes.data, output: self.logits.ctypes.data}
-        return engine.execution(addresses, 'planes', shape or self.planes.shape, 7)
+        return engine.execution(addresses, 'planes', shape or self.planes.shape, 7, lambda size: 0)
 
 
 def test_an_engine_runs_on_the_stream(trt):
@@ -284,7 +279,7 @@ def test_images_become_masks_with_every_generation(install, model, version, prec
     drive = SyntheticDrive(seed=3, height=48, width=64, frames=60)
     images = np.stack([drive[index].image for index in (0, 30, 50)])
     expected = OnnxRuntimeBackend(model, 1)(images, True)
-    backend = make_tensorrt_backend(model, precision, max_batch=2)
+    backend = make_tensorrt_backend(model, precision, GpuOptions(max_batch=2))
     backend.prepare((48, 64), lambda text: None)
     assert {tensor.dtype for tensor in trt.network.tensors} == {'float16' if precision == 'fp16' else 'float32'}
     for batch in (images, images[:1]):  # of two and one, and one: with 8.5 one by one
@@ -298,7 +293,7 @@ def test_images_become_masks_with_every_generation(install, model, version, prec
 
 
 def prepare(model, precision: str = 'fp32') -> None:
-    make_tensorrt_backend(model, precision, kernels=False).prepare((64, 96), lambda text: None)
+    make_tensorrt_backend(model, precision, GpuOptions(kernels=False)).prepare((64, 96), lambda text: None)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +314,7 @@ def test_the_graph_in_one_piece_is_float32_from_version_11_on(install, model, ca
         prepare(model, 'fp16')
         assert trt.config.flags == ({'FP16', 'TF32'} if half else set())
         assert {tensor.dtype for tensor in trt.network.tensors} == {'uint8'}
-    assert caplog.messages == ['in float32: from TensorRT 11 on, the graph in one piece is not made half']
+    assert caplog.messages == ['computing in float32: TensorRT does not make the graph in one piece half']
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from threading import Thread
 import pytest
 from conftest import REPOSITORY
 
-from stdc_core.inference.tensorrt.engine_builder import EngineError, EngineOptions
+from stdc_core.inference.tensorrt.engine_builder import EngineOptions
 from stdc_core.inference.tensorrt.engine_cache import DamagedError, EngineCache, cache_folder, key_of
 from stdc_core.inference.tensorrt.engine_store import EngineStore
+from stdc_core.inference.tensorrt.library import EngineError
 
 OPTIONS = EngineOptions(half=True, int8=False, in_one=False, shape=(1, 3, 8, 8))
 

@@ -15,8 +15,8 @@ from host_device import HostDevice, needs_compiler
 from stdc_core.classes import IGNORE, class_table
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import Segmenter
-from stdc_core.inference.tensorrt import backend as tensorrt_backend
 from stdc_core.inference.tensorrt import cuda, kernels
+from stdc_core.inference.tensorrt import make_backend as tensorrt_backend
 from stdc_core.inference.tensorrt.cuda import CudaDevice, CudaError, missing_driver
 from stdc_core.inference.tensorrt.kernels import Kernels, Normalization
 from stdc_core.pictures.overlay import overlay

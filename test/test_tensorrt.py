@@ -26,9 +26,11 @@ from stdc_core.inference.model_file import read_model
 from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
 from stdc_core.inference.tensorrt import cuda
 from stdc_core.inference.tensorrt import pipeline as gpu_pipeline
-from stdc_core.inference.tensorrt.backend import KEPT, choose_precision
+from stdc_core.inference.tensorrt.backend import KEPT
 from stdc_core.inference.tensorrt.cuda import CudaError, missing_driver
-from stdc_core.inference.tensorrt.engine_builder import EngineError, PhaseShare, logger_of
+from stdc_core.inference.tensorrt.library import EngineError, logger_of
+from stdc_core.inference.tensorrt.precision import choose_precision
+from stdc_core.inference.tensorrt.progress import PhaseShare
 from stdc_core.pictures.overlay import overlay
 
 pytestmark = needs_compiler
@@ -164,7 +166,7 @@ def test_an_overlay_that_cannot_be_drawn_costs_nothing_else(bench, images, expec
     made.fail_next(call, 2)
     for _ in range(2):
         assert made.backend.overlay(0, CLASSES.blending_bgr(0.5)) is None
-    assert caplog.messages == [f'overlays are left to the CPU: {call}: cudaErrorMemoryAllocation (2)']
+    assert caplog.messages == [f'drawing overlays on the CPU: {call}: cudaErrorMemoryAllocation (2)']
     assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
     assert made.device.calls.count('capture') == 1
 

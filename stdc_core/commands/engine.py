@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Subcommand ``stdc engine``: build the TensorRT engine of a model ahead of time."""
+"""Subcommand ``stdc engine``: build the engine of a model ahead of time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--input-scale', type=float, metavar='S', help='input scale (default: that of the model, less for large images)'
     )
     parser.add_argument('--batch', type=int, default=1, metavar='N', help='number of cameras of the node (default: 1)')
-    parser.epilog = 'The engine is for the GPU of this machine. The node and segment_bag take it from the cache.'
+    parser.add_argument(
+        '--backend',
+        choices=('tensorrt', 'tensorrt_rtx'),
+        default='tensorrt',
+        help='tensorrt (default) builds for the GPU of this machine; tensorrt_rtx needs no GPU',
+    )
+    parser.add_argument(
+        '--target',
+        default='any',
+        metavar='CC',
+        help='compute capability that tensorrt_rtx builds for, such as 7.5 (default: any from 8.0 on)',
+    )
+    parser.epilog = 'The node and segment_bag take the engine from the cache.'
 
 
 def run(options: argparse.Namespace) -> None:
@@ -35,6 +47,42 @@ def run(options: argparse.Namespace) -> None:
     if options.batch < 1:
         raise ValueError(f'--batch: expected 1 or more, found {options.batch}')
     model = options.model or DEFAULT_MODEL
+    if options.backend == 'tensorrt_rtx':
+        _build_for_rtx(model, options)
+        return
+    if options.target != 'any':
+        raise ValueError('--target is for --backend tensorrt_rtx: tensorrt builds for the GPU of this machine')
     segmenter = Segmenter.load(model, 0, options.input_scale, 'tensorrt', options.precision, max_batch=options.batch)
     segmenter.prepare(options.size, print)
     print(f'{model}: the engine for {segmenter.backend} on {segmenter.reason} is ready')
+
+
+def _build_for_rtx(model: Path, options: argparse.Namespace) -> None:
+    """Build for TensorRT for RTX, which needs no GPU.
+
+    Raises:
+        ValueError: An argument is out of its range, the library is missing, or the engine cannot be built.
+        FileNotFoundError, ModelError: See ``read_model``.
+    """
+    from stdc_core.inference import BackendError, ModelError
+    from stdc_core.inference.input_scale import InputScale, check_input_scale
+    from stdc_core.inference.model_file import read_model
+    from stdc_core.inference.segmenter import check_size
+    from stdc_core.inference.tensorrt.make_backend import RtxEngineBuilder
+    from stdc_core.inference.tensorrt.rtx import parse_target
+
+    target = parse_target(options.target)
+    proto, info = read_model(model)
+    scale: InputScale = info.scale
+    if options.input_scale is not None:
+        check_input_scale(options.input_scale)
+        scale = InputScale(options.input_scale)
+    check_size(*options.size, scale.of(options.size))
+    try:
+        builder = RtxEngineBuilder(proto, options.precision, options.batch, scale, target)
+    except BackendError:
+        raise
+    except ValueError as error:
+        raise ModelError(f'{model}: {error}') from error
+    builder.prepare(options.size, print)
+    print(f'{model}: the engine for {builder.name} ({builder.reason}) is ready for GPUs: {options.target}')

@@ -20,7 +20,7 @@ COMMANDS = {
     'predict': ('predict', 'Segment images, folders of images and videos.'),
     'export': ('export', 'Convert weights to a model.onnx that describes itself.'),
     'quantize': ('quantize', 'Convert a model.onnx to int8, calibrated on your images.'),
-    'engine': ('engine', 'Build the TensorRT engine of a model ahead of time.'),
+    'engine': ('engine', 'Build the engine of a model for an NVIDIA GPU ahead of time.'),
     'import': ('import_checkpoint', 'Convert a checkpoint of the reference implementation to weights.'),
     'benchmark': ('benchmark', 'Compare the speed of the segmenter and of PyTorch on this machine.'),
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every backend of the segmenter is."""
+"""Define what every backend of the segmenter can do."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-#: Of TensorRT; other backends compute in what the model has. ``auto`` is float16 where the GPU is fast in it; int8
-#: needs a model from ``stdc quantize``.
+#: Precisions of TensorRT; the other backends compute in the precision of the model. ``auto`` is float16 where the GPU
+#: is fast in it; ``int8`` needs a model from ``stdc quantize``.
 PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
 
-#: CPU threads, at most.
+#: Largest number of CPU threads.
 MAX_THREADS = 256
 
 
 class BackendError(ValueError):
-    """A backend that nobody knows, or that cannot run here; the message says what it lacks."""
+    """A backend that does not exist, or that cannot run here. The message says what is missing."""
 
 
 def check_threads(threads: int) -> None:
-    """Raise ValueError unless this is a number of CPU threads, or 0: all."""
+    """Raise ValueError unless ``threads`` is a number of CPU threads, or 0 for all."""
     if not 0 <= threads <= MAX_THREADS:
         raise ValueError(f'threads: expected 0 to {MAX_THREADS}, found {threads}')
 
@@ -30,11 +30,11 @@ class Backend(ABC):
     """Runs a deployed graph.
 
     Attributes:
-        name: what it is called in logs.
-        reason: why it was taken where the user left it open.
-        activity: what it is busy with besides images, such as building an engine; empty: nothing.
-        max_batch: so many images in one call are faster than one after another.
-        failure: what it cannot recover from; None: nothing.
+        name: Name for logs, such as ``tensorrt fp16``.
+        reason: Why this backend was chosen, where the user left the choice open.
+        activity: What the backend does besides segmenting, such as building an engine; empty if nothing.
+        max_batch: Largest number of images that are faster in one call than one after another.
+        failure: Error that the backend cannot recover from, or None.
     """
 
     name: str
@@ -45,19 +45,35 @@ class Backend(ABC):
 
     @abstractmethod
     def __call__(self, images: np.ndarray, confidence: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 BGR ``[N, H, W, 3]`` to mask and confidence, both uint8 ``[N, H, W]``, the latter None if unwanted."""
-
-    def overlay(self, index: int, blending: np.ndarray) -> np.ndarray | None:
-        """The overlay of an image of the last call, if the backend still has image and mask where it draws fast.
+        """Segment images.
 
         Args:
-            index: of the image in its batch.
-            blending: of ``ClassTable.blending_bgr``.
+            images: uint8 BGR ``[N, H, W, 3]``.
+            confidence: Whether the confidence is wanted.
 
         Returns:
-            uint8 BGR ``[H, W, 3]``, or None: others have to draw it.
+            Mask and confidence, both uint8 ``[N, H, W]``; the confidence is None if it is not wanted.
+        """
+
+    def overlay(self, index: int, blending: np.ndarray) -> np.ndarray | None:
+        """Draw the overlay of an image of the last call, if the backend still has it where it draws fast.
+
+        Args:
+            index: Index of the image in its batch.
+            blending: Colours of ``ClassTable.blending_bgr``.
+
+        Returns:
+            uint8 BGR ``[H, W, 3]``, or None if the caller has to draw.
         """
         return None
 
     def prepare(self, size: tuple[int, int], progress: Callable[[str], None]) -> None:  # noqa: B027  (most need nothing)
-        """Do now what the first image of (height, width) would else wait for; ``progress`` is told how far it is."""
+        """Do now what the first image of a size would otherwise wait for.
+
+        Args:
+            size: (height, width) of the images.
+            progress: Function that is told in words how far it is.
+        """
+
+    def release(self) -> None:  # noqa: B027  (most hold nothing on a GPU)
+        """Give back memory on the GPU. The backend takes it again when the next image comes."""

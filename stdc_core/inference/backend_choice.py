@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a deployed graph runs on."""
+"""Choose the backend that a deployed graph runs on."""
 
 from __future__ import annotations
 
 import copy
-from functools import partial
-from typing import Any
+import logging
+from collections.abc import Callable
 
 import onnx
 
-from stdc_core.inference.backend import PRECISIONS, Backend, BackendError
+from stdc_core.inference.backend import Backend, BackendError
 from stdc_core.inference.input_scale import InputScale, set_input_scale
 from stdc_core.inference.tensorrt.cuda import missing_driver
+from stdc_core.inference.tensorrt.options import GpuOptions
+from stdc_core.inference.tensorrt.precision import check_precision
 from stdc_core.io.text import one_line
 
-#: ``auto`` is TensorRT where there is an NVIDIA GPU with it, else ONNX Runtime, which is always there.
-BACKENDS = ('auto', 'onnxruntime', 'openvino', 'tensorrt')
+#: Names of the backends. ``auto`` takes the first of these that is installed and fits the GPU: TensorRT, which is the
+#: fastest once its engine is built; TensorRT for RTX; ONNX Runtime on the GPU; ONNX Runtime on the CPU, which every
+#: installation has.
+BACKENDS = ('auto', 'onnxruntime', 'onnxruntime_cuda', 'openvino', 'tensorrt', 'tensorrt_rtx')
+
+# Begins the advice in an error; `auto` does not repeat it.
+_INSTALL = '; pip install'
+
+_log = logging.getLogger(__name__)
 
 
 def make_backend(
@@ -26,71 +35,145 @@ def make_backend(
     max_batch: int = 1,
     wait: bool = True,
     scale: InputScale | None = None,
+    build_only: bool = False,
 ) -> Backend:
-    """A backend by its name in :data:`BACKENDS`.
+    """Make a backend.
 
     Args:
-        model: the deployed graph.
-        threads: CPU threads; 0 takes every core that this process may use.
-        precision: one of ``PRECISIONS``.
-        max_batch: images in one call, at most, where a GPU takes them together.
-        wait: what an engine has yet to be built for waits for it; else ONNX Runtime answers meanwhile.
-        scale: at which the network sees images; None: at the graph's own.
+        name: One of :data:`BACKENDS`.
+        model: Deployed graph, as ``read_model`` returns it.
+        threads: Number of CPU threads; 0 takes every core that this process may use.
+        precision: One of ``PRECISIONS``.
+        max_batch: Largest number of images in one call, where a GPU takes several together.
+        wait: Whether an image waits until its engine is built. If false, another backend answers meanwhile:
+            TensorRT for RTX where it is installed, else ONNX Runtime.
+        scale: Scale at which the network sees images; None takes the scale of the graph.
+        build_only: Whether the backend only builds engines. ``tensorrt_rtx`` then needs no GPU.
 
     Raises:
-        BackendError: there is no backend or precision of that name, or what it needs is not there.
-        the backend's own exceptions: the graph is invalid.
+        BackendError: The backend or precision does not exist, or what it needs is missing.
+        ValueError: The graph is not as ``stdc export`` writes it, so that a GPU backend cannot split it.
+        Exception: ONNX Runtime's or OpenVINO's own exceptions, where the graph is invalid.
     """
     if name not in BACKENDS:
         raise BackendError(f'backend {name!r}, expected one of {", ".join(BACKENDS)}')
-    if precision not in PRECISIONS:
-        raise BackendError(f'precision {precision!r}, expected one of {", ".join(PRECISIONS)}')
-    on_cpu = partial(_scaled, model, scale)
-    if name == 'openvino':
-        return _openvino(on_cpu(), threads)
-    if name == 'onnxruntime':
-        return _onnxruntime(on_cpu(), threads)
-    settings = {'max_batch': max_batch, 'wait': wait, 'give_up': name == 'auto', 'scale': scale}
-    try:
-        return _tensorrt(model, precision, other=lambda: _onnxruntime(on_cpu(), threads), **settings)
-    except Exception as error:  # TensorRT's part may also fail on a graph that ONNX Runtime runs
-        if name != 'auto':
-            raise
-        backend = _onnxruntime(on_cpu(), threads)
-        known = isinstance(error, BackendError)
-        backend.reason = (
-            str(error).partition('backend tensorrt: ')[2] if known else f'TensorRT is not used: {one_line(error, 600)}'
-        )
+    check_precision(precision)
+    choice = _Choice(model, threads, precision, max_batch, wait, scale)
+    if name == 'auto':
+        return choice.auto()
+    if name == 'tensorrt_rtx' and build_only and missing_driver():
+        from stdc_core.inference.tensorrt.make_backend import RtxEngineBuilder
+
+        return RtxEngineBuilder(model, precision, max_batch, scale)
+    makers: dict[str, Callable[[], Backend]] = {
+        'onnxruntime': choice.onnxruntime,
+        'onnxruntime_cuda': choice.onnxruntime_cuda,
+        'openvino': choice.openvino,
+        'tensorrt': choice.tensorrt,
+        'tensorrt_rtx': choice.tensorrt_rtx,
+    }
+    return makers[name]()
+
+
+class _Choice:
+    """Makes each backend from the same arguments; see :func:`make_backend`."""
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        threads: int,
+        precision: str,
+        max_batch: int,
+        wait: bool,
+        scale: InputScale | None,
+    ):
+        self._model, self._threads, self._precision = model, threads, precision
+        self._max_batch, self._wait, self._scale = max_batch, wait, scale
+
+    def auto(self) -> Backend:
+        """Make the first backend that is installed and fits the GPU. Its reason says why the ones before it do not."""
+        missing = missing_driver()
+        if missing:
+            return self._chosen(self.onnxruntime(), [missing])
+        refused = []
+        makers: list[tuple[str, Callable[[], Backend]]] = [
+            ('tensorrt', lambda: self.tensorrt(give_up=True)),
+            ('tensorrt_rtx', lambda: self.tensorrt_rtx(give_up=True, listed=True)),
+            ('onnxruntime_cuda', self.onnxruntime_cuda),
+        ]
+        for name, make in makers:
+            try:
+                return self._chosen(make(), refused)
+            except BackendError as error:
+                said = str(error).removeprefix(f'backend {name}: ')
+                if name != 'onnxruntime_cuda' or _INSTALL not in said:
+                    refused.append(f'{name}: {said.partition(_INSTALL)[0]}')
+            except Exception as error:  # a GPU backend may fail on a graph that ONNX Runtime runs on the CPU
+                refused.append(f'{name}: {one_line(error, 600)}')
+        return self._chosen(self.onnxruntime(), refused)
+
+    @staticmethod
+    def _chosen(backend: Backend, refused: list[str]) -> Backend:
+        backend.reason = '; '.join(filter(None, [backend.reason, *refused]))
+        _log.info('using %s%s', backend.name, f': {backend.reason}' if backend.reason else '')
         return backend
 
+    def tensorrt(self, give_up: bool = False) -> Backend:
+        """Make the TensorRT backend. Raises BackendError."""
+        self._check_driver('tensorrt')
+        from stdc_core.inference.tensorrt.make_backend import make_tensorrt_backend
 
-def _scaled(model: onnx.ModelProto, scale: InputScale | None) -> onnx.ModelProto:
-    """The graph for backends that find the scale of an image in it."""
-    if scale is None:
+        return make_tensorrt_backend(self._model, self._precision, self._options(give_up, self._substitute))
+
+    def tensorrt_rtx(self, give_up: bool = False, listed: bool = False) -> Backend:
+        """Make the TensorRT for RTX backend. Raises BackendError."""
+        self._check_driver('tensorrt_rtx')
+        from stdc_core.inference.tensorrt.make_backend import make_rtx_backend
+
+        return make_rtx_backend(self._model, self._precision, self._options(give_up, self.onnxruntime), listed)
+
+    def _substitute(self) -> Backend:
+        """Make the backend that answers while TensorRT builds its engine, and after a failure of TensorRT."""
+        try:
+            return self.tensorrt_rtx(give_up=True, listed=True)
+        except Exception as error:  # most often it is not installed
+            _log.debug('TensorRT for RTX does not stand in: %s', error)
+            return self.onnxruntime()
+
+    def _options(self, give_up: bool, other: Callable[[], Backend]) -> GpuOptions:
+        return GpuOptions(max_batch=self._max_batch, other=other, wait=self._wait, give_up=give_up, scale=self._scale)
+
+    @staticmethod
+    def _check_driver(name: str) -> None:
+        reason = missing_driver()
+        if reason:
+            raise BackendError(f'backend {name}: {reason}')
+
+    def onnxruntime(self) -> Backend:
+        """Make the ONNX Runtime backend on the CPU."""
+        from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend(self._scaled(), self._threads)
+
+    def onnxruntime_cuda(self) -> Backend:
+        """Make the ONNX Runtime backend on the GPU. Raises BackendError."""
+        self._check_driver('onnxruntime_cuda')
+        from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend(self._scaled(), self._threads, cuda=True)
+
+    def openvino(self) -> Backend:
+        """Make the OpenVINO backend. Raises BackendError."""
+        try:
+            from stdc_core.inference.openvino_backend import OpenVinoBackend
+        except ImportError as error:
+            raise BackendError(f'backend openvino: {error}; pip install openvino') from error
+        return OpenVinoBackend(self._scaled(), self._threads)
+
+    def _scaled(self) -> onnx.ModelProto:
+        """Return the graph with the input scale inside, for backends that find it there."""
+        if self._scale is None:
+            return self._model
+        model = copy.deepcopy(self._model)
+        set_input_scale(model, self._scale)
         return model
-    model = copy.deepcopy(model)
-    set_input_scale(model, scale)
-    return model
-
-
-def _tensorrt(model: onnx.ModelProto, precision: str, **settings: Any) -> Backend:
-    reason = missing_driver()
-    if reason:
-        raise BackendError(f'backend tensorrt: {reason}')
-    from stdc_core.inference.tensorrt.backend import make_tensorrt_backend
-
-    return make_tensorrt_backend(model, precision, **settings)
-
-
-def _onnxruntime(model: onnx.ModelProto, threads: int) -> Backend:
-    from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend(model, threads)
-
-
-def _openvino(model: onnx.ModelProto, threads: int) -> Backend:
-    try:
-        from stdc_core.inference.openvino_backend import OpenVinoBackend
-    except ImportError as error:
-        raise BackendError(f'backend openvino: {error}; pip install openvino') from error
-    return OpenVinoBackend(model, threads)

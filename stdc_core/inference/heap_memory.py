@@ -1,30 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the C library does with freed memory. Does nothing where that is not glibc."""
+"""Keep or release freed heap memory (glibc malloc). Does nothing where the C library is another one."""
 
 from __future__ import annotations
 
 import ctypes
 
-#: Bytes. A message with a 4K image is 25 MB, and some are on their way at once.
+#: Bytes of freed memory that the process keeps. A message with a 4K image is 25 MB, and several are on their way.
 KEPT = 128 << 20
 
 # From <malloc.h>.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
+# Largest M_MMAP_THRESHOLD that every glibc accepts on 64-bit systems: DEFAULT_MMAP_THRESHOLD_MAX in malloc/malloc.c.
+_MMAP_THRESHOLD = 32 << 20
 
-def keep_freed_memory() -> None:
-    """Keep what images of some megabytes leave behind for the next ones, instead of giving it back to the system.
 
-    Else each image's memory is mapped anew, page by page, which takes longer than all else that is done with its bytes.
+def keep_freed_memory() -> bool:
+    """Keep freed memory of images for the next ones, instead of giving it back to the system.
+
+    Otherwise the system maps the memory of each image again, page by page, which takes longer than all other work on
+    its bytes.
+
+    Returns:
+        Whether the C library does so from now on.
     """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, KEPT // 2)
-        mallopt(_M_TRIM_THRESHOLD, KEPT)
+    if mallopt is None:
+        return False
+    # Setting either threshold switches glibc's automatic adjustment off. If the first one were refused and the second
+    # one set, every image above 128 KB would be mapped on its own for good.
+    return bool(mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD) and mallopt(_M_TRIM_THRESHOLD, KEPT))
 
 
 def give_back_freed_memory() -> None:
-    """Give back to the system what is free now."""
+    """Give the memory that is free now back to the system."""
     trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
     if trim is not None:
         trim(0)

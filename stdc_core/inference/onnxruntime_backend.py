@@ -1,59 +1,77 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The segmenter's backend on ONNX Runtime: any CPU."""
+"""Segment images with ONNX Runtime: on any CPU, and on an NVIDIA GPU where its CUDA provider is installed."""
 
 from __future__ import annotations
+
+import threading
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx.utils import Extractor
 
-from stdc_core.inference.backend import Backend
+from stdc_core.inference.backend import Backend, BackendError
 from stdc_core.inference.heap_memory import give_back_freed_memory
 from stdc_core.inference.onnx_graph.quantized_on_cpu import for_cpu
 from stdc_core.io.cpu import cores
 
+_CPU, _CUDA = 'CPUExecutionProvider', 'CUDAExecutionProvider'
+
 
 class OnnxRuntimeBackend(Backend):
-    """Runs a deployed graph on the CPU.
+    """Runs a deployed graph.
 
-    ONNX Runtime computes all that a graph holds, wanted or not. So there is one session without the confidence, and a
-    second one with it, made when the confidence is first asked for.
+    ONNX Runtime computes everything that a graph holds, wanted or not. So there is one session without the confidence,
+    and a second one with it, which is made when the confidence is first asked for.
 
     Args:
-        model: the deployed graph.
-        threads: CPU threads; 0 takes every core that this process may use.
+        model: Deployed graph.
+        threads: Number of CPU threads; 0 takes every core that this process may use.
+        cuda: Whether to run on the GPU.
 
     Raises:
-        onnxruntime's exceptions: the graph is invalid.
+        BackendError: The CUDA provider is not installed, or it does not start.
+        Exception: ONNX Runtime's own exceptions, where the graph is invalid.
     """
 
-    name = 'onnxruntime'
-
-    def __init__(self, model: onnx.ModelProto, threads: int = 0):
-        self._model = for_cpu(model)
+    def __init__(self, model: onnx.ModelProto, threads: int = 0, cuda: bool = False):
+        self.name = 'onnxruntime_cuda' if cuda else 'onnxruntime'
+        if cuda and _CUDA not in onnxruntime.get_available_providers():
+            raise BackendError(
+                f'backend {self.name}: the installed ONNX Runtime has no CUDA provider; pip install onnxruntime-gpu'
+            )
+        self._cuda = cuda
+        self._model = model if cuda else for_cpu(model)
         self._threads = threads or cores()
         self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
+        self._lock = threading.Lock()
         self._session(('mask',))
 
     def _session(self, outputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
-        if outputs not in self._sessions:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = self._threads
-            # Threads that spin between frames cost a quarter of the CPU time, which a robot has better use for, and
-            # save a few per cent of latency.
-            options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-            # Warnings of the graph optimiser tell a user nothing that he could act on; errors are raised besides.
-            options.log_severity_level = 4
-            graph = Extractor(self._model).extract_model(['image'], list(outputs))
-            self._sessions[outputs] = onnxruntime.InferenceSession(
-                graph.SerializeToString(), options, providers=['CPUExecutionProvider'], enable_fallback=0
-            )
-            give_back_freed_memory()  # tens of MB, after loading a model
-        return self._sessions[outputs]
+        with self._lock:
+            if outputs not in self._sessions:
+                self._sessions[outputs] = self._make_session(outputs)
+                give_back_freed_memory()  # tens of MB after loading a model
+            return self._sessions[outputs]
+
+    def _make_session(self, outputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        # Threads that spin between frames take a quarter of the CPU time, which a robot needs for other work, and
+        # save a few per cent of latency.
+        options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        # A user can do nothing about warnings of the graph optimiser; errors are raised besides.
+        options.log_severity_level = 4
+        graph = Extractor(self._model).extract_model(['image'], list(outputs)).SerializeToString()
+        providers = [_CUDA, _CPU] if self._cuda else [_CPU]
+        session = onnxruntime.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+        # Without CUDA's libraries, ONNX Runtime goes on with the CPU and says so in its own log only.
+        if self._cuda and session.get_providers()[0] != _CUDA:
+            raise BackendError(f'backend {self.name}: the CUDA provider does not start; are CUDA and cuDNN installed?')
+        return session
 
     def __call__(self, images: np.ndarray, confidence: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 BGR ``[N, H, W, 3]`` to mask and confidence, both uint8 ``[N, H, W]``, the latter None if unwanted."""
+        """Segment images; see :class:`Backend`."""
         outputs = ('mask', 'confidence') if confidence else ('mask',)
         results = self._session(outputs).run(outputs, {'image': images})
         return results[0], results[1] if confidence else None

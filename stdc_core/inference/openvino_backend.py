@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The segmenter's backend on OpenVINO: on CPUs that compute in bfloat16, several times as fast as ONNX Runtime."""
+"""Segment images with OpenVINO: on CPUs with bfloat16 several times as fast as ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stdc_core.inference.backend import Backend
 from stdc_core.inference.onnx_graph.quantized_on_cpu import for_cpu
 from stdc_core.io.cpu import cores
 
-#: Networks are compiled for a shape and a set of outputs; so many of the last ones are kept.
+#: Number of compiled networks, each for a shape and a set of outputs, that are kept.
 KEPT = 4
 
 
@@ -22,14 +22,14 @@ class OpenVinoBackend(Backend):
     """Runs a deployed graph on the CPU.
 
     OpenVINO computes in bfloat16 where the CPU has instructions for it (AMX, AVX-512 BF16), else in float32. In
-    bfloat16, about one label in a thousand is another one.
+    bfloat16, about one label in a thousand changes.
 
     Args:
-        model: the deployed graph.
-        threads: CPU threads; 0 takes every core that this process may use.
+        model: Deployed graph.
+        threads: Number of CPU threads; 0 takes every core that this process may use.
 
     Raises:
-        RuntimeError: the graph is invalid.
+        RuntimeError: The graph is invalid.
     """
 
     def __init__(self, model: onnx.ModelProto, threads: int = 0):
@@ -39,17 +39,17 @@ class OpenVinoBackend(Backend):
             outputs: Extractor(model).extract_model(['image'], list(outputs)).SerializeToString()
             for outputs in (('mask',), ('mask', 'confidence'))
         }
-        self._core.read_model(self._graphs[('mask',)])  # an invalid graph is found out here
+        self._core.read_model(self._graphs[('mask',)])  # finds an invalid graph now
         self._settings = {
             'INFERENCE_NUM_THREADS': threads or cores(),
             'PERFORMANCE_HINT': 'LATENCY',
         }
-        self._requests: OrderedDict[tuple, openvino.InferRequest] = OrderedDict()
+        self._requests: OrderedDict[tuple[tuple[str, ...], tuple[int, ...]], openvino.InferRequest] = OrderedDict()
         capable = 'BF16' in self._core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
         self.name = 'openvino bf16' if capable else 'openvino'
 
     def _request(self, outputs: tuple[str, ...], shape: tuple[int, ...]) -> openvino.InferRequest:
-        """Compiled for this shape: about a second the first time."""
+        """Return the network compiled for a shape, which takes about a second the first time."""
         key = (outputs, shape)
         if key not in self._requests:
             model = self._core.read_model(self._graphs[outputs])
@@ -61,7 +61,7 @@ class OpenVinoBackend(Backend):
         return self._requests[key]
 
     def __call__(self, images: np.ndarray, confidence: bool) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 BGR ``[N, H, W, 3]`` to mask and confidence, both uint8 ``[N, H, W]``, the latter None if unwanted."""
+        """Segment images; see :class:`Backend`."""
         outputs = ('mask', 'confidence') if confidence else ('mask',)
         results = self._request(outputs, images.shape).infer({'image': images})
         # Copies: OpenVINO writes its next results into the same memory.

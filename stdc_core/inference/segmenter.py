@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one object that turns images into masks: for the node, bags, files and benchmarks alike."""
+"""Turn images into masks: one object for the node, bags, files and benchmarks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from stdc_core.inference.input_scale import InputScale, check_input_scale, scale
 from stdc_core.inference.model_file import ModelError, ModelInfo, read_model
 from stdc_core.io.text import one_line
 
-#: The model that is shipped: STDC1 for the eleven classes of CamVid.
+#: Path of the shipped model: STDC1 for the eleven classes of CamVid.
 DEFAULT_MODEL = Path(__file__).parent.parent / 'weights' / 'stdc1_camvid.onnx'
 
-#: Pixels of an image, and of what the network sees of it: 8K at input scale 1. In all they take some GB of memory.
+#: Largest number of pixels of an image, and of the image as the network sees it: 8K at input scale 1, which takes some
+#: GB of memory.
 MAX_PIXELS = 1 << 25
 
 # A model is tried on a black image of this height and width, or of the first at which the network sees a pixel.
@@ -28,14 +29,15 @@ _LARGEST_TRIAL = 1024
 
 
 class SizeError(ValueError):
-    """An image with too few pixels for the network, or too many; the message says how many, and how many may be."""
+    """An image with too few or too many pixels for the network. The message names the number and the limit."""
 
 
 class Segmentation(NamedTuple):
-    """A mask and, if it was asked for, its confidence.
+    """A mask and its confidence. The arrays of a batch have a leading dimension ``N``.
 
-    ``mask`` uint8 ``[H, W]`` class ids; ``confidence`` uint8 ``[H, W]``, the probability of the mask's class, 0 ... 1
-    as 0 ... 255, or None. With a leading ``N`` for a batch.
+    Attributes:
+        mask: Class ids, uint8 ``[H, W]``.
+        confidence: Probability of the mask's class, 0 to 1 as 0 to 255, uint8 ``[H, W]``; None if it is not wanted.
     """
 
     mask: np.ndarray
@@ -43,7 +45,7 @@ class Segmentation(NamedTuple):
 
 
 def check_size(height: int, width: int, scale: float) -> None:
-    """Raise SizeError unless images of this size keep a pixel after the input scale, and at most MAX_PIXELS."""
+    """Raise SizeError unless images of this size keep one pixel at the input scale, and have at most MAX_PIXELS."""
     if not all(scaled_size((height, width), scale)):
         raise SizeError(f'image of {width} x {height} pixels, expected 1 x 1 to be left at input scale {scale:g}')
     if height * width * max(1, scale) ** 2 > MAX_PIXELS:
@@ -52,14 +54,16 @@ def check_size(height: int, width: int, scale: float) -> None:
 
 
 class Segmenter:
-    """Segments images with a model file; made by ``Segmenter.load``.
+    """Segments images with a model file. ``Segmenter.load`` makes one.
 
     Attributes:
-        info: what the model file says of itself, its classes among it.
-        scale: at which the network sees images.
-        backend: name of what computes; ``reason``: why that, where it was left open; ``activity``: what it is busy with
-            besides images; ``max_batch``: so many images in one call are faster than one after another; ``failure``:
-            what it cannot recover from, or None.
+        info: Description in the model file, with its classes.
+        scale: Scale at which the network sees images.
+        backend: Name of the backend.
+        reason: Why this backend was chosen, where the user left the choice open.
+        activity: What the backend does besides segmenting, such as building an engine; empty if nothing.
+        max_batch: Largest number of images that are faster in one call than one after another.
+        failure: Error that the backend cannot recover from, or None.
     """
 
     def __init__(self, info: ModelInfo, backend: Backend):
@@ -97,25 +101,32 @@ class Segmenter:
         precision: str = 'auto',
         max_batch: int = 1,
         wait: bool = True,
+        build_only: bool = False,
     ) -> Segmenter:
-        """Read a model file.
+        """Read a model file and start a backend for it.
 
         Args:
-            path: a ``model.onnx`` from ``stdc export``.
-            threads: CPU threads, at most 256; 0 takes every core that this process may use.
-            input_scale: the network sees the image at this scale, above 0 and at most 4; time grows with its square.
-                None: the model's own, and of larger images than in its training as many pixels as there.
-            backend: what computes, one of ``BACKENDS``.
-            precision: of TensorRT, one of ``PRECISIONS``.
-            max_batch: images in one call, at most, where a GPU takes them together.
-            wait: images of a size that TensorRT has no engine for yet wait until it is built; else ONNX Runtime
+            path: Path of a ``model.onnx`` from ``stdc export``.
+            threads: Number of CPU threads, at most 256; 0 takes every core that this process may use.
+            input_scale: Scale at which the network sees the image, above 0 and at most 4; time grows with its square.
+                None takes the model's own, and of images larger than in its training as many pixels as there.
+            backend: Name of the backend, one of ``BACKENDS``.
+            precision: Precision of TensorRT, one of ``PRECISIONS``.
+            max_batch: Largest number of images in one call, where a GPU takes several together.
+            wait: Whether images of a new size wait until TensorRT has built its engine. If false, another backend
                 answers meanwhile.
+            build_only: Whether only :meth:`prepare` is called. TensorRT for RTX then needs no GPU.
 
         Raises:
-            ValueError: the number of threads is out of its range.
-            FileNotFoundError: there is no such file.
-            ModelError: it is not such a model, or damaged, or the input scale is out of its range.
-            BackendError: there is no such backend or precision, or what it needs is not there.
+            ValueError: The number of threads is out of its range.
+            FileNotFoundError: The file does not exist.
+            ModelError: The file is another one or damaged, or the input scale is out of its range.
+            BackendError: The backend or precision does not exist, or what it needs is missing.
+
+        Example:
+            >>> segmenter = Segmenter.load()
+            >>> segmenter(cv2.imread('street.png')).mask.shape
+            (360, 480)
         """
         check_threads(threads)
         model, info = read_model(path)
@@ -128,60 +139,66 @@ class Segmenter:
             info = info.at(input_scale)
         try:
             scale = None if info.scale == own else info.scale
-            segmenter = cls(info, make_backend(backend, model, threads, precision, max_batch, wait, scale))
+            segmenter = cls(info, make_backend(backend, model, threads, precision, max_batch, wait, scale, build_only))
             side = max(_TRIAL, math.ceil(1 / info.input_scale))
             # OpenVINO compiles for a shape, which takes a second.
             if segmenter.backend == 'onnxruntime' and side <= _LARGEST_TRIAL:
                 segmenter(np.zeros((side, side, 3), np.uint8))
         except BackendError:
             raise
-        except Exception as error:  # ONNX Runtime has no common base class for what it raises on a bad graph.
+        except Exception as error:  # ONNX Runtime's errors on a bad graph have no common base class
             raise ModelError(f'{path}: the backend {backend} cannot run it ({one_line(error, 600)})') from error
         return segmenter
 
     def overlay(self, index: int, opacity: float) -> np.ndarray | None:
-        """Class colours over an image of the last call, drawn on the GPU if that segmented it.
+        """Draw class colours over an image of the last call on the GPU, if the GPU segmented it.
 
         Args:
-            index: of the image in its batch.
-            opacity: weight of the colours, 0 to 1.
+            index: Index of the image in its batch.
+            opacity: Weight of the colours, 0 to 1.
 
         Returns:
-            uint8 BGR ``[H, W, 3]`` as of ``stdc_core.pictures.overlay.overlay``, or None: that has to draw it.
+            uint8 BGR ``[H, W, 3]`` as ``stdc_core.pictures.overlay.overlay`` draws it, or None if the caller has to
+            draw with that function.
 
         Raises:
-            ValueError: there is no such opacity.
+            ValueError: The opacity is out of its range.
         """
         if not 0 <= opacity <= 1:
             raise ValueError(f'opacity: expected 0 to 1, found {opacity}')
         return self._backend.overlay(index, self.info.classes.blending_bgr(opacity))
 
     def prepare(self, size: tuple[int, int], progress: Callable[[str], None]) -> None:
-        """Build what images of (height, width) need, if that takes long, now; ``progress`` is told how far it is.
+        """Build now what images of a size need, such as an engine.
+
+        Args:
+            size: (height, width) of the images.
+            progress: Function that is told in words how far it is.
 
         Raises:
-            SizeError: see :meth:`check_size`.
-            BackendError: it cannot be built.
+            SizeError: See :meth:`check_size`.
+            BackendError: The engine cannot be built.
         """
         self.check_size(*size)
         self._backend.prepare(size, progress)
 
     def check_size(self, height: int, width: int) -> None:
-        """:func:`check_size` at the input scale of such images."""
+        """Raise SizeError unless the network takes images of this size, see :func:`check_size`."""
         check_size(height, width, self.scale.of((height, width)))
 
     def __call__(self, image: np.ndarray, confidence: bool = False) -> Segmentation:
         """Segment one image or a batch.
 
         Args:
-            image: uint8 BGR, ``[H, W, 3]`` or ``[N, H, W, 3]``, of a size that
-                :meth:`check_size` accepts.
-            confidence: compute the confidence too.
+            image: uint8 BGR, ``[H, W, 3]`` or ``[N, H, W, 3]``, of a size that :meth:`check_size` accepts.
+            confidence: Whether the confidence is wanted.
 
         Raises:
-            TypeError: not an array of uint8.
-            ValueError: another shape; SizeError: too few pixels or too many.
-            ModelError: the model cannot be run on it: its graph is damaged, or there is too little memory.
+            TypeError: The image is not an array of uint8.
+            ValueError: The image has another shape.
+            SizeError: The image has too few or too many pixels.
+            ModelError: The model cannot be run on it: its graph is damaged, or there is too little memory.
+            BackendError: The GPU has failed, and no other backend may take over.
         """
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
             found = f'an array of {image.dtype}' if isinstance(image, np.ndarray) else type(image).__name__
@@ -201,7 +218,7 @@ class Segmenter:
             raise ModelError(
                 f'the model cannot be run on images of {list(images.shape)} ({one_line(error, 600)})'
             ) from error
-        # Every mask, not only that of the trial: a made graph's may depend on the image. 0.06 ms at 1080 x 1920.
+        # Every mask is checked, not only that of the trial: a hostile graph may depend on the image. 0.06 ms at 1080 p.
         shapes = [array.shape for array in (mask, probability) if array is not None]
         if any(shape != images.shape[:3] for shape in shapes) or mask.max() >= len(self.info.classes):
             raise ModelError(

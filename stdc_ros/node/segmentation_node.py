@@ -118,6 +118,7 @@ class SegmentationNode(Node):
             settings.precision,
             max_batch=len(self._cameras),
             wait=settings.build_only,
+            build_only=settings.build_only,
         )
 
     @property

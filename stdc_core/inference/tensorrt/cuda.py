@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The little of CUDA that inference needs: memory, one stream, graphs and kernels, behind one small class.
+"""Use the part of CUDA that inference needs: memory, one stream, graphs and kernels.
 
 The bindings are NVIDIA's ``cuda-bindings``, or the modules that came before them (``cuda-python`` 11).
 """
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-#: Lasting errors: every later call of the process fails. From cudaError_t, whose documentation says so.
+#: Lasting errors, after which every call of the process fails. Source: documentation of cudaError_t.
 _LASTING = (214, 220, 700, 702, 710, 714, 715, 716, 717, 718, 719)
 _OUT_OF_MEMORY = 2
 
@@ -21,8 +21,8 @@ class CudaError(RuntimeError):
     """A CUDA call that failed.
 
     Attributes:
-        out_of_memory: the device has too little memory left.
-        lasting: the process can use CUDA no more.
+        out_of_memory: Whether the device has too little memory left.
+        lasting: Whether the process cannot use CUDA any more.
     """
 
     def __init__(self, call: str, name: str, code: int):
@@ -32,7 +32,10 @@ class CudaError(RuntimeError):
 
 
 def missing_driver() -> str:
-    """Why no NVIDIA GPU can be used here; empty: one can. To be asked first: without a driver TensorRT crashes."""
+    """Return why no NVIDIA GPU can be used here, or an empty text.
+
+    Ask this before anything else of TensorRT, which crashes without a driver. TensorRT for RTX does not.
+    """
     try:
         driver = ctypes.CDLL('libcuda.so.1')
     except OSError:
@@ -46,7 +49,7 @@ def missing_driver() -> str:
 
 
 def _bindings() -> tuple[Any, Any, Any]:
-    """The modules of runtime, driver and NVRTC. Raises ImportError."""
+    """Return the modules of runtime, driver and NVRTC. Raises ImportError."""
     try:
         from cuda.bindings import driver, nvrtc, runtime
     except ImportError:
@@ -57,7 +60,12 @@ def _bindings() -> tuple[Any, Any, Any]:
 
 
 class Memory:
-    """A piece of memory on the device. ``pointer`` is its address, ``size`` in bytes."""
+    """A piece of memory on the device.
+
+    Args:
+        pointer: Address on the device.
+        size: Size in bytes.
+    """
 
     def __init__(self, pointer: int, size: int):
         self.pointer = pointer
@@ -65,33 +73,33 @@ class Memory:
 
 
 class Graph(NamedTuple):
-    """Work that was captured: ``launch`` begins all of it with one call, ``close`` gives back what the graph takes."""
+    """Captured work: ``launch`` begins all of it with one call, ``close`` gives back the memory of the graph."""
 
     launch: Callable[[], None]
     close: Callable[[], None]
 
 
 class CudaDevice:
-    """A GPU with one stream, on which everything is done in order.
+    """A GPU with one stream, on which all work runs in order.
 
     Args:
-        index: of the GPU, as CUDA counts them (``CUDA_VISIBLE_DEVICES``).
+        index: Index of the GPU as CUDA counts them (``CUDA_VISIBLE_DEVICES``).
 
     Attributes:
-        name: of the GPU.
-        capability: its compute capability, such as ``(9, 0)``.
-        stream: handle of the stream.
+        name: Name of the GPU.
+        capability: Compute capability, such as ``(9, 0)``.
+        stream: Handle of the stream.
 
     Raises:
-        ImportError: no CUDA bindings are installed.
-        CudaError: the GPU cannot be used.
+        ImportError: No CUDA bindings are installed.
+        CudaError: The GPU cannot be used.
     """
 
     def __init__(self, index: int = 0):
         self._runtime, self._driver, self._nvrtc = _bindings()
         self._index = index
         self.use()
-        self._call('cudaFree', 0)  # makes the context, which the driver's calls need
+        self._call('cudaFree', 0)  # creates the context, which the driver API needs
         self._stream = self._call('cudaStreamCreateWithFlags', self._runtime.cudaStreamNonBlocking)
         self.stream = int(self._stream)
         attribute = self._runtime.cudaDeviceAttr
@@ -102,7 +110,7 @@ class CudaDevice:
     def _call(self, name: str, *arguments: Any) -> Any:
         error, *values = getattr(self._runtime, name)(*arguments)
         if int(error):
-            self._runtime.cudaGetLastError()  # else a later call reports it again
+            self._runtime.cudaGetLastError()  # else a later call reports the error again
             raise CudaError(name, getattr(error, 'name', str(error)), int(error))
         return values[0] if values else None
 
@@ -113,27 +121,27 @@ class CudaDevice:
         return values[0] if values else None
 
     def use(self) -> None:
-        """To be called in each thread before anything else: CUDA keeps the current device by thread."""
+        """Select the device. To be called first in each thread: CUDA keeps the current device per thread."""
         self._call('cudaSetDevice', self._index)
 
     def free_memory(self) -> tuple[int, int]:
-        """Bytes of device memory that are free, and of all."""
+        """Return the free and the total bytes of device memory. Raises CudaError."""
         error, free, total = self._runtime.cudaMemGetInfo()
         if int(error):
             raise CudaError('cudaMemGetInfo', getattr(error, 'name', str(error)), int(error))
         return free, total
 
     def allocate(self, size: int) -> Memory:
-        """Memory on the device, to be given back by :meth:`free`. Raises CudaError."""
+        """Allocate bytes on the device, to be given back by :meth:`free`. Raises CudaError."""
         return Memory(int(self._call('cudaMalloc', size)), size)
 
     def pin(self, size: int) -> np.ndarray:
-        """uint8 ``[size]`` in memory of the host that the GPU reads and writes itself; to be given back by free."""
+        """Allocate pinned memory of the host, uint8 ``[size]``, to be given back by :meth:`free`. Raises CudaError."""
         pointer = int(self._call('cudaHostAlloc', size, 0))
         return np.frombuffer((ctypes.c_uint8 * size).from_address(pointer), np.uint8)
 
     def free(self, *pieces: Memory | np.ndarray) -> None:
-        """Give back memory."""
+        """Give back memory of the device or pinned memory. Raises CudaError."""
         for piece in pieces:
             if isinstance(piece, Memory):
                 self._call('cudaFree', piece.pointer)
@@ -141,32 +149,38 @@ class CudaDevice:
                 self._call('cudaFreeHost', piece.ctypes.data)
 
     def upload(self, target: Memory, source: np.ndarray, offset: int = 0) -> None:
-        """Copy pinned memory to the device, so many bytes after the beginning of ``target``, without waiting for it."""
+        """Begin to copy pinned memory to the device.
+
+        Args:
+            target: Memory on the device.
+            source: Pinned memory.
+            offset: Offset in ``target`` in bytes.
+        """
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
         self._call('cudaMemcpyAsync', target.pointer + offset, source.ctypes.data, source.nbytes, kind, self._stream)
 
     def download(self, target: np.ndarray, source: Memory) -> None:
-        """Copy to pinned memory from the device, without waiting for it."""
+        """Begin to copy from the device to pinned memory."""
         kind = self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
         self._call('cudaMemcpyAsync', target.ctypes.data, source.pointer, target.nbytes, kind, self._stream)
 
     def synchronize(self) -> None:
-        """Wait for all that was begun. Raises CudaError for what went wrong meanwhile."""
+        """Wait for all work that was begun. Raises CudaError if some of it failed."""
         self._call('cudaStreamSynchronize', self._stream)
 
     def compile(self, source: str, names: Sequence[str], macros: Sequence[str] = ()) -> dict[str, Any]:
         """Compile CUDA C for this GPU with NVRTC.
 
         Args:
-            source: the text.
-            names: of its ``extern "C"`` kernels.
-            macros: to be defined.
+            source: Source text.
+            names: Names of its ``extern "C"`` kernels.
+            macros: Macros to define.
 
         Returns:
-            by name, what :meth:`launch` takes.
+            Kernels for :meth:`launch` by name.
 
         Raises:
-            CudaError: it does not compile; the message holds the compiler's.
+            CudaError: The source does not compile; the message holds the compiler's.
             RuntimeError: NVRTC is not installed.
         """
         binary = compile_kernels(self._nvrtc, source, self.capability, macros)
@@ -184,11 +198,11 @@ class CudaDevice:
         """Start a kernel.
 
         Args:
-            kernel: of :meth:`compile`.
-            grid: blocks in x, y and z.
-            block: threads of a block.
-            shared: bytes of shared memory of a block.
-            arguments: of the kernel, as ctypes.
+            kernel: Kernel of :meth:`compile`.
+            grid: Numbers of blocks in x, y and z.
+            block: Number of threads in a block.
+            shared: Bytes of shared memory of a block.
+            arguments: Arguments of the kernel as ctypes.
         """
         pointers = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
         self._call_driver(
@@ -196,8 +210,8 @@ class CudaDevice:
         )
 
     def capture(self, work: Callable[[], None]) -> Graph:
-        """Record what ``work`` begins. Raises CudaError, and what ``work`` raises."""
-        # In this mode, other threads may go on using CUDA as they like: one may be building an engine.
+        """Record the work that ``work`` begins as a graph. Raises CudaError, and what ``work`` raises."""
+        # In this mode, other threads may use CUDA meanwhile: one may be building an engine.
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         graph = None
         self._call('cudaStreamBeginCapture', self._stream, mode)
@@ -216,11 +230,11 @@ class CudaDevice:
         )
 
     def time(self, work: Callable[[], None], runs: int) -> list[float]:
-        """Milliseconds on the device of so many runs of ``work``, one after another, by CUDA's events."""
+        """Return the milliseconds on the device of each of several runs of ``work``, by CUDA's events."""
         start, end = (self._call('cudaEventCreate') for _ in range(2))
         times = []
         for _ in range(runs):
-            work()  # else the clock would start on an idle GPU, and the time until the work is begun would count, too
+            work()  # on an idle GPU, the time until the work begins would count too
             self._call('cudaEventRecord', start, self._stream)
             work()
             self._call('cudaEventRecord', end, self._stream)
@@ -232,13 +246,19 @@ class CudaDevice:
 
 
 def compile_kernels(nvrtc: Any, source: str, capability: tuple[int, int], macros: Sequence[str] = ()) -> bytes:
-    """CUDA C to machine code for a compute capability, or to PTX where NVRTC is older than the GPU.
+    """Compile CUDA C to machine code for a compute capability, or to PTX where NVRTC is older than the GPU.
 
     Args:
-        nvrtc: the bindings' module.
+        nvrtc: Module of the bindings.
+        source: Source text.
+        capability: Compute capability of the GPU.
+        macros: Macros to define.
+
+    Returns:
+        The machine code (ELF) or the PTX.
 
     Raises:
-        CudaError: it does not compile; the message holds the compiler's.
+        CudaError: The source does not compile; the message holds the compiler's.
     """
 
     def call(name: str, *arguments: Any) -> Any:
@@ -254,13 +274,15 @@ def compile_kernels(nvrtc: Any, source: str, capability: tuple[int, int], macros
     options = [f'--gpu-architecture={"sm" if native else "compute"}_{architecture}', *(f'-D{name}' for name in macros)]
     program = call('nvrtcCreateProgram', source.encode(), b'kernels.cu', 0, [], [])
     try:
-        call('nvrtcCompileProgram', program, len(options), [option.encode() for option in options])
-    except CudaError as error:
-        log = bytes(call('nvrtcGetProgramLogSize', program))  # of its own: it is written to
-        call('nvrtcGetProgramLog', program, log)
-        raise CudaError(f'{error}, {log.decode().strip(chr(0))!r}', 'NVRTC', -1) from error
-    kind = 'CUBIN' if native else 'PTX'
-    code = bytes(call(f'nvrtcGet{kind}Size', program))
-    call(f'nvrtcGet{kind}', program, code)
-    call('nvrtcDestroyProgram', program)
-    return code
+        try:
+            call('nvrtcCompileProgram', program, len(options), [option.encode() for option in options])
+        except CudaError as error:
+            log = bytes(call('nvrtcGetProgramLogSize', program))  # a new object: NVRTC writes into it
+            call('nvrtcGetProgramLog', program, log)
+            raise CudaError(f'{error}, {log.decode().strip(chr(0))!r}', 'NVRTC', -1) from error
+        kind = 'CUBIN' if native else 'PTX'
+        code = bytes(call(f'nvrtcGet{kind}Size', program))
+        call(f'nvrtcGet{kind}', program, code)
+        return code
+    finally:
+        call('nvrtcDestroyProgram', program)

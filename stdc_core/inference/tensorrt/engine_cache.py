@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where TensorRT's engines are kept: they take minutes to build, and are good for one GPU and one version only."""
+"""Keep engines on disk: TensorRT takes minutes to build one."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from stdc_core.io.files import appearing
 
-#: Begins each file; then come the SHA-256 of what follows, and that.
+#: First bytes of each file. The SHA-256 of the data follows, then the data.
 MAGIC = b'STDCENG1'
 _HEAD = len(MAGIC) + 32
 
 
 class DamagedError(ValueError):
-    """A kept file that is not as it was written; the message names it and says what is wrong."""
+    """A file in the cache that changed after it was written. The message names it and says what is wrong."""
 
 
 def cache_folder() -> Path:
-    """``$STDC_CACHE_DIR``, or ``stdc_ros`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``).
+    """Return ``$STDC_CACHE_DIR``, or ``stdc_ros`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``).
 
-    Of a user without a home, such as a mere number in a container: ``stdc_ros-NUMBER`` among the temporary files.
+    A user without a home, such as one with only a number in a container, gets ``stdc_ros-NUMBER`` in the folder for
+    temporary files.
     """
     own = os.environ.get('STDC_CACHE_DIR')
     if own:
@@ -44,38 +46,38 @@ def _temporary_name() -> str:
 
 
 def key_of(network: bytes, **conditions: object) -> str:
-    """What an engine is good for, as a name: the network and every condition it was built under.
+    """Return a name for an engine, from the network and every condition that it is built under.
 
     Args:
-        network: the ONNX file that it is built from.
-        conditions: such as version, GPU, precision and shape; whatever JSON can hold.
+        network: ONNX file that the engine is built from.
+        conditions: Conditions such as version, GPU, precision and shape; anything that JSON can hold.
     """
     text = json.dumps(conditions, sort_keys=True)
     return hashlib.sha256(hashlib.sha256(network).digest() + text.encode()).hexdigest()[:24]
 
 
 class EngineCache:
-    """A folder of engines and timing caches, shared by all processes of a user.
+    """A folder of engines, timing caches and compiled kernels, shared by all processes of a user.
 
-    A file is there complete or not at all, and what has changed since it was written is told from what has not.
+    A file appears complete or not at all. A file that was changed or damaged later is recognised.
 
     Args:
-        folder: None: :func:`cache_folder`.
+        folder: Path of the folder; None takes :func:`cache_folder`.
     """
 
     def __init__(self, folder: Path | None = None):
         self.folder = cache_folder() if folder is None else folder
 
     def path(self, name: str) -> Path:
-        """Of a file, such as ``KEY.engine``."""
+        """Return the path of a file, such as ``KEY.engine``."""
         return self.folder / name
 
     def read(self, name: str) -> bytes | None:
-        """What was written under a name; None: nothing.
+        """Return the data that was written under a name, or None if there is none.
 
         Raises:
-            DamagedError: it is not what was written.
-            OSError: it cannot be read.
+            DamagedError: The file is not as it was written.
+            OSError: The file cannot be read.
         """
         path = self.path(name)
         self._check_owner()
@@ -98,38 +100,66 @@ class EngineCache:
             os.fsync(file.fileno())  # else a power cut may leave the name without the contents
 
     def remove(self, name: str) -> None:
-        """Forget a file, if it is there. Raises OSError."""
+        """Remove a file, if it exists. Raises OSError."""
         self.path(name).unlink(missing_ok=True)
 
     @contextmanager
     def building(self, key: str) -> Iterator[bool]:
-        """Wait until no other process builds the engine of this key, and be the one that does.
+        """Wait until no other process builds the engine of this key, then hold its lock.
 
-        The lock goes with the process that holds it, however that ends. Gives whether there is a lock: in a folder that
-        cannot be written to, or on a disk of the network that has no locks, each process builds for itself.
+        The lock ends with the process that holds it, however that ends, and leaves no file behind. In a folder that
+        cannot be written to, or on a network disk without locks, each process builds for itself.
+
+        Args:
+            key: Name of what is built.
+
+        Yields:
+            Whether there is a lock.
         """
+        path = self.path(f'{key}.lock')
         try:
             self._make_folder()
-            file = open(self.path(f'{key}.lock'), 'w')  # noqa: SIM115  (the lock is held for as long as it is open)
+            file = _locked(path)
         except OSError:
             yield False
             return
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                locked = True
-            except OSError:
-                locked = False
-            yield locked
+                yield True
+            finally:
+                # Still locked: who waits for this file sees that it is gone, and takes the next one.
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
 
     def _make_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._check_owner()
 
     def _check_owner(self) -> None:
-        """Raises PermissionError for a folder among the temporary files that somebody else made or may write to."""
+        """Raise PermissionError for a folder among the temporary files that another user made or may write to."""
         if self.folder.name != _temporary_name() or not os.path.lexists(self.folder):
             return
         found = self.folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
             raise PermissionError(errno.EPERM, 'expected a folder that only this user may use', str(self.folder))
+
+
+def _locked(path: Path) -> TextIO:
+    """Open and lock a file, and wait for its lock.
+
+    Raises:
+        OSError: The file cannot be opened, or the disk has no locks.
+    """
+    while True:
+        file = open(path, 'w')  # noqa: SIM115  (the lock is held for as long as the file is open
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever held the lock before may have removed the file: then another one may have locked a new file.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                    return file
+        except OSError:
+            file.close()
+            path.unlink(missing_ok=True)
+            raise
+        file.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engines by what they are for: from memory of the disk, or built."""
+"""Find engines in the cache, or build them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,62 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from stdc_core.inference.tensorrt.engine_builder import EngineError, EngineOptions, Progress
+from stdc_core.inference.tensorrt.engine_builder import EngineOptions
 from stdc_core.inference.tensorrt.engine_cache import DamagedError, EngineCache, key_of
+from stdc_core.inference.tensorrt.library import EngineError
+from stdc_core.inference.tensorrt.progress import Progress
 
 _log = logging.getLogger(__name__)
+
+
+class KeptFile:
+    """A file in the cache. What is wrong with it is logged, and then it counts as absent.
+
+    Args:
+        cache: Cache that it is in.
+        name: Name of the file.
+    """
+
+    def __init__(self, cache: EngineCache, name: str):
+        self._cache, self._name = cache, name
+
+    def read(self) -> bytes | None:
+        """Return the data, or None if there is none or it cannot be read."""
+        try:
+            return self._cache.read(self._name)
+        except DamagedError as error:
+            _log.warning('made again: %s', error)
+            self.remove()
+        except OSError as error:
+            _log.warning('%s cannot be read: %s', self._cache.path(self._name), error.strerror)
+        return None
+
+    def write(self, data: bytes) -> None:
+        """Keep data, if the folder can be written to."""
+        path = self._cache.path(self._name)
+        try:
+            self._cache.write(self._name, data)
+        except OSError as error:
+            _log.warning('%s cannot be kept, so it is made again next time: %s', path, error.strerror)
+
+    def remove(self) -> None:
+        """Remove the file, if it can be removed."""
+        try:
+            self._cache.remove(self._name)
+        except OSError as error:
+            _log.warning('%s cannot be removed: %s', self._cache.path(self._name), error.strerror)
 
 
 class EngineStore:
     """Gives engines, each of which is built once for all processes that share the cache.
 
     Args:
-        cache: where they are kept.
-        build: from the ONNX file, options and timings to engine and timings; see ``engine_builder.build``.
-        load: from a built engine to one that runs; raises EngineError.
-        conditions: what all engines here depend on: version, GPU.
+        cache: Cache that the engines are kept in.
+        build: Function from ONNX file, options, timings and progress to engine and timings; see
+            ``engine_builder.build``.
+        load: Function from an engine's bytes to an engine that runs. It raises EngineError.
+        conditions: What all engines here depend on, such as the version of the library. TensorRT's depend on the GPU,
+            those of TensorRT for RTX do not.
     """
 
     def __init__(
@@ -36,14 +78,19 @@ class EngineStore:
         self._conditions = conditions
 
     def file(self, network: bytes, options: EngineOptions) -> str:
-        """Name of an engine's file in the cache."""
+        """Return the name of an engine's file in the cache."""
         return f'{key_of(network, **self._conditions, **options.conditions())}.engine'
 
     def get(self, network: bytes, options: EngineOptions, progress: Progress) -> Any:
-        """An engine that runs. Kept ones that cannot be used are built again, once, and the log says why.
+        """Return an engine that runs. A kept one that cannot be used is built again, once, and the log says why.
+
+        Args:
+            network: ONNX file.
+            options: Properties of the engine.
+            progress: Function that is told the percentage.
 
         Raises:
-            EngineError: it cannot be built.
+            EngineError: The engine cannot be built.
         """
         name = self.file(network, options)
         engine = self._kept(name)
@@ -54,44 +101,24 @@ class EngineStore:
             if engine is not None:
                 return engine
             timing = f'{key_of(b"", **self._conditions)}.timing'
-            # One at a time: the next begins with what this one learns, and the GPU is timed undisturbed.
+            timing_file = KeptFile(self._cache, timing)
+            # One build at a time: the next one starts with the timings of this one, and nothing disturbs the timing.
             with self._cache.building(timing):
-                data, timings = self._build(network, options, self._read(timing) or b'', progress)
+                data, timings = self._build(network, options, timing_file.read() or b'', progress)
                 if timings:
-                    self._keep(timing, timings)
+                    timing_file.write(timings)
             engine = self._load(data)
-            self._keep(name, data)
+            KeptFile(self._cache, name).write(data)
             return engine
 
     def _kept(self, name: str) -> Any:
-        data = self._read(name)
+        file = KeptFile(self._cache, name)
+        data = file.read()
         if data is None:
             return None
         try:
             return self._load(data)
         except EngineError as error:
             _log.warning('%s: built again: %s', self._cache.path(name), error)
-            self._remove(name)
+            file.remove()
             return None
-
-    def _read(self, name: str) -> bytes | None:
-        try:
-            return self._cache.read(name)
-        except DamagedError as error:
-            _log.warning('made again: %s', error)
-            self._remove(name)
-        except OSError as error:
-            _log.warning('%s cannot be read: %s', self._cache.path(name), error.strerror)
-        return None
-
-    def _remove(self, name: str) -> None:
-        try:
-            self._cache.remove(name)
-        except OSError as error:
-            _log.warning('%s cannot be removed: %s', self._cache.path(name), error.strerror)
-
-    def _keep(self, name: str, data: bytes) -> None:
-        try:
-            self._cache.write(name, data)
-        except OSError as error:
-            _log.warning('%s cannot be kept, so it is made again next time: %s', self._cache.path(name), error.strerror)

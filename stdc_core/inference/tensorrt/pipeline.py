@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From image bytes to mask bytes with one call on the GPU, for images of one shape."""
+"""Run images of one shape on the GPU: bytes up, kernels and engine as one CUDA graph, mask down."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy as np
 from stdc_core.inference.onnx_graph.network_split import LOGITS, PLANES, Parts
 from stdc_core.inference.tensorrt.kernels import Kernels
 
-#: Bytes of an image that are copied to pinned memory at a time: the GPU fetches them while the next are copied.
+#: Number of bytes of an image that are copied to pinned memory at a time. The GPU fetches them while the CPU copies the
+#: next ones.
 PIECE = 1 << 20
 
 _log = logging.getLogger(__name__)
 
 
 class _Drawing(NamedTuple):
-    """Memory for an overlay and for what it is drawn with, on the device and on the host."""
+    """Memory for an overlay and its blending table, on the device and on the host."""
 
     blending: Any
     overlay: Any
@@ -27,21 +28,22 @@ class _Drawing(NamedTuple):
 
 
 class Pipeline:
-    """Memory, engine and kernels for images of one shape; all that follows the upload is captured as one CUDA graph.
+    """Memory, engine and kernels for images of one shape. Everything after the upload is captured as one CUDA graph.
 
     Args:
-        device: a ``CudaDevice``.
-        engine: from planes to logits; where there are no kernels, from image to mask and confidence.
-        parts: what surrounds the network; ``kernels`` do it, or None: the engine does.
-        half: planes and logits are float16, else float32.
-        shape: ``[N, H, W, 3]`` of the images.
-        confidence: compute the confidence too.
+        device: GPU, a ``CudaDevice``.
+        engine: Engine from planes to logits; without kernels, from image to mask and confidence.
+        parts: Parts of the deployed graph.
+        kernels: Kernels around the network; None if the engine does everything.
+        half: Whether planes and logits are float16, else float32.
+        shape: Shape of the images, ``[N, H, W, 3]``.
+        confidence: Whether the confidence is wanted.
 
     Attributes:
-        outputs: mask and, if wanted, confidence: the memory on the device, and that of the host that it is copied to.
+        outputs: Mask and, if wanted, confidence: memory on the device, and memory on the host that it is copied to.
 
     Raises:
-        CudaError, EngineError: too little memory, for one.
+        CudaError, EngineError: There is too little memory, or the engine does not run.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Pipeline:
             pixels = self._count * self._size[0] * self._size[1]
             self._image, self._image_host = self._allocate(3 * pixels), self._pin(3 * pixels)
             self._mask = self._allocate(pixels)
-            # In one piece, the engine writes it anyway.
+            # An engine in one piece writes the confidence anyway.
             self._confidence = self._allocate(pixels) if confidence or kernels is None else None
             wanted = [self._mask, self._confidence] if confidence else [self._mask]
             self.outputs = [(memory, self._pin(pixels)) for memory in wanted]
@@ -80,7 +82,9 @@ class Pipeline:
                 }
                 name, input_shape = PLANES, (self._count, 3, height, width)
             self._addresses = {each: memory.pointer for each, memory in addresses.items()}
-            self._enqueue = engine.execution(self._addresses, name, input_shape, device.stream)
+            self._enqueue = engine.execution(
+                self._addresses, name, input_shape, device.stream, lambda size: self._allocate(size).pointer
+            )
             self._capture()
         except Exception:
             self.close()
@@ -95,17 +99,20 @@ class Pipeline:
         return self._memory[-1]
 
     def _capture(self) -> None:
-        # Once before: TensorRT does things in the first run that cannot be captured.
+        # The first run does things that cannot be captured: TensorRT for RTX compiles its kernels.
         self._image_host[:] = 0
         self._device.upload(self._image, self._image_host)
         self._begin()
         self._device.synchronize()
+        if not self._enqueue.is_capturable():
+            _log.info('running without a CUDA graph: the engine cannot be captured')
+            return
         try:
             self._graph = self._device.capture(self._begin)
         except RuntimeError as error:  # CudaError and EngineError
             if getattr(error, 'lasting', False):
                 raise
-            _log.info('without a CUDA graph: %s', error)
+            _log.info('running without a CUDA graph: %s', error)
 
     def _upload(self, images: np.ndarray) -> None:
         """Begin to copy images to the device, by way of pinned memory."""
@@ -121,7 +128,7 @@ class Pipeline:
             self._device.download(host, memory)
 
     def compute(self) -> None:
-        """Begin what lies between upload and download: from the image on the device to the mask there."""
+        """Begin the steps between upload and download: from the image on the device to the mask there."""
         if self._kernels is None:
             self._enqueue()
             return
@@ -135,19 +142,26 @@ class Pipeline:
         )
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 ``[N, H, W, 3]`` to mask and confidence, both uint8 ``[N, H, W]``. Raises CudaError, EngineError."""
+        """Segment images of the shape, uint8 ``[N, H, W, 3]``.
+
+        Returns:
+            Mask and confidence, both uint8 ``[N, H, W]``; the confidence is None if it is not wanted.
+
+        Raises:
+            CudaError, EngineError: The GPU failed.
+        """
         self._upload(images.reshape(-1))
         if self._graph is None:
             self._begin()
         else:
             self._graph.launch()
         self._device.synchronize()
-        # Copies: the next images are written over these.
+        # Copies, since the next images overwrite the pinned memory.
         found = [host.reshape(images.shape[:3]).copy() for _, host in self.outputs]
         return found[0], found[1] if len(found) > 1 else None
 
     def overlay(self, index: int, blending: np.ndarray) -> np.ndarray | None:
-        """See ``Backend.overlay``; None without kernels. Raises CudaError."""
+        """See ``Backend.overlay``. Returns None without kernels. Raises CudaError."""
         if self._kernels is None:
             return None
         pixels = self._size[0] * self._size[1]
@@ -164,7 +178,7 @@ class Pipeline:
         return drawing.overlay_host.reshape(*self._size, 3).copy()
 
     def close(self) -> None:
-        """Give back the memory and the graph."""
+        """Give back the memory and the graph. Raises CudaError."""
         if self._graph is not None:
             self._graph.close()
             self._graph = None
