@@ -86,7 +86,7 @@ def test_batch_is_the_bilinear_crop_by_definition(datasets, device):
     assert images.dtype == labels.dtype == torch.uint8
     assert images.shape == (len(keys), *CROP, 3) and labels.shape == (len(keys), *CROP)
     for key, image, label in zip(keys, images.cpu().numpy(), labels.cpu().numpy(), strict=True):
-        sample = datasets[key.dataset][key.index]
+        sample = datasets[key.dataset][key.sample]
         matrix = augmentation.placement(sample.label.shape, np.random.default_rng(key.seed))
         expected_image, expected_label = exact(sample.image, sample.label, matrix, CROP)
         assert np.array_equal(label, expected_label)
@@ -164,7 +164,7 @@ def test_shares():
     # A dataset with a share of its own supplies that, whatever its size.
     mixed = dataset_shares([30, 10], [500, 7, 300], [None, 0.4, None], 0.2)
     assert mixed == pytest.approx([0.3, 0.1, 0.125, 0.4, 0.075])
-    assert dataset_shares([5], [1] * 10, [0.1] * 10)[0] == 0
+    assert dataset_shares([5], [1] * 10, [0.1] * 10)[0] == pytest.approx(0)
     assert {key.dataset for key in BatchSchedule([5, 0, 5], [1, 0, 0], 20).batch(3)} == {0}
 
 

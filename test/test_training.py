@@ -23,7 +23,7 @@ from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import WeightsError, load_weights, save_weights
 from stdc_core.training.config import ConfigError, TrainConfig, load_config
 from stdc_core.training.extra_data import ExtraData
-from stdc_core.training.fitting import need_empty
+from stdc_core.training.fitting import growing_average, has_bfloat16_instructions, need_empty
 from stdc_core.training.loaders import largest_size
 from stdc_core.training.task import SegmentationTask, _thin, rate
 
@@ -255,6 +255,22 @@ def test_the_papers_recipe():
     assert rate(config, 999) == rate(config, 1000) == 1
     assert rate(config, 30500) == pytest.approx(0.5**0.9)
     assert rate(config, 60000) == 0
+
+
+def test_the_average_grows_and_never_asks_the_device():
+    """On the meta device a number cannot be read; on a GPU, reading it would wait for all that is queued."""
+    average = growing_average(0.998)
+    for steps, decay in ((0, 0.1), (90, 0.91), (100_000, 0.998)):
+        averaged = [torch.tensor([1.0, 2.0])]
+        average(averaged, [torch.tensor([3.0, 0.0])], torch.tensor(steps))
+        assert averaged[0].tolist() == pytest.approx([3 - 2 * decay, 2 * decay])
+    average([torch.ones(3, device='meta')], [torch.ones(3, device='meta')], torch.tensor(5, device='meta'))
+
+
+def test_a_pytorch_that_cannot_tell_trains_in_float32(monkeypatch):
+    for name in ('_is_amx_tile_supported', '_is_avx512_bf16_supported'):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert has_bfloat16_instructions() is False
 
 
 def test_the_largest_image_is_that_with_the_most_pixels():

@@ -47,9 +47,9 @@ class Augmentation:
         """Crop and relight a sample by a map that ``placement`` drew; arguments and result as of a call."""
         height, width = self.crop
         # Scaling and cropping in one step: the pixels that the crop leaves out are never computed.
-        border = {'dsize': (width, height), 'borderMode': cv2.BORDER_CONSTANT}
-        image = cv2.warpAffine(image, matrix, flags=cv2.INTER_LINEAR, borderValue=PADDING, **border)
-        label = cv2.warpAffine(label, matrix, flags=cv2.INTER_NEAREST, borderValue=IGNORE, **border)
+        size, border = (width, height), cv2.BORDER_CONSTANT
+        image = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border, borderValue=PADDING)
+        label = cv2.warpAffine(label, matrix, size, flags=cv2.INTER_NEAREST, borderMode=border, borderValue=IGNORE)
         light = draw_light(self.brightness, self.contrast, self.saturation, rng)
         return relight(image, *light), label
 

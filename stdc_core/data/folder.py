@@ -177,8 +177,8 @@ class SegmentationFolder:
         label = cv2.LUT(ids, self._lut)
         if (label == UNKNOWN).any():
             counts = np.bincount(ids.ravel(), minlength=256)
-            unknown = {number: int(counts[number]) for number in np.flatnonzero(counts) if self._lut[number] == UNKNOWN}
-            unknown = {int(number): pixels for number, pixels in unknown.items()}
+            found = [int(number) for number in np.flatnonzero(counts) if self._lut[number] == UNKNOWN]
+            unknown = {number: int(counts[number]) for number in found}
             raise LabelError(f'{path}: ids {list(unknown)} are not in {self.table.path}', unknown)
         return label
 

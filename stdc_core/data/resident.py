@@ -180,8 +180,12 @@ def _taps(factor: Tensor, offset: Tensor, size: Tensor, count: int) -> tuple[Ten
     position = torch.arange(count, dtype=factor.dtype, device=factor.device) * factor + offset
     lower = position.floor()
     # Shifted by one for the border.
-    neighbours = (lower, lower + 1, (position + 0.5).floor())
-    return *((at.clamp(min=-1).minimum(size) + 1).long() for at in neighbours), (position - lower).float()
+    nearest = (position + 0.5).floor()
+
+    def inside(at: Tensor) -> Tensor:
+        return (at.clamp(min=-1).minimum(size) + 1).long()
+
+    return inside(lower), inside(lower + 1), inside(nearest), (position - lower).float()
 
 
 def _relight(image: Tensor, numbers: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from stdc_core.data.augment import Augmentation
@@ -26,10 +27,16 @@ class Samples(Protocol):
 
 
 class SampleKey(NamedTuple):
-    """Sample ``index`` of dataset number ``dataset``; ``seed``, of `np.random.default_rng`, says how it is changed."""
+    """Name one sample of a run and how it is changed.
+
+    Args:
+        dataset: Number of the dataset.
+        sample: Number of the sample in it.
+        seed: Seed of ``np.random.default_rng`` for the augmentation.
+    """
 
     dataset: int
-    index: int
+    sample: int
     seed: int
 
 
@@ -158,7 +165,7 @@ class ScheduleSampler:
             yield self.schedule.batch(step, self.rank, self.world)
 
 
-class AugmentedSamples:
+class AugmentedSamples(Dataset):
     """Map-style dataset of random crops, addressed by `SampleKey`: the same crop for the same key, in any worker.
 
     Args:
@@ -179,9 +186,10 @@ class AugmentedSamples:
         self._datasets = list(datasets)
         self._augmentation = augmentation
         if cache:
-            self._datasets = [[] for _ in datasets]
+            cached: list[list[Sample]] = [[] for _ in datasets]
             for number, sample in read_all(datasets):
-                self._datasets[number].append(sample)
+                cached[number].append(sample)
+            self._datasets = list(cached)
 
     def __len__(self) -> int:
         return sum(map(len, self._datasets))

@@ -101,7 +101,7 @@ def _band(row: Row, classes: ClassTable, width: int) -> np.ndarray:
 def _errors(image: np.ndarray, wrong: np.ndarray, unlabelled: np.ndarray) -> np.ndarray:
     dimmed = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) // 2
     picture = dimmed.copy()
-    picture[wrong] = cv2.addWeighted(dimmed, 0.3, canvas(*wrong.shape, _WRONG), 0.85, 0)[wrong]
+    picture[wrong] = cv2.addWeighted(dimmed, 0.3, canvas(wrong.shape[0], wrong.shape[1], _WRONG), 0.85, 0)[wrong]
     return _hatch(picture, unlabelled)
 
 

@@ -33,8 +33,8 @@ class DeployedGraph(nn.Module):
         check_input_scale(input_scale)
         self.model = model
         self.input_scale = input_scale
-        offset = torch.zeros(model.num_classes) if offset is None else torch.tensor(offset)
-        self.register_buffer('offset', offset.reshape(1, -1, 1, 1))
+        added = torch.zeros(model.num_classes) if offset is None else torch.tensor(offset)
+        self.register_buffer('offset', added.reshape(1, -1, 1, 1))
 
     def logits(self, image: Tensor) -> Tensor:
         """uint8 BGR ``[N, H, W, 3]`` to float32 logits ``[N, C, H, W]``."""

@@ -62,17 +62,25 @@ def _save(model: STDCSeg | STDCClassifier, path: str | Path, provenance: dict[st
         partial.write_bytes(save({key: value.contiguous() for key, value in state.items()}, metadata))
 
 
-class _Stored(NamedTuple):
-    """What a weights file holds; ``classes`` is a table if it is a segmentation network, names if a classifier."""
+class _StoredNetwork(NamedTuple):
+    """A file with a segmentation network."""
 
     backbone: str
-    classes: ClassTable | tuple[str, ...]
+    classes: ClassTable
     provenance: dict[str, str]
     state: dict[str, Tensor]
 
-    @property
-    def is_classifier(self) -> bool:
-        return not isinstance(self.classes, ClassTable)
+
+class _StoredClassifier(NamedTuple):
+    """A file with an image classifier; its classes are names."""
+
+    backbone: str
+    classes: tuple[str, ...]
+    provenance: dict[str, str]
+    state: dict[str, Tensor]
+
+
+_Stored = _StoredNetwork | _StoredClassifier
 
 
 def load_weights(path: str | Path) -> tuple[STDCSeg, ClassTable, dict[str, str]]:
@@ -88,7 +96,7 @@ def load_weights(path: str | Path) -> tuple[STDCSeg, ClassTable, dict[str, str]]
         WeightsError: it is neither, or not of an STDC-Seg network; the message says why.
     """
     stored = _read(path)
-    if stored.is_classifier:
+    if isinstance(stored, _StoredClassifier):
         raise WeightsError(
             f'{path}: an image classifier, expected a segmentation network; '
             '`stdc train --init` begins with its backbone'
@@ -113,7 +121,7 @@ def load_classifier(path: str | Path) -> tuple[STDCClassifier, tuple[str, ...], 
         WeightsError: it is not a classifier's, or damaged; the message says why.
     """
     stored = _read(path)
-    if not stored.is_classifier:
+    if isinstance(stored, _StoredNetwork):
         raise WeightsError(f'{path}: a segmentation network, expected an image classifier')
     outputs = stored.state.get('fc2.weight')
     # Before a network of as many is made.
@@ -144,7 +152,7 @@ def initialise(model: STDCSeg, path: str | Path, classes: ClassTable) -> str:
     """
     stored = _read(path)
     _expect_backbone(stored, model.backbone.name, path)
-    if stored.is_classifier:
+    if isinstance(stored, _StoredClassifier):
         prefix = 'backbone.'
         state = {key.removeprefix(prefix): value for key, value in stored.state.items() if key.startswith(prefix)}
         _load_all_but(model.backbone, state, (), path)
@@ -247,11 +255,12 @@ def _read_safetensors(path: str | Path) -> _Stored:
             'expected weights from `stdc train`, `stdc pretrain` or `stdc import`'
         )
     try:
-        classes = _names(metadata['names']) if classifies else ClassTable.from_json(metadata['classes'])
         provenance = read_provenance(metadata['provenance'])
+        if classifies:
+            return _StoredClassifier(metadata['backbone'], _names(metadata['names']), provenance, state)
+        return _StoredNetwork(metadata['backbone'], ClassTable.from_json(metadata['classes']), provenance, state)
     except ValueError as error:
         raise WeightsError(f'{path}: its metadata is damaged ({one_line(error)})') from error
-    return _Stored(metadata['backbone'], classes, provenance, state)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -264,7 +273,7 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read_onnx(path: str | Path) -> _Stored:
+def _read_onnx(path: str | Path) -> _StoredNetwork:
     try:
         proto, info = read_model(path)
     except ModelError as error:
@@ -277,4 +286,4 @@ def _read_onnx(path: str | Path) -> _Stored:
         for tensor in proto.graph.initializer
         if tensor.name.startswith(prefix)
     }
-    return _Stored(info.backbone, info.classes, info.provenance, state)
+    return _StoredNetwork(info.backbone, info.classes, info.provenance, state)

@@ -20,9 +20,8 @@ import lightning
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar, WeightAveraging
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
@@ -31,6 +30,7 @@ from stdc_core.io.files import appearing
 from stdc_core.io.text import one_line
 from stdc_core.io.yaml_file import read_yaml
 from stdc_core.training.config import ConfigError, make_config
+from stdc_core.training.ranks import process_rank
 
 # Lightning's advertisements, and warnings of what is meant to be: a run's folder holds its record, and its batches
 # follow from the step.
@@ -53,7 +53,7 @@ def need_empty(out: Path, num_nodes: int = 1) -> None:
         raise FileExistsError(f'{out}: is a file, expected a folder to write to')
     # Another process of the same run may have begun it, on another machine, too.
     machine = os.environ.get('NODE_RANK', os.environ.get('GROUP_RANK', '0')) if num_nodes > 1 else '0'
-    if not rank_zero_only.rank and machine == '0' and out.exists() and any(out.iterdir()):
+    if not process_rank() and machine == '0' and out.exists() and any(out.iterdir()):
         resumable = '; --resume continues the run in it' if (out / RECORD).is_file() else ''
         raise FileExistsError(f'{out} is not empty{resumable}; choose another folder or move it away')
 
@@ -69,7 +69,7 @@ def begin(out: Path, config: Any, sources: dict[str, Any]) -> None:
         FileExistsError: ``out`` already holds something.
     """
     need_empty(out, config.num_nodes)
-    if not rank_zero_only.rank:
+    if not process_rank():
         record = {'config': dataclasses.asdict(config), **sources}
         with appearing(out / RECORD) as partial:
             partial.write_text(yaml.safe_dump(record, sort_keys=False))
@@ -123,14 +123,20 @@ def reached(out: Path) -> int:
         ) from error
 
 
-def precision(name: str, gpu: bool) -> str:
+def precision(name: str, gpu: bool) -> Any:
     """Lightning's name of the arithmetic that ``auto`` stands for on this machine."""
     if name != 'auto':
         return name
     if gpu:
         return 'bf16-mixed' if torch.cuda.is_bf16_supported(including_emulation=False) else '16-mixed'
-    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return 'bf16-mixed' if fast else '32-true'
+    return 'bf16-mixed' if has_bfloat16_instructions() else '32-true'
+
+
+def has_bfloat16_instructions() -> bool:
+    """Return whether this CPU computes in bfloat16 (AMX, AVX-512 BF16), as far as PyTorch tells."""
+    # The names are PyTorch's own and may go. A version without them trains in float32.
+    probes = (getattr(torch.cpu, name, None) for name in ('_is_amx_tile_supported', '_is_avx512_bf16_supported'))
+    return any(probe() for probe in probes if probe is not None)
 
 
 def growing_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], None]:
@@ -142,10 +148,14 @@ def growing_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor
 
     def average(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor) -> None:
         if not averaged[0].is_floating_point():
-            torch._foreach_copy_(averaged, current)
+            torch._foreach_copy_(list(averaged), list(current))
             return
-        growing = min(decay, (1 + float(steps)) / (10 + float(steps)))
-        torch._foreach_lerp_(averaged, current, 1 - growing)
+        # On the device: as a number of Python's, the count of the steps would have to be waited for.
+        done = steps.to(torch.float64)
+        weight = (1 - ((1 + done) / (10 + done)).clamp(max=decay)).to(averaged[0].device, averaged[0].dtype)
+        change = torch._foreach_sub(list(current), list(averaged))
+        torch._foreach_mul_(change, weight)
+        torch._foreach_add_(list(averaged), change)
 
     return average
 
@@ -168,6 +178,7 @@ class _Last(ModelCheckpoint):
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         super().on_validation_end(trainer, module)
         if trainer.state.fn == 'fit':
+            assert self.dirpath is not None
             trainer.save_checkpoint(Path(self.dirpath) / LAST)
 
 
@@ -180,8 +191,11 @@ class _Best(ModelCheckpoint):
         return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        assert self.dirpath is not None
+        folder = self.dirpath
+
         def here(path: str) -> str:
-            return path and str(Path(self.dirpath, Path(path).name))
+            return path and str(Path(folder, Path(path).name))
 
         paths = {name: here(state_dict[name]) for name in ('best_model_path', 'kth_best_model_path')}
         scores = {here(path): score for path, score in state_dict['best_k_models'].items()}
@@ -201,7 +215,7 @@ def make_trainer(config: Any, out: Path, start: int, monitor: str, progress: boo
     gpu = config.accelerator == 'gpu' or (config.accelerator == 'auto' and torch.cuda.is_available())
     if config.accelerator == 'gpu' and not torch.cuda.is_available():
         raise ConfigError('accelerator: gpu was asked for, but PyTorch finds none')
-    if config.warmup_steps >= config.steps and not rank_zero_only.rank:
+    if config.warmup_steps >= config.steps and not process_rank():
         print(
             f'warning: the learning rate rises for {config.warmup_steps} steps, and the run has {config.steps}: '
             'it ends before it has learnt much',
@@ -235,7 +249,7 @@ def make_trainer(config: Any, out: Path, start: int, monitor: str, progress: boo
     if progress:
         callbacks.append(TQDMProgressBar(leave=True))
     version = f'from_step_{start}' if start else ''
-    loggers = [CSVLogger(out, name='', version=version)]
+    loggers: list[Logger] = [CSVLogger(out, name='', version=version)]
     if find_spec('tensorboard'):
         loggers.append(TensorBoardLogger(out, name='', version='', sub_dir='tensorboard'))
     return lightning.Trainer(
@@ -284,13 +298,14 @@ def running(trainer: lightning.Trainer, out: Path) -> Iterator[None]:
         yield
     except (SystemExit, RuntimeError) as error:
         # SIGTERM to all processes ends those that read, too, which is a RuntimeError here.
+        end: BaseException
         if trainer.received_sigterm or isinstance(error, SIGTERMException):
             stopped, end = 'SIGTERM', SystemExit(128 + signal.SIGTERM)
         elif isinstance(error.__context__, KeyboardInterrupt):
             stopped, end = 'Ctrl-C', KeyboardInterrupt()
         else:
             raise
-        if not rank_zero_only.rank:
+        if not process_rank():
             # The bar's line has no end yet.
             print(f'\nstopped by {stopped}; --resume --out {out} continues the run', file=sys.stderr)
         raise end from None

@@ -7,13 +7,13 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -28,7 +28,7 @@ from stdc_core.training.config import ConfigError
 from stdc_core.training.exhaustion import exhaustion_told
 from stdc_core.training.fitting import LAST, RECORD, awaited, begin, make_trainer, need_empty, reached, recall, running
 from stdc_core.training.loaders import need_even_batches, need_image_for_each, one_opencv_thread
-from stdc_core.training.pretrain_config import RUN_KEYS, PretrainConfig
+from stdc_core.training.pretrain_config import RUN_KEYS, PretrainConfig, PretrainPlan
 from stdc_core.training.task import rate
 
 CLASSIFIER = 'classifier.safetensors'
@@ -41,7 +41,7 @@ class _Augmented(Dataset):
         self._folder, self._crop = folder, crop
 
     def __getitem__(self, sample: SampleKey) -> tuple[np.ndarray, int]:
-        image, label = self._folder[sample.index]
+        image, label = self._folder[sample.sample]
         return self._crop(image, np.random.default_rng(sample.seed)), label
 
 
@@ -69,9 +69,9 @@ class ClassificationTask(lightning.LightningModule):
         plan: ``PretrainConfig.in_steps``.
     """
 
-    def __init__(self, model: STDCClassifier, plan: SimpleNamespace):
+    def __init__(self, model: STDCClassifier, plan: PretrainPlan):
         super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model: STDCClassifier = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.plan = plan
         self._counts = torch.zeros(3)
 
@@ -103,7 +103,7 @@ class ClassificationTask(lightning.LightningModule):
         top1, top5, images = self.trainer.strategy.reduce(self._counts, reduce_op='sum').tolist()
         self.log_dict({'top1': top1 / images, 'top5': top5 / images}, prog_bar=True, sync_dist=True)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         plan = self.plan
         groups = [
             {'params': [p for p in self.model.parameters() if p.dim() > 1], 'weight_decay': plan.weight_decay},
@@ -203,7 +203,7 @@ def _run(
     gpu = trainer.strategy.root_device.type == 'cuda'
     if config.workers:
         one_opencv_thread()
-    loading = {'num_workers': config.workers, 'pin_memory': gpu}
+    loading: dict[str, Any] = {'num_workers': config.workers, 'pin_memory': gpu}
     need_even_batches(config.batch_size, world)
     need_image_for_each(len(val), f'{data}/val', world)
     if not resumed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 from stdc_core.training.config import LARGEST_SEED, ConfigError, MachineConfig, key
 
@@ -45,8 +44,8 @@ class PretrainConfig(MachineConfig):
     seed: int = key(0, 'seed of weights, order, augmentation and dropout', minimum=0, maximum=LARGEST_SEED)
     workers: int = key(8, 'processes that read and augment, per device; 0: none but the trainer', minimum=0)
 
-    def in_steps(self, images: int) -> SimpleNamespace:
-        """The same with ``steps``, ``warmup_steps`` and ``val_every``, counted in batches of ``images`` images.
+    def in_steps(self, images: int) -> PretrainPlan:
+        """Return the same with ``steps``, ``warmup_steps`` and ``val_every``, counted in batches of ``images`` images.
 
         Raises:
             ConfigError: there are fewer images than a batch has.
@@ -55,6 +54,15 @@ class PretrainConfig(MachineConfig):
         if not epoch:
             raise ConfigError(f'batch_size: {self.batch_size}, but there are {images} images to train on')
         counts = {'steps': self.epochs, 'warmup_steps': self.warmup_epochs, 'val_every': self.val_epochs}
-        return SimpleNamespace(
-            **dataclasses.asdict(self), schedule='cosine', **{name: count * epoch for name, count in counts.items()}
-        )
+        return PretrainPlan(**dataclasses.asdict(self) | {name: count * epoch for name, count in counts.items()})
+
+
+@dataclass(frozen=True)
+class PretrainPlan(PretrainConfig):
+    """A pretraining counted in steps, as the trainer takes it."""
+
+    steps: int = key(1, 'optimiser steps', minimum=1)
+    warmup_steps: int = key(0, 'steps over which the learning rate rises linearly', minimum=0)
+    val_every: int = key(1, 'steps between validations', minimum=1)
+    schedule: str = key('cosine', 'how the learning rate falls', choices=('cosine',))
+    poly_power: float = key(0.9, 'power of the poly schedule, which is not used', above=0)

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from stdc_core.classes import IGNORE, ClassTable
@@ -51,7 +53,7 @@ class SegmentationTask(lightning.LightningModule):
     ):
         super().__init__()
         # Convolutions on a CPU with AMX and on tensor cores run fastest with channels last.
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model: STDCSeg = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # A head without a loss gets no gradient, which several devices would wait for.
         for part, weight in (('aux', config.aux_weight), ('detail', config.detail_weight)):
             for name, parameter in model.named_parameters():
@@ -59,13 +61,16 @@ class SegmentationTask(lightning.LightningModule):
                     parameter.requires_grad_(False)
         self.config = config
         self.classes = classes
+        self.class_weight: Tensor | None
         self.register_buffer('class_weight', class_weight, persistent=False)
         sets = torch.tensor([[c in each for c in range(model.num_classes)] for each in label_sets])
+        self.sets: Tensor | None
         self.register_buffer('sets', sets if label_sets else None, persistent=False)
         offset = torch.zeros(model.num_classes)
         if class_weight is not None:
             # Weighing a class by w adds log w to its logit (Menon et al., "Long-tail learning via logit adjustment").
             offset = -config.prior_correction * class_weight.log()
+        self.offset: Tensor
         self.register_buffer('offset', offset.reshape(1, -1, 1, 1), persistent=False)
         self.confusion = ConfusionMatrix(model.num_classes)
 
@@ -80,7 +85,7 @@ class SegmentationTask(lightning.LightningModule):
         config = self.config
 
         def segmentation_loss(logits: Tensor, label: Tensor) -> Tensor:
-            logits = upsample(logits.float(), tuple(label.shape[1:]))
+            logits = upsample(logits.float(), (label.shape[1], label.shape[2]))
             return ohem_cross_entropy(logits, label, config.ohem_threshold, weight=self.class_weight, sets=self.sets)
 
         crop, label = label, _thin(label, config.loss_stride)
@@ -100,7 +105,7 @@ class SegmentationTask(lightning.LightningModule):
                 closed, target = ~open_.unsqueeze(1), detail_target(label.masked_fill(open_, IGNORE))
                 known = closed if known is None else closed & known
             for stride, logits in output.detail.items():
-                parts[f'detail{stride}'] = config.detail_weight * sum(detail_loss(logits, target, known))
+                parts[f'detail{stride}'] = config.detail_weight * torch.stack(detail_loss(logits, target, known)).sum()
         if soft is not None:
             parts |= self._teacher_losses(output, crop, soft.float() / 255)
         return parts
@@ -124,7 +129,7 @@ class SegmentationTask(lightning.LightningModule):
         image, label, *soft = batch
         image = normalize(image.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
         parts = self.losses(self.model.forward_train(image), label.long(), *soft)
-        total = sum(parts.values())
+        total = torch.stack(list(parts.values())).sum()
         self.log('loss', total, prog_bar=True)
         self.log_dict({f'loss/{name}': value for name, value in parts.items()})
         return total
@@ -136,7 +141,7 @@ class SegmentationTask(lightning.LightningModule):
         image, label = batch
         network_input = normalize(image.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
         logits = self.model(rescale(network_input, self.config.input_scale)) + self.offset
-        prediction = upsample(logits.float(), tuple(label.shape[1:])).argmax(1).to(torch.uint8).cpu().numpy()
+        prediction = upsample(logits.float(), (label.shape[1], label.shape[2])).argmax(1).to(torch.uint8).cpu().numpy()
         self.confusion.update(prediction, label.cpu().numpy())
         if index < _PICTURES:
             self._show(index, image[0].cpu().numpy(), label[0].cpu().numpy(), prediction[0])
@@ -158,7 +163,7 @@ class SegmentationTask(lightning.LightningModule):
                 picture = np.ascontiguousarray(np.hstack([image, *masks])[..., ::-1])
                 logger.experiment.add_image(f'validation/{index}', picture, self.global_step, dataformats='HWC')
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         config = self.config
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
@@ -175,15 +180,31 @@ class SegmentationTask(lightning.LightningModule):
             for (fast, decayed), members in groups.items()
         ]
         if config.optimizer == 'sgd':
-            optimizer = torch.optim.SGD(parameters, momentum=config.momentum)
+            optimizer: torch.optim.Optimizer = torch.optim.SGD(parameters, momentum=config.momentum)
         else:
             optimizer = torch.optim.AdamW(parameters)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config, step))
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
 
 
-def rate(config: TrainConfig, step: int) -> float:
-    """Factor of the learning rate at a step: linear warm-up, then cosine or poly down to 0 at ``config.steps``."""
+class RateSchedule(Protocol):
+    """What ``rate`` needs of a configuration."""
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def warmup_steps(self) -> int: ...
+
+    @property
+    def schedule(self) -> str: ...
+
+    @property
+    def poly_power(self) -> float: ...
+
+
+def rate(config: RateSchedule, step: int) -> float:
+    """Return the factor of the learning rate at a step: linear warm-up, then cosine or poly down to 0."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     left = 1 - min((step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1), 1.0)

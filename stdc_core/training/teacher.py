@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import onnxruntime
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from stdc_core.classes import ClassTable
@@ -27,6 +26,7 @@ from stdc_core.io.text import one_line
 from stdc_core.model.deployed_graph import own_offset, own_scale
 from stdc_core.model.segmentation import normalize, rescale
 from stdc_core.model.weights import WeightsError, load_weights
+from stdc_core.training.ranks import process_rank
 
 #: Cells of this many pixels of the teacher's input share one stored probability.
 _CELL = 4
@@ -148,7 +148,11 @@ def _foreign(path: Path, classes: ClassTable) -> Teacher:
     for number, each in meant.items():
         mapping[list(each), number] = 1
     size = (shape[2], shape[3]) if all(isinstance(side, int) for side in shape[2:]) else None
-    name, mean, std = inputs[0].name, np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    name, mean, std = (
+        inputs[0].name,
+        np.array([0.485, 0.456, 0.406], np.float32),
+        np.array([0.229, 0.224, 0.225], np.float32),
+    )
 
     def scores(image: np.ndarray) -> np.ndarray:
         rgb = (image[..., ::-1].astype(np.float32) / 255 - mean) / std
@@ -193,7 +197,7 @@ def teach(
     ]
     if not missing:
         return
-    if rank_zero_only.rank:
+    if process_rank():
         # The first process computes them; torchrun starts all at once.
         while not all(targets.path(*each).is_file() for each in missing):
             time.sleep(1)

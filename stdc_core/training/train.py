@@ -13,7 +13,6 @@ from pathlib import Path
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
@@ -41,6 +40,7 @@ from stdc_core.training.fitting import (
     running,
 )
 from stdc_core.training.loaders import largest_size, need_image_for_each, train_loader
+from stdc_core.training.ranks import process_rank
 from stdc_core.training.task import SegmentationTask
 from stdc_core.training.teacher import open_teacher, teach
 
@@ -195,7 +195,7 @@ def _run(
     model = STDCSeg(config.backbone, len(classes))
     if init is not None and not start:
         taken = initialise(model, init, classes)
-        if progress and not rank_zero_only.rank:
+        if progress and not process_rank():
             print(taken)
     weights = class_weights(counts, config.class_balance) if config.class_balance else None
     task = SegmentationTask(model, config, classes, weights, label_sets)
@@ -243,19 +243,23 @@ def _run(
         if trainer.is_global_zero:
             last = {name: value.clone() for name, value in task.state_dict().items()}
             miou = trainer.callback_metrics.get('miou')
-            results = {}
+            results: dict[str, tuple[dict[str, Tensor], Tensor | None]] = {}
             if val is not None:
                 results[BEST_WEIGHTS] = _best(out / BEST, last, miou)
             # The last one, by which a run is known to be complete.
             results[WEIGHTS] = last, miou
             for name, (state, score) in results.items():
                 task.load_state_dict(state)
-                measured = {'miou': f'{float(score):.4f} on {data.name}/{val.split}'} if val is not None else {}
+                measured = (
+                    {'miou': f'{float(score):.4f} on {data.name}/{val.split}'}
+                    if val is not None and score is not None
+                    else {}
+                )
                 save_weights(task.model.cpu(), out / name, classes, provenance | measured)
     return out / WEIGHTS
 
 
-def _best(path: Path, last: dict[str, Tensor], miou: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+def _best(path: Path, last: dict[str, Tensor], miou: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
     """Weights of the best validation, and its mIoU: of the checkpoint, or of the last one, which may not be in it.
 
     Args:
@@ -265,7 +269,7 @@ def _best(path: Path, last: dict[str, Tensor], miou: Tensor) -> tuple[dict[str, 
     if path.is_file():
         best = torch.load(path, map_location='cpu', weights_only=True)
         score = max(state['best_model_score'] for state in best['callbacks'].values() if state.get('monitor'))
-        if float(score) >= float(miou):
+        if miou is None or float(score) >= float(miou):
             return best['state_dict'], score
     return last, miou
 
@@ -285,7 +289,7 @@ def _checked(
     Raises:
         DataError: something is wrong with it.
     """
-    first = not rank_zero_only.rank
+    first = not process_rank()
     validated = [val] if val is not None else []
     reports = [check(dataset, progress=progress and first) for dataset in (*own, *others, *validated)]
     raise_if_bad(*reports)
@@ -296,5 +300,5 @@ def _checked(
         warnings += [warning for dataset in own for other in validated for warning in shared_images(dataset, other)]
         for warning in warnings:
             print(f'warning: {warning}', file=sys.stderr)
-    counts = sum(report.counts for report in reports[: len(own)])
+    counts = np.sum([report.counts for report in reports[: len(own)]], axis=0)
     return counts, [report.sizes for report in reports[: len(own) + len(others)]]

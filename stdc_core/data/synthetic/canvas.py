@@ -70,7 +70,7 @@ class Light:
     fog: np.ndarray
     haze: float  # metres at which 63 % of an object's contrast is gone
 
-    def gain(self, normal: Sequence[float]) -> np.ndarray:
+    def gain(self, normal: Color) -> np.ndarray:
         """BGR factor of a surface with this unit normal."""
         facing = max(0.0, float(np.dot(normal, self.sun)))
         sky = 0.85 + 0.15 * normal[1]
@@ -257,7 +257,7 @@ class Canvas:
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        mask = cv2.compare(picture[:, :, 3], 100, cv2.CMP_GT)
+        mask = cv2.inRange(picture[:, :, 3], (101,), (255,))
         color = cv2.LUT(np.ascontiguousarray(picture[:, :, :3]), self._table(float(view[2]), gain))
         cv2.copyTo(color, mask, self.image[y0:y1, x0:x1])
         self.label[y0:y1, x0:x1][mask > 0] = TREE

@@ -64,10 +64,10 @@ def draw_person(canvas: Canvas, place: Place, item: Item, pace: float, time: flo
     for sign in (-1, 1):
         step = swing * sign
         lift = 0.08 * max(0.0, np.cos(phase) * sign) * min(1.0, abs(pace))
-        leg = [[sign * 0.09, 0.88, 0], [sign * 0.09, 0.48, step * 0.62 + 0.05], [sign * 0.09, 0.07 + lift, step]]
-        shoe = [[sign * 0.09, 0.05 + lift, step - 0.04], [sign * 0.09, 0.04 + lift, step + 0.18]]
-        arm = [[sign * 0.22, 1.38, 0], [sign * 0.26, 1.12, -step * 0.5], [sign * 0.25, 0.90, -step * 0.9 + 0.06]]
-        limbs.append((np.array(leg) * h, np.array(shoe) * h, np.array(arm) * h))
+        upper = [[sign * 0.09, 0.88, 0], [sign * 0.09, 0.48, step * 0.62 + 0.05], [sign * 0.09, 0.07 + lift, step]]
+        foot = [[sign * 0.09, 0.05 + lift, step - 0.04], [sign * 0.09, 0.04 + lift, step + 0.18]]
+        hand = [[sign * 0.22, 1.38, 0], [sign * 0.26, 1.12, -step * 0.5], [sign * 0.25, 0.90, -step * 0.9 + 0.06]]
+        limbs.append((np.array(upper) * h, np.array(foot) * h, np.array(hand) * h))
     # The farther side first.
     if place.local_camera(canvas.camera)[0] < 0:
         limbs.reverse()

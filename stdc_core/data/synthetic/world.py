@@ -352,7 +352,8 @@ class World:
     def _lots(
         self, rng: np.random.Generator, side: int, edge: float, at: float, end: float, fenced: bool
     ) -> list[Item]:
-        style, lots = self.style, []
+        style = self.style
+        lots: list[Item] = []
         while at < end - 0.5:
             length = float(rng.uniform(7.5, 13))
             if end - at - length < 6:
