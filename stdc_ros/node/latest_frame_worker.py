@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A thread that always works on the newest frames. Knows nothing of ROS."""
+"""Run a thread that always works on the newest frames. Knows nothing of ROS."""
 
 from __future__ import annotations
 
@@ -12,32 +12,36 @@ from typing import Generic, TypeVar
 
 Frame = TypeVar('Frame')
 
-#: Of the time from one frame to the next: one that has waited longer is passed over for the next one, which is near.
-#: Of all shares a third makes what comes out freshest on average, if frames wait for times that are equally likely.
+#: Fraction of the frame interval after which a waiting frame is stale: it is passed over if the next one is near.
+#: A third makes the outputs freshest on average, if all waiting times are equally likely.
 STALE = 1 / 3
 
-#: Of the time that the work takes: so long the next frame is waited for, at most. That costs a quarter of the frames at
-#: most; without a limit, work of 1.4 intervals would wait for 0.6 of one each time, and lose nearly a third.
+#: Longest wait for the next frame, as a fraction of the last processing time. It costs a quarter of the frames at most;
+#: without this limit, processing of 1.4 intervals would wait for 0.6 of one each time, and lose nearly a third.
 WORTH = 1 / 3
 
-# Frames whose distances tell when the next one is due.
+#: Number of frames in a row from other sources after which a silent source is forgotten: a second of a 30 Hz camera.
+FORGOTTEN = 30
+
+# Number of arrivals of a source from which the time of the next one is predicted.
 _REMEMBERED = 6
 
 
 class LatestFrameWorker(Generic[Frame]):
-    """One thread, and for each source one place for a frame to wait. A newer frame replaces the one that waits there.
+    """Process the newest frame of each source in a thread. A newer frame replaces the one that waits.
 
-    So the work never lags behind a camera by more than the frames in hand, however slow it is: a queue would only add
-    its length to the latency of every frame. Sources take turns, however much faster one of them is. Where there is one
-    alone, and it is faster than the work, a frame that is :data:`STALE` is not begun with if the next one is near.
+    So the outputs are never older than the frames being processed, however slow that is; a queue would add its length
+    to the latency of every frame. Sources take turns, however much faster one of them is. If there is only one source
+    and it is faster than the processing, a frame that is :data:`STALE` is passed over when the next one is near.
 
     Args:
-        process: called in the thread with the frames whose turn it is, each of another source.
-        failed: called in the thread with these frames and the exception that ``process`` raised. The thread goes on.
-        batch: so many frames at once, at most.
+        process: Function that is called in the thread with the frames whose turn it is, each from another source.
+        failed: Function that is called in the thread with these frames and the exception that ``process`` raised.
+            The thread goes on.
+        batch: Greatest number of frames in one call of ``process``.
 
     Attributes:
-        dropped: by source, frames that were replaced before their turn came.
+        dropped: Number of frames that were replaced before their turn came, by source.
     """
 
     def __init__(
@@ -52,9 +56,11 @@ class LatestFrameWorker(Generic[Frame]):
         self._batch = batch
         # In the order of the turns: a source goes to the end when it has had its own.
         self._waiting: dict[Hashable, Frame] = {}
-        # When the last frames came, in seconds of `monotonic`.
+        # Latest times of arrival by source, in seconds of `monotonic`.
         self._arrivals: dict[Hashable, deque[float]] = {}
-        self._took = 0.0  # the last work, in seconds
+        # Number of frames from others since the last frame of a source.
+        self._silent: Counter[Hashable] = Counter()
+        self._took = 0.0  # last processing time, in seconds
         self._closed = False
         self._changed = threading.Condition()
         # A daemon: work that hangs must not keep the process alive after close() gave up on it.
@@ -62,23 +68,23 @@ class LatestFrameWorker(Generic[Frame]):
         self._thread.start()
 
     def put(self, source: Hashable, frame: Frame) -> None:
-        """Hand over a frame; never blocks on the work. The frame of its source that waits is dropped and counted."""
+        """Hand over a frame without waiting. The frame of this source that still waits is dropped and counted."""
         with self._changed:
             if self._closed:
                 return
             self.dropped[source] += source in self._waiting
             self._waiting[source] = frame  # in the place of the one before, if there is one: no turn is lost
-            self._arrivals.setdefault(source, deque(maxlen=_REMEMBERED)).append(monotonic())
+            self._remember(source)
             self._changed.notify()
 
     def close(self, timeout: float) -> bool:
-        """Forget the waiting frames, let those in hand finish and end the thread.
+        """Drop the waiting frames, let the current ones finish and end the thread.
 
         Args:
-            timeout: seconds to wait for the frames in hand.
+            timeout: Seconds to wait for the current frames.
 
         Returns:
-            whether the thread has ended.
+            Whether the thread has ended. If not, ``process`` is still running.
         """
         with self._changed:
             self._closed = True
@@ -86,6 +92,15 @@ class LatestFrameWorker(Generic[Frame]):
             self._changed.notify()
         self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def _remember(self, source: Hashable) -> None:
+        """Note the arrival of a frame, and forget sources that have been silent for long."""
+        self._arrivals.setdefault(source, deque(maxlen=_REMEMBERED)).append(monotonic())
+        self._silent[source] = 0
+        for other in [other for other in self._arrivals if other != source]:
+            self._silent[other] += 1
+            if self._silent[other] >= FORGOTTEN:
+                del self._arrivals[other], self._silent[other]
 
     def _run(self) -> None:
         while True:
@@ -101,11 +116,11 @@ class LatestFrameWorker(Generic[Frame]):
             except Exception as error:
                 self._failed(frames, error)
             self._took = monotonic() - begun
-            # Else images of some megabytes would stay in memory until the next ones come.
+            # Images of some megabytes would stay in memory until the next ones arrive.
             del frames
 
     def _wait_for_a_fresher_one(self) -> None:
-        if len(self._arrivals) != 1:  # among several sources the time is better spent on the next one
+        if len(self._arrivals) != 1:  # with several sources, the time is better spent on the next one
             return
         (arrivals,) = self._arrivals.values()
         if self._closed or len(arrivals) < _REMEMBERED:
@@ -114,7 +129,8 @@ class LatestFrameWorker(Generic[Frame]):
         interval = median(later - earlier for earlier, later in zip(arrivals, list(arrivals)[1:], strict=False))
         age = monotonic() - last
         due = interval - age
-        # As much longer than that; a source that has ended sends none.
+        # A little longer than until the next frame is due; a source that has ended sends none.
         patience = due + interval * STALE
         if self._took > interval and age > interval * STALE and due < self._took * WORTH and patience > 0:
-            self._changed.wait_for(lambda: self._closed or arrivals[-1] > last, patience)
+            # Also until another source sends a frame.
+            self._changed.wait_for(lambda: self._closed or arrivals[-1] > last or len(self._waiting) > 1, patience)
