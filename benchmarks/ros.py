@@ -60,7 +60,7 @@ class Side(NamedTuple):
 
 def sides(model: Path, threads: int) -> list[Side]:
     """The plain node, and ours with every setting at its default but for model and threads."""
-    ours = ['-m', 'stdc_ros.node.segmentation_node', *REMAP, '-p', f'model:={model}', '-p', f'threads:={threads}']
+    ours = ['-m', 'stdc_ros.node.main', *REMAP, '-p', f'model:={model}', '-p', f'threads:={threads}']
     return [
         Side('plain node', '/plain/mask', [str(HERE.with_name('plain_node.py')), str(model), str(threads), *REMAP]),
         Side('segmentation_node', '/segmentation/mask', ours),

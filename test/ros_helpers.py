@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import stdc_ros
@@ -51,7 +51,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 
 #: Types of the outputs that are no images.
-TYPES = {'camera_info': CameraInfo, 'drivable_grid': OccupancyGrid, 'mask/compressed': CompressedImage}
+TYPES = {
+    'camera_info': CameraInfo,
+    'drivable_grid': OccupancyGrid,
+    'mask/compressed': CompressedImage,
+    'color_mask/compressed': CompressedImage,
+    'overlay/compressed': CompressedImage,
+}
 
 
 class NodeProcess:
@@ -61,9 +67,10 @@ class NodeProcess:
         arguments: after ``--ros-args``, such as ``'-p', 'threads:=1'``.
         namespace: such as ``'/left'``; keeps apart nodes that run at the same time.
         prelude: Python to run in the process before the node.
+        options: arguments before ``--ros-args``, such as ``'--lifecycle'``.
     """
 
-    def __init__(self, *arguments: str, namespace: str = '', prelude: str = ''):
+    def __init__(self, *arguments: str, namespace: str = '', prelude: str = '', options: Sequence[str] = ()):
         self.namespace = namespace
         self._log = tempfile.NamedTemporaryFile('r', suffix='.log')  # noqa: SIM115 (closed in __exit__)
         # The same stdc_ros as in this process, wherever that was found.
@@ -71,7 +78,7 @@ class NodeProcess:
         node = 'import sys; from stdc_ros.node.main import main; sys.exit(main())'
         command = [sys.executable, *(['-c', f'{prelude}\n{node}'] if prelude else ['-m', 'stdc_ros.node.main'])]
         self.process = subprocess.Popen(
-            [*command, '--ros-args', '-r', f'__ns:={namespace or "/"}', *arguments],
+            [*command, *options, '--ros-args', '-r', f'__ns:={namespace or "/"}', *arguments],
             stdout=self._log.fileno(),
             stderr=subprocess.STDOUT,
             env={**os.environ, 'PYTHONPATH': path},

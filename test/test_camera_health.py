@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stdc_ros.node.camera_health import Sight
+from stdc_ros.node.camera_health import CameraHealth
 
 
 def noise(seed: int) -> np.ndarray:
@@ -13,42 +13,42 @@ def noise(seed: int) -> np.ndarray:
 
 
 def test_changing_images_are_no_complaint():
-    sight = Sight()
+    health = CameraHealth()
     for index in range(20):
-        sight.look(noise(index), float(index))
-        assert sight.complaint(float(index), 3.0) == ''
+        health.update(noise(index), float(index))
+        assert health.complaint(float(index), 3.0) == ''
 
 
 def test_the_same_image_again_and_again_is_one_until_it_changes():
-    sight = Sight()
+    health = CameraHealth()
     for index in range(6):
-        sight.look(noise(0), 10.0 + index)
-        assert bool(sight.complaint(10.0 + index, 3.5)) == (index > 3)
-    assert sight.complaint(15.0, 3.5) == 'the same image for 5 s'
-    sight.look(noise(1), 16.0)
-    assert sight.complaint(16.0, 3.5) == ''
+        health.update(noise(0), 10.0 + index)
+        assert bool(health.complaint(10.0 + index, 3.5)) == (index > 3)
+    assert health.complaint(15.0, 3.5) == 'the same image for 5 s'
+    health.update(noise(1), 16.0)
+    assert health.complaint(16.0, 3.5) == ''
 
 
 def test_a_slow_camera_is_not_frozen():
-    sight = Sight()
+    health = CameraHealth()
     for time in (0.0, 10.0):
-        sight.look(noise(0), time)
-    assert sight.complaint(11.0, 3.0) == ''
+        health.update(noise(0), time)
+    assert health.complaint(11.0, 3.0) == ''
 
 
 def test_darkness_is_one_although_its_noise_changes():
-    sight = Sight()
+    health = CameraHealth()
     for index in range(5):
-        sight.look(noise(index) // 64, float(index))
-    assert sight.complaint(4.0, 3.0) == 'dark for 4 s (mean value 1.5 of 255)'
-    sight.look(noise(9), 5.0)
-    assert sight.complaint(5.0, 3.0) == ''
+        health.update(noise(index) // 64, float(index))
+    assert health.complaint(4.0, 3.0) == 'dark for 4 s (mean value 1.5 of 255)'
+    health.update(noise(9), 5.0)
+    assert health.complaint(5.0, 3.0) == ''
 
 
 def test_one_row_that_changes_is_enough():
-    sight = Sight()
+    health = CameraHealth()
     image = noise(0)
     for index in range(6):
         image[32, index] ^= 1
-        sight.look(image, float(index))
-    assert sight.complaint(5.0, 3.0) == ''
+        health.update(image, float(index))
+    assert health.complaint(5.0, 3.0) == ''

@@ -55,7 +55,7 @@ def node_of(demo: subprocess.Popen) -> int:
     while time.monotonic() < deadline:
         assert demo.poll() is None, demo.communicate()
         for child in Path(f'/proc/{demo.pid}/task/{demo.pid}/children').read_text().split():
-            if b'stdc_ros.node.segmentation_node' in Path(f'/proc/{child}/cmdline').read_bytes():
+            if b'stdc_ros.node.main' in Path(f'/proc/{child}/cmdline').read_bytes():
                 return int(child)
         time.sleep(0.05)
     raise AssertionError('the demo has not started a node')

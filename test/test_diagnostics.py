@@ -3,38 +3,39 @@
 
 from __future__ import annotations
 
-from stdc_ros.node.diagnostics import STAGES, Statistics
+from stdc_ros.node.frame_statistics import STAGES, FrameStatistics
 
 
 def test_the_rate_of_a_fast_camera_is_told():
-    statistics = Statistics()
+    statistics = FrameStatistics()
     for frame in range(1200):
         statistics.add(frame / 120)
     assert 119 < statistics.rate(10.0) <= 120
 
 
 def test_percentiles_are_those_of_each_stage():
-    statistics = Statistics()
+    statistics = FrameStatistics()
     for number in range(101):
         latencies = {name: (100 * stage + number) / 1000 for stage, name in enumerate(STAGES)}
         statistics.add(0.0, **{name.replace(' ', '_'): seconds for name, seconds in latencies.items()})
     statistics.add(0.0, transport=-5.0, stamp_to_mask=1e6)  # of another clock
-    rows = {value.key: value.value for value in statistics.values(0.0)}
+    rows = statistics.rows(0.0)
     for stage, name in enumerate(STAGES):
         for percent in (50, 95, 99):
             assert rows[f'{name} p{percent} (ms)'] == f'{100 * stage + percent:.1f}'
 
 
 def test_trouble_is_told_once_with_its_count_and_the_last_reason():
-    statistics = Statistics()
+    statistics = FrameStatistics()
     for reason in ('cut off', 'of 5 bytes'):
         statistics.add_trouble('bad', reason)
     statistics.add_trouble('without a grid', 'no transform')
-    assert statistics.new_trouble() == (
-        'since the last report 2 bad images (of 5 bytes), 1 frames without a grid (no transform)'
-    )
-    assert statistics.new_trouble() == ''
+    assert list(statistics.new_troubles().values()) == [
+        '2 bad images (of 5 bytes)',
+        '1 frames without a grid (no transform)',
+    ]
+    assert statistics.new_troubles() == {}
     statistics.add_trouble('bad', 'empty')
-    assert statistics.new_trouble() == 'since the last report 1 bad images (empty)'
-    rows = {value.key: value.value for value in statistics.values(0.0)}
+    assert statistics.new_troubles() == {'bad': '1 bad images (empty)'}
+    rows = statistics.rows(0.0)
     assert (rows['bad images'], rows['frames without a grid']) == ('3', '1')

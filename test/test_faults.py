@@ -249,7 +249,7 @@ def test_without_room_in_shared_memory_images_come_all_the_same():
     if ready.returncode:
         pytest.skip('this container may not mount')
     inside = 'mount -t tmpfs -o size=100k none /dev/shm && exec "$@"'
-    node = [sys.executable, '-m', 'stdc_ros.node.segmentation_node', '--ros-args', '-r', '__ns:=/left']
+    node = [sys.executable, '-m', 'stdc_ros.node.main', '--ros-args', '-r', '__ns:=/left']
     environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
     with Client('/left') as client:
         process = subprocess.Popen(['unshare', '-m', 'sh', '-c', inside, 'sh', *node], env=environment)
@@ -263,7 +263,7 @@ def test_without_room_in_shared_memory_images_come_all_the_same():
 
 def test_a_log_that_cannot_be_written(tmp_path, monkeypatch):
     with open('/dev/full', 'w') as full:
-        command = [sys.executable, '-m', 'stdc_ros.node.segmentation_node', '--ros-args', '-r', '__ns:=/left']
+        command = [sys.executable, '-m', 'stdc_ros.node.main', '--ros-args', '-r', '__ns:=/left']
         environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
         process = subprocess.Popen(command, stdout=full, stderr=full, env=environment)
         try:

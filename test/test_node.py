@@ -252,7 +252,7 @@ def test_a_start_that_must_fail_says_why_in_one_line(arguments, words, tmp_path)
 
 def test_the_input_scale_is_a_parameter():
     with NodeProcess('-p', 'input_scale:=0.75', namespace='/left') as process, Client('/left') as client:
-        process.wait_for_output('stdc1-seg75, 11 classes')
+        process.wait_for_output('with stdc1-seg75 on onnxruntime')
         client.listen('mask')
         image = scene()
         mask = client.segment(message_of(image))
@@ -266,7 +266,7 @@ def test_of_a_large_image_the_network_sees_as_much_as_in_its_training_and_the_no
         client.listen('mask')
         image = scene(720, 960)
         mask = client.segment(message_of(image))
-        process.wait_for_output('images of 960x720: the network sees 720x540, as many pixels as in its training: input')
+        process.wait_for_output('images of 960x720: the network sees 720x540, the number of pixels in its training')
     assert (mask.height, mask.width) == size
     expected = Segmenter.load(input_scale=0.75)(image).mask
     assert output_size == 'network' or bytes(mask.data) == expected.tobytes()

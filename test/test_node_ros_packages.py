@@ -40,7 +40,7 @@ def test_the_pose_of_the_camera_comes_from_tf():
     pytest.importorskip('tf2_ros')
     parameters = ['-p', 'drivable_grid:=true', '-p', 'grid_resolution:=0.5', '-p', 'grid_min_confidence:=0.0']
     with NodeProcess(*parameters, namespace='/right') as process, Client('/right') as client:
-        process.wait_for_output('/right/segmentation/drivable_grid')
+        process.wait_for_output('/right/segmentation/mask')
         client.listen('mask', 'drivable_grid')
         camera = client.node.create_publisher(CameraInfo, '/right/camera_info', 1)
         client.spin_until(lambda: camera.get_subscription_count() == 1, 'the node subscribes to the camera_info')

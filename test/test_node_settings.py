@@ -153,7 +153,7 @@ def parameters(**values: str) -> list[str]:
 def test_the_drivable_grid_is_that_of_the_mask_in_the_ground_frame(rectified):
     arguments = parameters(**GRID, grid_rectified=str(rectified).lower())
     with NodeProcess(*arguments, namespace='/right') as process, Client('/right') as client:
-        process.wait_for_output('/right/segmentation/drivable_grid')
+        process.wait_for_output('/right/segmentation/mask')
         client.listen('mask', 'confidence', 'drivable_grid')
         camera = client.node.create_publisher(CameraInfo, '/right/camera_info', 1)
         client.spin_until(lambda: camera.get_subscription_count() == 1, 'the node subscribes to the camera_info')
@@ -205,15 +205,15 @@ def test_without_tf_a_grid_needs_the_pose():
 #: A node in whose process the library logs.
 LOGGING = """
 import logging
-from stdc_ros.node.segmentation_node import SegmentationNode
-introduce, close = SegmentationNode._introduce, SegmentationNode.close
+from stdc_ros.node.segmentation_node import CameraSegmentation
+start, close = CameraSegmentation.start, CameraSegmentation.close
 def log(self):
-    introduce(self)
+    start(self)
     logging.getLogger('stdc_core.inference').info('the engine is half built')
 def ask(self):
     close(self)
     print(logging.getLogger('stdc_core').handlers, 'are left', flush=True)
-SegmentationNode._introduce, SegmentationNode.close = log, ask
+CameraSegmentation.start, CameraSegmentation.close = log, ask
 """
 
 
@@ -259,7 +259,7 @@ Backend.__call__, Backend.overlay = segment, lambda self, index, blending: 255 -
 def test_an_overlay_that_the_backend_draws_is_published():
     image = scene()
     with NodeProcess(namespace='/right', prelude=DRAWING) as process, Client('/right') as client:
-        process.wait_for_output('/right/segmentation/overlay')
+        process.wait_for_output('/right/segmentation/mask')
         client.listen('overlay')
         np.testing.assert_array_equal(pixels(client.segment(message_of(image), 'overlay')), 255 - image)
 

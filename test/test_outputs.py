@@ -13,7 +13,7 @@ from stdc_core.pictures.overlay import overlay
 from stdc_ros.bags.message import make_header
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.messages.cdr import CAMERA_INFO, TYPES, decode, encode
-from stdc_ros.node.outputs import Result, check_fit, scaled_camera_info
+from stdc_ros.node.outputs import FrameOutputs, check_fit, scaled_camera_info
 
 HEADER = make_header(1_700_000_000_123_456_789, 'camera')
 RANDOM = np.random.default_rng(0)
@@ -43,8 +43,8 @@ def array_of(message) -> np.ndarray:
 
 
 def test_labels_come_with_the_header_of_the_image_and_before_the_pictures_are_made():
-    result = Result(HEADER, IMAGE, FOUND, (60, 80), 0.0)
-    messages = dict(result.labels(LABELS, make_info()))
+    outputs = FrameOutputs(HEADER, IMAGE, FOUND, (60, 80), 0.0)
+    messages = dict(outputs.labels(LABELS, make_info()))
     assert list(messages) == ['mask', 'confidence', 'camera_info', 'mask/compressed']
     assert all(message.header == HEADER for message in messages.values())
     np.testing.assert_array_equal(array_of(messages['mask']), FOUND.mask)
@@ -55,20 +55,20 @@ def test_labels_come_with_the_header_of_the_image_and_before_the_pictures_are_ma
 
 
 def test_only_what_is_wanted_is_made_and_no_camera_info_is_made_up():
-    result = Result(HEADER, IMAGE, FOUND, (60, 80), 0.0)
-    assert [name for name, _ in result.labels({'mask', 'overlay'}, make_info())] == ['mask']
-    assert not list(result.labels({'camera_info'}, None))
-    assert [name for name, _ in result.pictures({'mask', 'overlay'}, class_table('camvid'), 0.5)] == ['overlay']
+    outputs = FrameOutputs(HEADER, IMAGE, FOUND, (60, 80), 0.0)
+    assert [name for name, _ in outputs.labels({'mask', 'overlay'}, make_info())] == ['mask']
+    assert not list(outputs.labels({'camera_info'}, None))
+    assert [name for name, _ in outputs.pictures({'mask', 'overlay'}, class_table('camvid'), 0.5, 85)] == ['overlay']
 
 
 @pytest.mark.parametrize('threshold', [0.004, 0.5, 1.0])
 def test_pixels_of_little_confidence_lose_their_class(threshold):
-    result = Result(HEADER, IMAGE, FOUND, (60, 80), threshold)
+    outputs = FrameOutputs(HEADER, IMAGE, FOUND, (60, 80), threshold)
     unsure = FOUND.confidence / 255 < threshold
-    np.testing.assert_array_equal(result.mask == 255, unsure)
-    np.testing.assert_array_equal(result.mask[~unsure], FOUND.mask[~unsure])
+    np.testing.assert_array_equal(outputs.mask == 255, unsure)
+    np.testing.assert_array_equal(outputs.mask[~unsure], FOUND.mask[~unsure])
     # The overlay shows the image there.
-    (_, message) = next(result.pictures({'overlay'}, class_table('camvid'), 1.0))
+    (_, message) = next(outputs.pictures({'overlay'}, class_table('camvid'), 1.0, 85))
     np.testing.assert_array_equal(array_of(message)[unsure], IMAGE[unsure])
 
 
@@ -80,16 +80,16 @@ def test_an_overlay_that_is_drawn_elsewhere_is_taken_where_it_shows_the_same():
         return 255 - IMAGE
 
     for size, threshold, taken in (((60, 80), 0.0, True), ((60, 80), 0.5, False), ((30, 40), 0.0, False)):
-        result = Result(HEADER, IMAGE, FOUND, size, threshold)
-        ((_, message),) = result.pictures({'overlay'}, class_table('camvid'), 0.25, draw)
+        outputs = FrameOutputs(HEADER, IMAGE, FOUND, size, threshold)
+        ((_, message),) = outputs.pictures({'overlay'}, class_table('camvid'), 0.25, 85, draw)
         assert (message.height, message.width) == size
         assert np.array_equal(message.data, (255 - IMAGE).reshape(-1)) == taken
     assert asked == [0.25]
 
 
 def test_other_sizes_take_the_nearest_label_and_scale_the_camera_with_it():
-    result = Result(HEADER, IMAGE, FOUND, (20, 16), 0.0)
-    messages = dict(result.labels(LABELS, make_info()))
+    outputs = FrameOutputs(HEADER, IMAGE, FOUND, (20, 16), 0.0)
+    messages = dict(outputs.labels(LABELS, make_info()))
     # Of 3 x 5 pixels, the one in the middle. (Of an even number, OpenCV before 4.8 takes another one than later.)
     np.testing.assert_array_equal(array_of(messages['mask']), FOUND.mask[1::3, 2::5])
     info = messages['camera_info']
@@ -97,7 +97,7 @@ def test_other_sizes_take_the_nearest_label_and_scale_the_camera_with_it():
     np.testing.assert_allclose(info.k, [10, 0, 8, 0, 55 / 3, 10, 0, 0, 1])
     np.testing.assert_allclose(info.p, [10, 0, 8, -1.4, 0, 55 / 3, 10, 0, 0, 0, 1, 0])
     np.testing.assert_array_equal(info.d, make_info().d)
-    pictures = dict(result.pictures({'color_mask', 'overlay'}, class_table('camvid'), 0.5))
+    pictures = dict(outputs.pictures({'color_mask', 'overlay'}, class_table('camvid'), 0.5, 85))
     small = cv2.resize(IMAGE, (16, 20), interpolation=cv2.INTER_AREA)
     expected = overlay(small, FOUND.mask[1::3, 2::5], class_table('camvid'))
     np.testing.assert_array_equal(array_of(pictures['overlay']), expected)
@@ -138,8 +138,8 @@ def test_a_scaled_region_shows_the_same_things_in_the_same_part_of_the_image(bin
 
 
 def test_messages_go_through_the_wire_format_unchanged():
-    result = Result(HEADER, IMAGE, FOUND, (60, 80), 0.0)
-    for _, message in result.labels(LABELS, make_info()):
+    outputs = FrameOutputs(HEADER, IMAGE, FOUND, (60, 80), 0.0)
+    for _, message in outputs.labels(LABELS, make_info()):
         back = decode(encode(message), message.__msgtype__)
         assert back.header == HEADER
         assert encode(back) == encode(message)

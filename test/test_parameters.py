@@ -13,6 +13,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from stdc_ros.node import parameters
+from stdc_ros.node.declare_parameters import declare
 from stdc_ros.node.parameters import Parameters
 
 
@@ -36,7 +37,7 @@ def make_node():
 
 def test_every_parameter_is_declared_with_description_and_limits(make_node):
     node = make_node()
-    values = parameters.declare(node)
+    values = declare(node)
     assert values == Parameters()
     for entry in fields(Parameters):
         descriptor = node.describe_parameter(entry.name)
@@ -52,7 +53,7 @@ def test_every_parameter_is_declared_with_description_and_limits(make_node):
 
 def test_all_parameters_can_be_asked_for_at_once(make_node):
     node = make_node()
-    parameters.declare(node)
+    declare(node)
     # As `ros2 param dump` does: rclpy answers with nothing if one of them has no value.
     values = node.get_parameters([entry.name for entry in fields(Parameters)])
     assert all(value.type_ != Parameter.Type.NOT_SET for value in values)
@@ -60,7 +61,7 @@ def test_all_parameters_can_be_asked_for_at_once(make_node):
 
 
 def test_given_values_are_read_as_attributes(make_node):
-    values = parameters.declare(make_node(model='/my/model.onnx', threads=3, overlay_opacity=0.25))
+    values = declare(make_node(model='/my/model.onnx', threads=3, overlay_opacity=0.25))
     assert (values.model, values.threads, values.overlay_opacity) == ('/my/model.onnx', 3, 0.25)
     assert values.image_reliability == 'best_effort'
 
@@ -81,12 +82,12 @@ def test_given_values_are_read_as_attributes(make_node):
 )
 def test_a_value_that_cannot_be_is_an_error_that_says_what_is_expected(make_node, name, value, error, words):
     with pytest.raises(error, match=words):
-        parameters.declare(make_node(**{name: value}))
+        declare(make_node(**{name: value}))
 
 
 def test_what_may_change_at_run_time_changes_the_attribute_and_nothing_else_does(make_node):
     node = make_node()
-    values = parameters.declare(node)
+    values = declare(node)
     assert node.set_parameters([Parameter('overlay_opacity', value=0.75)])[0].successful
     assert values.overlay_opacity == 0.75
     for name, value in (('overlay_opacity', 1.01), ('overlay_opacity', 'half'), ('threads', 2), ('model', 'other')):
@@ -95,8 +96,8 @@ def test_what_may_change_at_run_time_changes_the_attribute_and_nothing_else_does
 
 
 def test_a_list_is_a_tuple_and_empty_unless_given(make_node):
-    assert parameters.declare(make_node()).cameras == ()
-    assert parameters.declare(make_node(cameras=['front', 'rear'])).cameras == ('front', 'rear')
+    assert declare(make_node()).cameras == ()
+    assert declare(make_node(cameras=['front', 'rear'])).cameras == ('front', 'rear')
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_the_size_of_the_outputs(setting, expected):
 
 def test_parameters_of_others_are_none_of_our_business(make_node):
     node = make_node()
-    values = parameters.declare(node)
+    values = declare(node)
     node.declare_parameter('theirs', 1)
     assert node.set_parameters([Parameter('theirs', value=2)])[0].successful
     assert values == Parameters()

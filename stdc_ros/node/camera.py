@@ -1,32 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One camera of the node: its topics, who listens to them, and how it is doing."""
+"""Topics of one camera: subscriptions that follow the listeners, publishers of the outputs, and its state."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from nav_msgs.msg import OccupancyGrid
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from stdc_core.inference.heap_memory import give_back_freed_memory
 from stdc_ros.ground.camera_info import CameraInfoError
-from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, WireError, decode, encode
-from stdc_ros.messages.images import ImageError, compressed_to_bgr, image_to_bgr
-from stdc_ros.node.camera_health import Sight
-from stdc_ros.node.diagnostics import Statistics, explain_silence
+from stdc_ros.messages.cdr import CAMERA_INFO, WireError, decode, encode
+from stdc_ros.node.camera_health import CameraHealth
+from stdc_ros.node.diagnostics import explain_silence
+from stdc_ros.node.frame_pipeline import DECODERS, Frame
+from stdc_ros.node.frame_statistics import FrameStatistics
 from stdc_ros.node.label_info import create_label_info, make_label_info
 from stdc_ros.node.outputs import check_fit
 from stdc_ros.node.parameters import Parameters
 from stdc_ros.node.qos import overridable
-from stdc_ros.node.topics import COMPRESSED, Source, find_sources
+from stdc_ros.node.topics import Source, find_sources, output_namespace
 
-#: Topics below the node's name, labels before pictures: in this order they are published.
+#: Outputs by their topic below the node's name. They are published in this order: labels before pictures.
 OUTPUTS: dict[str, type] = {
     'mask': Image,
     'confidence': Image,
@@ -34,105 +35,109 @@ OUTPUTS: dict[str, type] = {
     'drivable_grid': OccupancyGrid,
     'mask/compressed': CompressedImage,
     'color_mask': Image,
+    'color_mask/compressed': CompressedImage,
     'overlay': Image,
+    'overlay/compressed': CompressedImage,
 }
 
-#: By ``image_transport``: message, name of its type, what is added to the topic, and how it becomes a picture.
-TRANSPORTS: dict[str, tuple[type, str, str, Callable]] = {
-    'raw': (Image, IMAGE, '', image_to_bgr),
-    'compressed': (CompressedImage, COMPRESSED_IMAGE, COMPRESSED, compressed_to_bgr),
-}
+#: Outputs that late listeners get the last message of: a static layer of a costmap expects its map latched.
+LATCHED = ('drivable_grid',)
 
-# Humble's rclpy hands over the message alone.
+#: Message class by the parameter ``image_transport``.
+MESSAGE_CLASSES: dict[str, type] = {'raw': Image, 'compressed': CompressedImage}
+
+# The rclpy of Humble hands over the message alone.
 _TELLS_DELIVERY = hasattr(Subscription, 'CallbackType')
 
 
-class Frame(NamedTuple):
-    """An image as it came: its bytes, and when, in seconds of ``time.monotonic()`` and of the node's clock."""
-
-    camera: Camera
-    data: bytes
-    arrival: float
-    received: float
-
-
 class Camera:
-    """The topics of one camera, subscribed to while somebody listens to a result, and only then.
+    """Topics of one camera, which is subscribed to only while somebody listens to an output.
 
     Args:
-        node: whose topics they are.
-        name: of the camera, which is the namespace of its topics; empty: that of the node's only camera.
-        settings: of the node.
-        receive: called with each image, in the executor's thread.
+        node: Node that owns the topics.
+        name: Name of the camera, which is the namespace of its topics; empty for the node's only camera.
+        settings: Current values of the parameters.
+        receive: Function that is called with each image, in the thread of the executor.
 
     Attributes:
-        statistics: of its frames.
-        sight: whether it sees.
+        name: Name of the camera.
+        statistics: Statistics of its frames.
+        health: Watch for frozen and dark images.
+
+    Raises:
+        ValueError, rclpy.exceptions.ParameterException: A quality of service is overridden by an invalid value.
     """
 
     def __init__(self, node: Node, name: str, settings: Parameters, receive: Callable[[Frame], None]):
         self.name = name
-        self.statistics = Statistics()
-        self.sight = Sight()
+        self.statistics = FrameStatistics()
+        self.health = CameraHealth()
         self._node = node
         self._settings = settings
         self._receive = receive
-        _, self._type, suffix, self._to_bgr = TRANSPORTS[settings.image_transport]
-        inside = f'{name}/' if name else ''
-        self._source, self._info_source = find_sources(node, inside, suffix)
-        below = f'{inside}{node.get_name()}' if name else '~'
+        self._source, self._info_source = find_sources(node, name, settings.image_transport)
+        below = output_namespace(node, name)
         self._outputs = {
-            output: self._advertise(of, f'{below}/{output}')
-            for output, of in OUTPUTS.items()
+            output: self._advertise(message_class, f'{below}/{output}', output in LATCHED)
+            for output, message_class in OUTPUTS.items()
             if output != 'drivable_grid' or settings.drivable_grid
         }
-        self._labels = create_label_info(node, f'{below}/label_info')
-        self._told: tuple[tuple[str, ...], float, bool] | None = None  # by them
+        self._label_info = create_label_info(node, f'{below}/label_info')
+        self._published_labels: tuple[tuple[str, ...], float, bool] | None = None
         self._images: Subscription | None = None
-        self._number: int | None = None  # of the last image, by its only publisher; None: none to count on from
+        self._sequence_number: int | None = None  # of the last image; None: unknown, or there are several publishers
         self._infos: Subscription | None = None
         self._infos_since = 0.0
         self._info: bytes | None = None
-        self._last_sign = 0.0  # of life: when the last image came, or else when the node began to listen
+        self._last_sign = 0.0  # time of the last image, or else of the beginning of the subscription
         self._bad_info = ''
-        # Now: a mistake in them is told at the start, not when somebody listens.
+        # Declared now: a mistake in them is told at the start, not when somebody listens.
         overridable(node, self._source.asked, _newest(settings.image_reliability), 'subscription')
         overridable(node, self._info_source.asked, _newest('best_effort'), 'subscription')
 
+    def close(self) -> None:
+        """Destroy subscriptions and publishers. No thread may publish any more."""
+        self._leave()
+        publishers = [*self._outputs.values(), *([] if self._label_info is None else [self._label_info])]
+        for publisher in publishers:
+            self._node.destroy_publisher(publisher)
+        self._outputs = {}
+        self._label_info = None
+
     @property
     def topic(self) -> str:
-        """Of the images, resolved."""
+        """Resolved image topic."""
         return self._source.topic
 
     @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names, in the order in which they are published."""
-        return tuple(self._outputs)
+    def mask_topic(self) -> str:
+        """Resolved topic of the mask."""
+        return self._outputs['mask'].topic_name
 
     @property
-    def output_topics(self) -> list[str]:
-        """Resolved names."""
-        return [output.topic_name for output in self._outputs.values()]
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs in the order in which they are published."""
+        return tuple(self._outputs)
 
     def wanted(self) -> set[str]:
-        """Names of the outputs that somebody listens to."""
+        """Return the names of the outputs that somebody listens to; none if the node is switched off."""
         if not self._settings.enabled:
             return set()
         return {name for name, output in self._outputs.items() if output.get_subscription_count()}
 
     def follow_listeners(self) -> None:
-        """Subscribe to the camera while somebody listens. To be called often: Humble's rclpy has no event for it."""
+        """Subscribe to the camera if somebody listens, else leave it. Call it often: Humble has no event for this."""
         wanted = self.wanted()
         if wanted and self._images is None:
-            of = TRANSPORTS[self._settings.image_transport][0]
             callback = self._take if _TELLS_DELIVERY else lambda data: self._take(data, {})
-            self._images = self._subscribe(of, self._source, callback, _newest(self._settings.image_reliability))
-            self._number = None
+            quality = _newest(self._settings.image_reliability)
+            message_class = MESSAGE_CLASSES[self._settings.image_transport]
+            self._images = self._subscribe(message_class, self._source, callback, quality)
+            self._sequence_number = None
             self._last_sign = time.monotonic()
-            self.sight = Sight()
+            self.health = CameraHealth()
         elif not wanted and self._images is not None:
-            self._node.destroy_subscription(self._images)
-            self._images = None
+            self._leave_images()
             give_back_freed_memory()
         informed = bool(wanted & {'camera_info', 'drivable_grid'})
         if informed and self._infos is None:
@@ -140,19 +145,39 @@ class Camera:
             self._infos_since = time.monotonic()
             self._bad_info = ''
         elif not informed and self._infos is not None:
+            self._leave_infos()
+
+    def _leave(self) -> None:
+        self._leave_images()
+        self._leave_infos()
+
+    def _leave_images(self) -> None:
+        if self._images is not None:
+            self._node.destroy_subscription(self._images)
+            self._images = None
+
+    def _leave_infos(self) -> None:
+        if self._infos is not None:
             self._node.destroy_subscription(self._infos)
             self._infos = self._info = None
 
-    def _advertise(self, of: type, topic: str) -> Publisher:
+    def _advertise(self, message_class: type, topic: str, latched: bool) -> Publisher:
         # A profile of its own: an override changes it.
-        quality = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
+        quality = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=1 if latched else 5,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        )
         overrides = overridable(self._node, topic, quality, 'publisher')
-        return self._node.create_publisher(of, topic, quality, qos_overriding_options=overrides)
+        return self._node.create_publisher(message_class, topic, quality, qos_overriding_options=overrides)
 
-    def _subscribe(self, of: type, source: Source, callback: Callable[..., None], quality: QoSProfile) -> Subscription:
+    def _subscribe(
+        self, message_class: type, source: Source, callback: Callable[..., None], quality: QoSProfile
+    ) -> Subscription:
         overrides = overridable(self._node, source.asked, quality, 'subscription')
         return self._node.create_subscription(
-            of, source.asked, callback, quality, qos_overriding_options=overrides, raw=True
+            message_class, source.asked, callback, quality, qos_overriding_options=overrides, raw=True
         )
 
     def _take(self, data: bytes, delivery: dict[str, int | None]) -> None:
@@ -164,31 +189,20 @@ class Camera:
         self._receive(Frame(self, data, self._last_sign, self._node.get_clock().now().nanoseconds / 1e9))
 
     def _count_missed(self, number: int | None) -> None:
-        """Count the images between the last one and that of this number; None: the middleware gives none."""
-        if number is None or self._node.count_publishers(self.topic) != 1:  # each counts its own
-            self._number = None
+        """Count the images between the last one and that of this sequence number; None: the middleware tells none."""
+        if number is None or self._node.count_publishers(self.topic) != 1:  # each publisher counts its own
+            self._sequence_number = None
             return
-        between = 0 if self._number is None else number - self._number - 1
-        self.statistics.missed = (self.statistics.missed or 0) + max(0, between)  # less: it has begun anew
-        self._number = number
+        between = 0 if self._sequence_number is None else number - self._sequence_number - 1
+        # Below 0: the publisher has started again.
+        self.statistics.missed = (self.statistics.missed or 0) + max(0, between)
+        self._sequence_number = number
 
     def _take_info(self, data: bytes) -> None:
         self._info = data
 
-    def decode(self, frame: Frame) -> tuple[Any, Any]:
-        """Message of a frame, and a function that makes uint8 BGR ``[H, W, 3]`` of it or raises ImageError.
-
-        Raises:
-            ImageError: the bytes are no message.
-        """
-        try:
-            message = decode(frame.data, self._type)
-        except WireError as error:
-            raise ImageError(str(error)) from error
-        return message, lambda: self._to_bgr(message)
-
-    def info(self, height: int, width: int) -> Any | None:
-        """The newest ``sensor_msgs/CameraInfo``; None: none has come, or none that fits images of this size."""
+    def camera_info(self, height: int, width: int) -> Any | None:
+        """Return the newest ``sensor_msgs/CameraInfo``, or None if none has arrived that fits images of this size."""
         data = self._info
         if data is None:
             return None
@@ -206,35 +220,36 @@ class Camera:
         """Publish a message of ``stdc_ros.messages.cdr.TYPES``."""
         self._outputs[output].publish(encode(message))
 
-    def publish_names(self, names: tuple[str, ...]) -> None:
-        """Publish the names of the classes and the threshold, for all who listen now and later, if they are new.
+    def publish_label_info(self, names: tuple[str, ...]) -> None:
+        """Publish class names and confidence threshold, latched, if they have changed.
 
-        And once more when the clock goes: under ``use_sim_time`` it is 0 until somebody tells the time.
+        They are published once more when the clock starts: under ``use_sim_time`` it is 0 until /clock is published.
         """
-        if self._labels is None:
+        if self._label_info is None:
             return
         now, threshold = self._node.get_clock().now(), self._settings.confidence_threshold
         news = names, threshold, now.nanoseconds > 0
-        if news != self._told:
-            self._told = news
-            self._labels.publish(make_label_info(names, threshold, now.to_msg()))
+        if news != self._published_labels:
+            self._published_labels = news
+            self._label_info.publish(make_label_info(names, threshold, now.to_msg()))
 
     def complaint(self) -> str:
-        """Why no image comes, or what the images and their CameraInfo lack; empty: nothing."""
+        """Return why no image arrives, or what images and CameraInfo lack; empty if all is well."""
         now = time.monotonic()
         patience = self._settings.stale_after
         if self._images is not None and now - self._last_sign > patience:
-            reason = explain_silence(self._node, self._source, self._type, self._images.qos_profile)
+            message_type, _ = DECODERS[self._settings.image_transport]
+            reason = explain_silence(self._node, self._source, message_type, self._images.qos_profile)
             return f'no image on {self.topic} for {now - self._last_sign:.0f} s: {reason}'
         if self._infos is not None and self._bad_info:
             return f'{self._info_source.topic}: {self._bad_info}; nothing for camera_info and drivable_grid'
         if self._infos is not None and self._info is None and now - self._infos_since > patience:
             reason = explain_silence(self._node, self._info_source, CAMERA_INFO, self._infos.qos_profile)
             return f'nothing for camera_info and drivable_grid: no CameraInfo on {self._info_source.topic}: {reason}'
-        seen = self.sight.complaint(now, patience) if self._images is not None else ''
+        seen = self.health.complaint(now, patience) if self._images is not None else ''
         return f'{self.topic} shows {seen}' if seen else ''
 
 
 def _newest(reliability: str) -> QoSProfile:
-    """The middleware keeps the newest message, as the worker does."""
+    """Return a profile that keeps the newest message only, as the worker does."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy[reliability.upper()])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a camera that sends images also sees: a frozen or a dark one is found out. Knows nothing of ROS."""
+"""Find out that a camera sends images but shows nothing: a frozen or a dark one. Knows nothing of ROS."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import zlib
 
 import numpy as np
 
-#: Every n-th row is looked at: a fraction of a millisecond for 1080p.
+#: Distance of the rows that are looked at: this takes a fraction of a millisecond for 1080p.
 ROWS = 16
 
-#: Mean value, of 255, below which an image is dark. Night in a street with lamps is well above.
+#: Mean value, of 255, below which an image is dark. A street with lamps at night is well above.
 DARK = 4.0
 
-#: So many images alike are none of chance.
+#: Number of equal images in a row that are no coincidence.
 REPEATED = 3
 
 
-class Sight:
-    """Looks at the images of one camera. Times are seconds of one steady clock."""
+class CameraHealth:
+    """Watch the images of one camera. All times are seconds of one steady clock."""
 
     def __init__(self) -> None:
         self._checksum: int | None = None
@@ -27,8 +27,13 @@ class Sight:
         self._dark_since: float | None = None
         self._mean = 0.0
 
-    def look(self, image: np.ndarray, now: float) -> None:
-        """Take note of an image, uint8 ``[H, W, 3]``."""
+    def update(self, image: np.ndarray, now: float) -> None:
+        """Compare an image with the one before.
+
+        Args:
+            image: Image, uint8 ``[H, W, 3]``.
+            now: Time of arrival.
+        """
         rows = np.ascontiguousarray(image[::ROWS])
         checksum = zlib.crc32(rows)
         if checksum != self._checksum:
@@ -41,7 +46,7 @@ class Sight:
             self._dark_since = now
 
     def complaint(self, now: float, patience: float) -> str:
-        """What is wrong for longer than ``patience`` seconds; empty: nothing."""
+        """Return what has been wrong for longer than ``patience`` seconds; empty if nothing is."""
         if self._dark_since is not None and now - self._dark_since > patience:
             return f'dark for {now - self._dark_since:.0f} s (mean value {self._mean:.1f} of 255)'
         if self._same >= REPEATED and now - self._same_since > patience:

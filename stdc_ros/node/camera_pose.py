@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where cameras are: from TF, where ``tf2_ros`` is installed (it is on every ROS 2 and not on PyPI), or as given."""
+"""Find the pose of a camera: from a parameter, or from TF where ``tf2_ros`` is installed.
+
+``tf2_ros`` is part of every ROS 2 installation, but not on PyPI.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,39 +24,58 @@ try:
 except ImportError:
     tf2_ros = None
 
-#: Seconds to wait for a transform that is as new as the image.
+#: Seconds to wait for a transform as new as the image.
 PATIENCE = 0.05
 
-#: Nanoseconds by which the stamps of a frame go back if time has begun anew, as in a bag that loops.
+#: Nanoseconds by which the stamps of a frame go back when time starts again, as in a bag that loops.
 BACK = 10**9
+
+#: Number of frames whose leading slash is logged.
+LOGGED_FRAMES = 16
+
+_LOG = logging.getLogger(__name__)
+_stripped: set[str] = set()
+
+
+def tf_frame(name: str) -> str:
+    """Return the name of a frame as tf2 takes it: without the leading slash of ROS 1, which is logged once.
+
+    Args:
+        name: ``frame_id`` of a message, or a parameter.
+    """
+    bare = name.lstrip('/')
+    if bare != name and name not in _stripped and len(_stripped) < LOGGED_FRAMES:
+        _stripped.add(name)
+        _LOG.warning('frame_id %s begins with a slash, which tf2 refuses: using %s', quoted(name), quoted(bare))
+    return bare
 
 
 class FixedPose:
-    """A camera that is mounted at a known place.
+    """Pose of a camera that is mounted at a known place.
 
     Args:
-        numbers: x, y, z, roll, pitch, yaw of the camera's body in the ground frame; metres and radians.
+        numbers: Pose of the camera's body in the ground frame: x, y, z, roll, pitch, yaw; metres and radians.
 
     Raises:
-        CameraInfoError: these are not six numbers.
+        CameraInfoError: These are not six numbers.
     """
 
     def __init__(self, numbers: Sequence[float]):
         self._pose = pose_of_body(numbers)
 
     def __call__(self, header: Any) -> np.ndarray:
-        """Pose of the optical frame in the ground frame, float64 ``[4, 4]``, for the header of an image."""
+        """Return the pose of the optical frame in the ground frame, float64 ``[4, 4]``."""
         return self._pose
 
 
 class Transforms:
-    """What TF tells a node, heard once for all of its cameras.
+    """TF listener that all cameras of a node share.
 
-    The first transform after time has begun anew clears what was known before, which would have it taken for an old one
-    and left out. It stands between ``tf2_ros.TransformListener`` and the buffer for that.
+    When time starts again, as in a bag that loops, it clears the buffer: the buffer would take the new transforms for
+    old ones and leave them out. For that, it stands between ``tf2_ros.TransformListener`` and the buffer.
 
     Attributes:
-        buffer: ``tf2_ros.Buffer``.
+        buffer: Buffer of transforms, ``tf2_ros.Buffer``.
     """
 
     def __init__(self, node: Node):
@@ -60,8 +83,12 @@ class Transforms:
         self._newest: dict[str, int] = {}
         self._listener = tf2_ros.TransformListener(self, node)
 
+    def close(self) -> None:
+        """Unsubscribe from /tf and /tf_static."""
+        self._listener.unregister()
+
     def set_transform(self, transform: Any, authority: str) -> None:
-        """Take a ``geometry_msgs/TransformStamped`` of /tf."""
+        """Add a ``geometry_msgs/TransformStamped`` of /tf."""
         stamp, frame = _nanoseconds(transform.header.stamp), transform.child_frame_id
         newest = self._newest.get(frame, stamp)
         if stamp < newest - BACK:
@@ -72,34 +99,34 @@ class Transforms:
         self.buffer.set_transform(transform, authority)
 
     def set_transform_static(self, transform: Any, authority: str) -> None:
-        """Take one of /tf_static, which no time makes old."""
+        """Add a ``geometry_msgs/TransformStamped`` of /tf_static, which never becomes old."""
         self.buffer.set_transform_static(transform, authority)
 
 
 class TransformedPose:
-    """A camera whose frame TF knows.
+    """Pose of a camera whose frame TF knows.
 
     Args:
-        transforms: of the node.
-        ground: name of the ground frame.
+        transforms: TF listener of the node.
+        ground: Name of the ground frame.
     """
 
     def __init__(self, transforms: Transforms, ground: str):
-        self._ground = ground
+        self._ground = tf_frame(ground)
         self._buffer = transforms.buffer
 
     def __call__(self, header: Any) -> np.ndarray:
-        """Pose of the optical frame in the ground frame, float64 ``[4, 4]``, at the stamp of an image.
+        """Return the pose of the optical frame in the ground frame, float64 ``[4, 4]``, at the stamp of an image.
 
         Raises:
-            CameraInfoError: TF does not know it.
+            CameraInfoError: TF does not know the pose.
         """
         stamp = _nanoseconds(header.stamp)
-        if stamp < 0:  # of which rclpy makes no time
+        if stamp < 0:  # rclpy has no such time
             raise CameraInfoError(f'an image stamped {stamp / 1e9:.9f} s, expected 0 or later for its transform')
-        frames = self._ground, header.frame_id
+        frames = self._ground, tf_frame(header.frame_id)
         try:
-            # Waiting makes a transform newer, but connects no frames: all cameras would wait for those of one.
+            # Waiting helps against an old transform, not against unconnected frames: all cameras would wait for one.
             patience = PATIENCE if self._buffer.can_transform(*frames, Time()) else 0
             found = self._buffer.lookup_transform(*frames, Time(nanoseconds=stamp), Duration(seconds=patience))
         except tf2_ros.TransformException as error:
@@ -114,5 +141,5 @@ def _nanoseconds(stamp: Any) -> int:
 
 
 def listen(node: Node) -> Transforms | None:
-    """Listen to TF; None where there is none."""
+    """Return a TF listener, or None where tf2_ros is not installed."""
     return None if tf2_ros is None else Transforms(node)

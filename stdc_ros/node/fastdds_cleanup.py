@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What killed processes leave in shared memory: Fast DDS does not remove it, and the profile's segments are large."""
+"""Remove the shared memory of killed processes.
+
+Fast DDS leaves it behind, and the segments of ``config/fastdds.xml`` are large.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,27 @@ import re
 import time
 from pathlib import Path
 
-#: Where Linux keeps it.
+#: Folder of shared memory on Linux.
 FOLDER = Path('/dev/shm')
 
-#: Seconds. A segment that is younger may not be locked yet by the process that makes it.
+#: Least age of a segment in seconds. The process that creates a younger one may not have locked it yet.
 YOUNG = 10.0
 
-# Beside a segment lies a file that its process holds locked while it lives. Fast DDS 2, and 3.
+# File beside a segment that the process holds locked while it lives; names of Fast DDS 2 and 3.
 _LOCK = re.compile(r'(fastrtps|fastdds)_[0-9a-f]{16}_el')
 
 
 def remove_dead_segments() -> None:
-    """Remove the segments of Fast DDS that belonged to processes of this user which have ended.
+    """Remove the Fast DDS segments of this user's processes that have ended.
 
-    As ``fastdds shm clean`` does, which is not everywhere where Fast DDS is.
+    ``fastdds shm clean`` does the same, but is not installed everywhere.
     """
     for lock in list(FOLDER.iterdir()) if FOLDER.is_dir() else []:
         if not _LOCK.fullmatch(lock.name):
             continue
         try:
             _remove_if_dead(lock)
-        except OSError:  # locked, so it is alive; or another process has just removed it
+        except OSError:  # locked: the process lives; or another process has just removed it
             continue
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The names of the classes as ``vision_msgs/LabelInfo``, where vision_msgs is installed: it is not on PyPI."""
+"""Publish class names as ``vision_msgs/LabelInfo`` where vision_msgs is installed; it is not on PyPI."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ except ImportError:
 
 
 def create_label_info(node: Node, topic: str) -> Any | None:
-    """A latched publisher of ``vision_msgs/LabelInfo``; None where vision_msgs is not installed."""
+    """Return a latched publisher of ``vision_msgs/LabelInfo``, or None where vision_msgs is not installed."""
     if LabelInfo is None:
         return None
     latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -27,7 +27,13 @@ def create_label_info(node: Node, topic: str) -> Any | None:
 
 
 def make_label_info(names: Sequence[str], threshold: float, stamp: Any) -> Any:
-    """A ``vision_msgs/LabelInfo`` of the class names in the order of their ids, and the least confidence, 0 to 1."""
+    """Return a ``vision_msgs/LabelInfo``.
+
+    Args:
+        names: Class names in the order of their ids.
+        threshold: Least confidence of a pixel, 0 to 1.
+        stamp: Time of the message, ``builtin_interfaces/Time``.
+    """
     classes = [VisionClass(class_id=index, class_name=name) for index, name in enumerate(names)]
     message = LabelInfo(class_map=classes, threshold=threshold)
     message.header.stamp = stamp

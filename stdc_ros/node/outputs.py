@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is published of a segmented image, as messages of ``stdc_ros.messages.cdr.TYPES``. Knows nothing of rclpy."""
+"""Make the output messages of a segmented image, of the types in ``stdc_ros.messages.cdr``. Knows no rclpy."""
 
 from __future__ import annotations
 
@@ -17,84 +17,111 @@ from stdc_ros.ground.camera_info import CameraInfoError
 from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE, TYPES
 from stdc_ros.messages.images import make_image
 
-#: What image_transport calls a compressed mono8 image.
+#: ``CompressedImage.format`` as image_transport writes it, of a mono8 mask as PNG and of a bgr8 picture as JPEG.
 PNG_FORMAT = 'mono8; png compressed '
+JPEG_FORMAT = 'bgr8; jpeg compressed bgr8'
 
-#: Pixels. No sensor has more; a larger size in a CameraInfo is a damaged one, and scaled up it would not fit its field.
+#: Largest side of a camera, in pixels. A larger size in a CameraInfo is damaged; scaled up, it would not fit its field.
 MAX_SIDE = 65535
 
 
-class Result:
-    """An image and its segmentation, at the size that the outputs have.
+class FrameOutputs:
+    """Output messages of one image and its segmentation.
 
     Args:
-        header: of the image; every output carries it.
-        image: uint8 BGR ``[H, W, 3]``.
-        segmentation: mask and confidence, uint8 ``[H, W]``.
-        size: (height, width) of the outputs. Labels are taken from the nearest pixel: none are made up between two.
-        threshold: pixels of the mask with less confidence, 0 to 1, become 255; 0: none, and no confidence is needed.
+        header: Header of the image; every output carries it.
+        image: Image, uint8 BGR ``[H, W, 3]``.
+        segmentation: Mask and confidence, uint8 ``[H, W]``.
+        size: Height and width of the outputs. Labels are resized to the nearest pixel, so that no new ones appear.
+        threshold: Least confidence, 0 to 1. Pixels of the mask with less become 255. With 0, no confidence is needed.
+
+    Attributes:
+        mask: Class ids, uint8 of ``size``.
+        confidence: Confidence, uint8 of ``size``, or None.
     """
 
     def __init__(
         self, header: Any, image: np.ndarray, segmentation: Segmentation, size: tuple[int, int], threshold: float
     ):
-        self.header = header
+        self._header = header
         self._image = image
         self._size = size
         self._as_segmented = size == image.shape[:2] and threshold == 0
-        self.mask, self.confidence = segmentation
-        if threshold > 0:
-            unsure = self.confidence < np.uint8(np.ceil(threshold * 255))
-            self.mask = np.where(unsure, np.uint8(IGNORE), self.mask)
+        mask, confidence = segmentation
+        if threshold > 0 and confidence is not None:
+            mask = np.where(confidence < np.uint8(np.ceil(threshold * 255)), np.uint8(IGNORE), mask)
         if size != image.shape[:2]:
-            nearest = {'dsize': size[::-1], 'interpolation': cv2.INTER_NEAREST_EXACT}
-            self.mask = cv2.resize(self.mask, **nearest)
-            self.confidence = None if self.confidence is None else cv2.resize(self.confidence, **nearest)
+            mask = _nearest(mask, size)
+            confidence = None if confidence is None else _nearest(confidence, size)
+        self.mask = mask
+        self.confidence = confidence
 
     def labels(self, wanted: set[str], info: Any | None) -> Iterator[tuple[str, Any]]:
-        """Name and message of what is for machines.
+        """Yield name and message of each wanted output for machines.
 
         Args:
-            wanted: names of outputs.
-            info: ``CameraInfo`` of the camera, None if it has told none.
+            wanted: Names of outputs.
+            info: ``CameraInfo`` of the camera, or None if none has arrived.
         """
         if 'mask' in wanted:
             yield 'mask', self._message(self.mask, 'mono8')
-        if 'confidence' in wanted:
+        if 'confidence' in wanted and self.confidence is not None:
             yield 'confidence', self._message(self.confidence, 'mono8')
         if 'camera_info' in wanted and info is not None:
-            yield 'camera_info', scaled_camera_info(info, self.header, self._image.shape[:2], self._size)
+            yield 'camera_info', scaled_camera_info(info, self._header, self._image.shape[:2], self._size)
         if 'mask/compressed' in wanted:
-            # The lowest compression: labels are large areas, and the others take several times as long for little.
-            _, data = cv2.imencode('.png', self.mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-            yield 'mask/compressed', TYPES.types[COMPRESSED_IMAGE](self.header, PNG_FORMAT, data.reshape(-1))
+            # The lowest level: labels are large areas, and higher levels take several times as long for little.
+            data = _encode('.png', self.mask, cv2.IMWRITE_PNG_COMPRESSION, 1)
+            yield 'mask/compressed', TYPES.types[COMPRESSED_IMAGE](self._header, PNG_FORMAT, data)
 
     def pictures(
         self,
         wanted: set[str],
         classes: ClassTable,
         opacity: float,
+        quality: int,
         draw: Callable[[float], np.ndarray | None] = lambda opacity: None,
     ) -> Iterator[tuple[str, Any]]:
-        """Name and message of what is for people.
+        """Yield name and message of each wanted output for people.
 
         Args:
-            opacity: of the overlay, 0 to 1.
-            draw: makes the overlay of image and segmentation as they were given, or None, which leaves it to this.
+            wanted: Names of outputs.
+            classes: Class table with the colours.
+            opacity: Weight of the colours in the overlay, 0 to 1.
+            quality: Quality of JPEG pictures, 1 to 100.
+            draw: Function that draws the overlay of the image and the segmentation as they were given, on the GPU say.
+                Where it returns None, the overlay is drawn here.
         """
-        if 'color_mask' in wanted:
-            yield 'color_mask', self._message(colorize(self.mask, classes), 'bgr8')
-        if 'overlay' in wanted:
+        if wanted & {'color_mask', 'color_mask/compressed'}:
+            yield from self._picture('color_mask', colorize(self.mask, classes), wanted, quality)
+        if wanted & {'overlay', 'overlay/compressed'}:
             drawn = draw(opacity) if self._as_segmented else None
             if drawn is None:
                 image = self._image
                 if self._size != image.shape[:2]:
                     image = cv2.resize(image, self._size[::-1], interpolation=cv2.INTER_AREA)
                 drawn = overlay(image, self.mask, classes, opacity)
-            yield 'overlay', self._message(drawn, 'bgr8')
+            yield from self._picture('overlay', drawn, wanted, quality)
+
+    def _picture(self, name: str, picture: np.ndarray, wanted: set[str], quality: int) -> Iterator[tuple[str, Any]]:
+        if name in wanted:
+            yield name, self._message(picture, 'bgr8')
+        if f'{name}/compressed' in wanted:
+            data = _encode('.jpg', picture, cv2.IMWRITE_JPEG_QUALITY, quality)
+            yield f'{name}/compressed', TYPES.types[COMPRESSED_IMAGE](self._header, JPEG_FORMAT, data)
 
     def _message(self, array: np.ndarray, encoding: str) -> Any:
-        return make_image(TYPES.types[IMAGE], self.header, array, encoding)
+        return make_image(TYPES.types[IMAGE], self._header, array, encoding)
+
+
+def _nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _encode(suffix: str, picture: np.ndarray, setting: int, value: int) -> np.ndarray:
+    """Return the bytes of a PNG or JPEG file, uint8 ``[N]``."""
+    _, data = cv2.imencode(suffix, picture, [setting, value])
+    return data.reshape(-1)
 
 
 def scaled_camera_info(info: Any, header: Any, image: tuple[int, int], size: tuple[int, int]) -> Any:
@@ -131,10 +158,15 @@ def scaled_camera_info(info: Any, header: Any, image: tuple[int, int], size: tup
 
 
 def check_fit(info: Any, height: int, width: int) -> None:
-    """See whether a ``CameraInfo`` describes images of ``height`` x ``width``, after its region and its binning.
+    """Check that a ``CameraInfo`` describes images of a size, after its region of interest and its binning.
+
+    Args:
+        info: ``CameraInfo`` of ``stdc_ros.messages.cdr.TYPES``.
+        height: Height of the image.
+        width: Width of the image.
 
     Raises:
-        CameraInfoError: it describes others.
+        CameraInfoError: It describes images of another size.
     """
     roi = info.roi
     inside = roi.x_offset + roi.width <= info.width and roi.y_offset + roi.height <= info.height

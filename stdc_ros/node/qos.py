@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quality of service that a user can override by parameters, for every topic of the node."""
+"""Declare parameters that override the quality of service of a topic."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-#: What can be overridden. A subscription to a latched topic needs the durability.
+#: Policies that can be overridden. A subscription to a latched topic needs the durability.
 POLICIES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
-#: Messages. Middlewares count them in 32 bits.
+#: Greatest depth in messages. Middlewares count them in 32 bits.
 DEEPEST = 2**31 - 1
 
 
 def overridable(
     node: Node, topic: str, quality: QoSProfile, kind: Literal['publisher', 'subscription']
 ) -> QoSOverridingOptions:
-    """Options for ``create_publisher`` or ``create_subscription``, now or later. Their parameters are declared and
-    checked now: rclpy would name a policy without its topic, and of some values rcl would say nothing but that.
+    """Declare and check the override parameters of a topic, and return the options to create it with.
+
+    rclpy would declare them, too, when the topic is created; but it names a bad policy without its topic, and passes
+    some bad values on to rcl, which says nothing of them.
 
     Args:
-        node: whose topic it is.
-        topic: its name as it is given to them.
-        quality: without overrides.
-        kind: of the two.
+        node: Node that owns the topic.
+        topic: Name of the topic as it is given to ``create_publisher`` or ``create_subscription``.
+        quality: Profile without overrides.
+        kind: Side of the topic that is created.
 
     Raises:
-        ValueError: one of the parameters is none that its policy can have.
-        rclpy.exceptions.ParameterException: one of them has the wrong type.
+        ValueError: A parameter has a value that its policy does not allow.
+        rclpy.exceptions.ParameterException: A parameter has the wrong type.
     """
     topic = node.resolve_topic_name(topic)
     for policy in (policy.name.lower() for policy in POLICIES):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The topics that a camera is heard on: by what name they are asked for, and where they are."""
+"""Find the topics of a camera: the names to subscribe to, and where they lead after remapping."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import NamedTuple
 
 from rclpy.node import Node
 
-#: What is added to the topic of an image for that of its compressed form.
+#: Ending of the topic of compressed images.
 COMPRESSED = '/compressed'
 
 
 class Source(NamedTuple):
-    """A topic to subscribe to.
+    """Topic to subscribe to.
 
-    ``asked`` is the name for rclpy, which remaps what it is given: a name that is resolved already could be remapped
-    again. ``topic`` is where that leads, and ``name`` what the user can remap, relative to the node's namespace.
+    Attributes:
+        name: Name that the user can remap, relative to the node's namespace.
+        asked: Name for rclpy, which remaps what it is given; a resolved name could be remapped a second time.
+        topic: Resolved name.
     """
 
     name: str
@@ -24,21 +26,29 @@ class Source(NamedTuple):
     topic: str
 
 
-def find_sources(node: Node, inside: str, suffix: str) -> tuple[Source, Source]:
-    """Images and CameraInfo of a camera, wherever the user has remapped them to.
+def find_sources(node: Node, camera: str, transport: str) -> tuple[Source, Source]:
+    """Return the topics of a camera's images and of its CameraInfo.
 
     Args:
-        node: whose remapping holds.
-        inside: of the camera, with a slash; empty: the node's only one.
-        suffix: of the image transport, which the name of the images may have or not.
+        node: Node whose remapping rules hold.
+        camera: Name of the camera; empty for the node's only one.
+        transport: Value of the parameter ``image_transport``. The user may remap compressed images with or without
+            the ending ``/compressed``.
 
     Returns:
-        Of the images, and of the CameraInfo, which is beside them if it is not remapped itself.
+        Topic of the images, and of the CameraInfo, which is beside the images unless it is remapped itself.
     """
+    inside = f'{camera}/' if camera else ''
+    suffix = COMPRESSED if transport == 'compressed' else ''
     image = node.resolve_topic_name(f'{inside}image')
     images = _source(node, f'{inside}image{suffix}', image if image.endswith(suffix) else image + suffix)
     beside = PurePosixPath(images.topic.removesuffix(suffix)).parent / 'camera_info'
     return images, _source(node, f'{inside}camera_info', str(beside))
+
+
+def output_namespace(node: Node, camera: str) -> str:
+    """Return the name below which the outputs of a camera are published, such as ``front/segmentation``."""
+    return f'{camera}/{node.get_name()}' if camera else '~'
 
 
 def _source(node: Node, name: str, derived: str) -> Source:

@@ -250,7 +250,7 @@ def node_process(
     command = [
         sys.executable,
         '-m',
-        'stdc_ros.node.segmentation_node',
+        'stdc_ros.node.main',
         '--ros-args',
         '-r',
         f'image:={camera}',

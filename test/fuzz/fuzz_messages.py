@@ -185,7 +185,7 @@ def run_live(options: argparse.Namespace, log: Path) -> dict[str, float]:
     hostile = Hostile(options.seed, options.camera)
     listener = Listener(options.camera)
     environment = {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'}
-    command = [sys.executable, '-m', 'stdc_ros.node.segmentation_node', *ros_arguments(options.camera)]
+    command = [sys.executable, '-m', 'stdc_ros.node.main', *ros_arguments(options.camera)]
     with log.open('wb') as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
     try:
@@ -228,7 +228,7 @@ def run_direct(options: argparse.Namespace, log: Path) -> dict[str, float]:
     """To a node in this process, whose executor does not run: each message goes through all that a frame does."""
     import rclpy
 
-    from stdc_ros.node.camera import Frame
+    from stdc_ros.node.frame_pipeline import Frame
     from stdc_ros.node.segmentation_node import SegmentationNode
 
     keep_freed_memory()
@@ -239,19 +239,15 @@ def run_direct(options: argparse.Namespace, log: Path) -> dict[str, float]:
     listener = Listener(options.camera)
     rclpy.init(args=ros_arguments(options.camera))
     node = SegmentationNode()
-    (camera,) = node._cameras
+    segmentation = node.segmentation
+    (camera,) = segmentation._cameras
     try:
         if not listener.spin_until(lambda: len(camera.wanted()) == 3, START_S):
             raise SystemExit(f'the node has no listeners within {START_S:g} s')
         camera.follow_listeners()
 
         def send(message: bytes) -> None:
-            # What the worker does with a frame and with what it raises.
-            frame = Frame(camera, message, time.monotonic(), time.time())
-            try:
-                node._process([frame])
-            except Exception as error:
-                node._report_failure([frame], error)
+            segmentation._pipeline.process([Frame(camera, message, time.monotonic(), time.time())])
 
         judge = Judge(options.camera, listener, send)
         judge()
@@ -263,13 +259,13 @@ def run_direct(options: argparse.Namespace, log: Path) -> dict[str, float]:
                 listener.spin()
             if number % GOOD_EVERY == 0:
                 judge()
-                node._diagnose()
+                segmentation._diagnose()
             if number % max(1, options.messages // 10) == 0:
                 memory.append(resident('self'))
                 print(f'{number} messages, {memory[-1]:.0f} MB', flush=True)
         judge()
         seconds = time.monotonic() - begin
-        node._diagnose()
+        segmentation._diagnose()
         listener.spin(1.0)
     finally:
         node.close()

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Managed (lifecycle) form of the node, for Nav2's lifecycle manager and ``ros2 lifecycle``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from stdc_ros.node.declare_parameters import warn_of_unknown
+from stdc_ros.node.segmentation_node import LISTENER_PERIOD, CameraSegmentation, WorkerHangsError
+
+
+class SegmentationLifecycleNode(LifecycleNode):
+    """Node ``segmentation`` whose work is started and stopped by lifecycle transitions.
+
+    - configure reads the model, and builds the engine if ``image_size`` is given;
+    - activate opens the topics and starts the work;
+    - deactivate ends the work and closes the topics;
+    - cleanup frees the memory of model and engine.
+
+    A transition that fails leads through the error state back to ``unconfigured``; log and diagnostics tell the reason.
+    A backend that is lost while the node is active does the same.
+
+    Attributes:
+        segmentation: Segmentation that runs on this node.
+        failure: Error after which the process cannot go on, or None.
+
+    Raises:
+        rclpy.exceptions.ParameterException: A parameter has the wrong type or is out of range.
+        ValueError: ``build_only`` is set.
+    """
+
+    def __init__(self) -> None:
+        super().__init__('segmentation')
+        self.failure: Exception | None = None
+        self.segmentation = CameraSegmentation(self, 'unconfigured')
+        if self.segmentation.settings.build_only:
+            raise ValueError('build_only is true, expected false with --lifecycle: configure builds for image_size')
+        warn_of_unknown(self)
+        self._refuse_impossible_transitions()
+        self.segmentation.create_steady_timer(LISTENER_PERIOD, self._watch)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read the model and build the engine."""
+        return self._transition('inactive', self._configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Open the topics and start the work."""
+        return self._transition('', self._activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End the work and close the topics."""
+        lost = self.segmentation.look_for_failure()
+        return self._transition('inactive', self.segmentation.stop if lost is None else self._raise_failure)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the memory of model and engine."""
+        return self._transition('unconfigured', self.segmentation.unload)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End the work and free the memory."""
+        return self._transition('finalized', self._end)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything, so that the node can be configured again."""
+        try:
+            self._end()
+        except WorkerHangsError as error:  # its thread still uses model and topics
+            self.failure = error
+            self.segmentation.state = 'finalized'
+            return TransitionCallbackReturn.FAILURE
+        self.segmentation.state = 'unconfigured'
+        return TransitionCallbackReturn.SUCCESS
+
+    def close(self) -> None:
+        """End the work, then the node. Raises WorkerHangsError if the current frame does not finish."""
+        self.segmentation.close()
+        self.destroy_node()
+
+    def _configure(self) -> None:
+        self.segmentation.load()
+        if self.segmentation.settings.image_size:
+            self.segmentation.build()
+
+    def _activate(self) -> None:
+        self.segmentation.open_topics()
+        self.segmentation.start()
+
+    def _end(self) -> None:
+        self.segmentation.stop()
+        self.segmentation.unload()
+
+    def _raise_failure(self) -> None:
+        failure = self.segmentation.look_for_failure()
+        if failure is not None:
+            raise failure
+
+    def _transition(self, state: str, work: Callable[[], None]) -> TransitionCallbackReturn:
+        """Do the work of a transition. An exception becomes the reason in log and diagnostics."""
+        try:
+            work()
+        except Exception as error:  # rclpy would turn it into ERROR, too, but without a word
+            self.segmentation.failure = error
+            self.get_logger().error(' '.join(str(error).split()) or type(error).__name__)
+            return TransitionCallbackReturn.ERROR
+        self.segmentation.failure = None
+        self.segmentation.state = state
+        return TransitionCallbackReturn.SUCCESS
+
+    def _watch(self) -> None:
+        """Leave the active state when the backend is lost."""
+        if not self.segmentation.state and self.segmentation.look_for_failure() is not None:
+            self.trigger_deactivate()
+
+    def _refuse_impossible_transitions(self) -> None:
+        """Answer a request for an impossible transition with ``success: false``; rclpy would end the process."""
+        change_state = self._service_change_state.callback
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except Exception as error:  # RCLError, which rclpy keeps to itself
+                self.get_logger().error(f'transition is refused: {" ".join(str(error).split())}')
+                response.success = False
+                return response
+
+        self._service_change_state.callback = answer

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The managed node: real lifecycle services, as ``ros2 lifecycle`` and Nav2's lifecycle manager call them."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from ros_helpers import Client, NodeProcess
+from scenes import message_of, pixels, scene
+
+from stdc_core.inference import DEFAULT_MODEL, Segmenter
+
+UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = (
+    State.PRIMARY_STATE_UNCONFIGURED,
+    State.PRIMARY_STATE_INACTIVE,
+    State.PRIMARY_STATE_ACTIVE,
+    State.PRIMARY_STATE_FINALIZED,
+)
+
+
+class Manager(Client):
+    """Client that configures and activates the node, too."""
+
+    def __init__(self, namespace: str = '/left'):
+        super().__init__(namespace)
+        node = f'{namespace}/segmentation'
+        self._change = self.node.create_client(ChangeState, f'{node}/change_state')
+        self._get = self.node.create_client(GetState, f'{node}/get_state')
+
+    def change(self, transition: int) -> bool:
+        """Request a transition; return whether it succeeded."""
+        self.spin_until(self._change.service_is_ready, 'the service change_state of the node')
+        future = self._change.call_async(ChangeState.Request(transition=Transition(id=transition)))
+        self.spin_until(future.done, 'an answer of change_state')
+        return future.result().success
+
+    @property
+    def state(self) -> int:
+        """State of the node."""
+        self.spin_until(self._get.service_is_ready, 'the service get_state of the node')
+        future = self._get.call_async(GetState.Request())
+        self.spin_until(future.done, 'an answer of get_state')
+        return future.result().current_state.id
+
+    def has_mask_topic(self) -> bool:
+        return self.node.count_publishers('/left/segmentation/mask') == 1
+
+
+def managed(*arguments: str, prelude: str = '') -> NodeProcess:
+    return NodeProcess(*arguments, namespace='/left', prelude=prelude, options=['--lifecycle'])
+
+
+def memory(process: NodeProcess) -> float:
+    """Return the resident memory of the node in MB."""
+    status = Path(f'/proc/{process.process.pid}/status').read_text()
+    return int(re.search(r'VmRSS:\s+(\d+)', status)[1]) / 1024
+
+
+def test_transitions_load_open_close_and_free():
+    image = scene(480, 640)
+    expected = Segmenter.load()(image).mask
+    with managed() as process, Manager() as manager:
+        assert manager.state == UNCONFIGURED
+        assert manager.diagnostics()['message'] == 'unconfigured'
+        for _ in range(2):  # the second time as the first
+            assert manager.change(Transition.TRANSITION_CONFIGURE)
+            assert manager.state == INACTIVE
+            assert manager.diagnostics()['message'] == 'inactive'
+            assert not manager.has_mask_topic()
+            assert manager.change(Transition.TRANSITION_ACTIVATE)
+            manager.listen('mask')
+            np.testing.assert_array_equal(pixels(manager.segment(message_of(image))), expected)
+            loaded = memory(process)
+            assert manager.change(Transition.TRANSITION_DEACTIVATE)
+            manager.spin_until(lambda: not manager.has_mask_topic(), 'the node closes its topics')
+            assert manager.camera_subscriptions == 0
+            assert manager.change(Transition.TRANSITION_CLEANUP)
+            assert memory(process) < loaded - 20  # weights alone are 34 MB
+        assert process.end(signal.SIGINT) == 0
+        assert 'Traceback' not in process.output
+
+
+def test_a_model_that_cannot_be_read_leads_through_the_error_state_with_the_reason(tmp_path):
+    model = tmp_path / 'model.onnx'
+    with managed('-p', f'model:={model}') as process, Manager() as manager:
+        assert not manager.change(Transition.TRANSITION_CONFIGURE)
+        assert manager.state == UNCONFIGURED
+        report = manager.diagnostics()
+        assert report['level'] == '2'
+        assert re.fullmatch(rf'unconfigured: .*{re.escape(str(model))}.*', report['message'])
+        assert '[ERROR]' in process.output and str(model) in process.output
+        model.write_bytes(DEFAULT_MODEL.read_bytes())
+        assert manager.change(Transition.TRANSITION_CONFIGURE)
+        assert manager.diagnostics()['message'] == 'inactive'
+        assert manager.state == INACTIVE
+
+
+def test_an_impossible_transition_is_refused_and_costs_nothing():
+    with managed() as process, Manager() as manager:
+        assert not manager.change(Transition.TRANSITION_ACTIVATE)
+        assert manager.state == UNCONFIGURED
+        assert 'transition is refused' in process.output
+        assert manager.change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
+        assert manager.state == FINALIZED
+        assert process.end(signal.SIGTERM) == 0
+
+
+#: A backend that is lost at its second image, besides the one that every model is tried on.
+FAILING = """
+from stdc_core.inference.backend import BackendError
+from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend as Backend
+run, left = Backend.__call__, [1, 2]
+def fail(self, *arguments):
+    if not left:
+        self.failure = BackendError('backend tensorrt: the GPU fell off the bus')
+        raise self.failure
+    left.pop()
+    return run(self, *arguments)
+Backend.__call__ = fail
+"""
+
+
+def test_a_lost_backend_ends_the_active_state_and_not_the_process():
+    with managed(prelude=FAILING) as process, Manager() as manager:
+        assert manager.change(Transition.TRANSITION_CONFIGURE)
+        assert manager.change(Transition.TRANSITION_ACTIVATE)
+        manager.listen('mask')
+        manager.segment(message_of(scene()))
+        manager.send(message_of(scene()))
+        manager.spin_until(lambda: manager.state == UNCONFIGURED, 'the node leaves the active state')
+        report = manager.diagnostics()
+        assert report['message'] == 'unconfigured: backend tensorrt: the GPU fell off the bus'
+        assert report['level'] == '2'
+        assert process.process.poll() is None
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_an_active_node(number):
+    with managed() as process, Manager() as manager:
+        assert manager.change(Transition.TRANSITION_CONFIGURE)
+        assert manager.change(Transition.TRANSITION_ACTIVATE)
+        assert process.end(number) == 0
+        assert 'Traceback' not in process.output
+
+
+def test_build_only_is_refused():
+    with managed('-p', 'build_only:=true') as process:
+        assert process.wait() == 1
+        assert 'build_only is true, expected false with --lifecycle' in process.output
