@@ -61,6 +61,8 @@ setup(
         'train': ['torch>=2.5', 'lightning>=2.6', 'safetensors', 'tensorboard'],
         'openvino': ['openvino>=2024.4'],
         'ray': ['ray>=2.9'],
+        # H.264 and H.265 topics of bags.
+        'video': ['av>=12'],
         'tensorrt': ['tensorrt>=10', 'cuda-bindings[all]>=12.6'],
         # The libraries are in the wheels: nothing else of NVIDIA is needed but a driver. With CUDA 12: -cu12.
         'rtx': ['tensorrt-rtx-cu13>=1.2', 'cuda-bindings[all]>=13,<14'],

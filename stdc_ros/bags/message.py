@@ -37,6 +37,7 @@ class BagMessage(NamedTuple):
         type: Message type, such as :data:`IMAGE`.
         problem: Reason why the message cannot be used; ``''`` if it can. Every method then raises ImageError.
         data: CDR bytes of the message.
+        picture: Decoded picture of a video message, uint8 ``[H, W, 3]`` BGR.
     """
 
     topic: str
@@ -45,6 +46,7 @@ class BagMessage(NamedTuple):
     type: str
     problem: str = ''
     data: bytes | memoryview = b''
+    picture: np.ndarray | None = None
 
     @property
     def stamp(self) -> int:
@@ -66,7 +68,7 @@ class BagMessage(NamedTuple):
         """
         if self.problem:
             raise ImageError(self.problem)
-        return _TO_BGR[self.type](self.message)
+        return self.picture if self.picture is not None else _TO_BGR[self.type](self.message)
 
     def to_image(self) -> Any:
         """Return the picture as ``sensor_msgs/Image``: a raw image as it is, a compressed one decoded to bgr8.

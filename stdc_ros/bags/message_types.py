@@ -4,14 +4,28 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+import struct
+from typing import Any, NamedTuple
 
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from stdc_core.io.text import one_line
 from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 
-__all__ = ['BAG_TYPES', 'CAMERA_INFO', 'COMPRESSED_IMAGE', 'IMAGE', 'LABEL_INFO', 'read_message', 'ros2_type_name']
+__all__ = [
+    'BAG_TYPES',
+    'CAMERA_INFO',
+    'COMPRESSED_IMAGE',
+    'COMPRESSED_VIDEO',
+    'FFMPEG_PACKET',
+    'IMAGE',
+    'LABEL_INFO',
+    'read_message',
+    'ros2_type_name',
+]
 
+FFMPEG_PACKET = 'ffmpeg_image_transport_msgs/msg/FFMPEGPacket'
+COMPRESSED_VIDEO = 'foxglove_msgs/msg/CompressedVideo'
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'
 
 #: Message encodings that can be read. ``''`` is what old recorders of ROS 2 write for CDR.
@@ -25,6 +39,18 @@ BAG_TYPES = get_typestore(Stores.ROS2_JAZZY)
 BAG_TYPES.register(get_types_from_msg('uint16 class_id\nstring class_name', 'vision_msgs/msg/VisionClass'))
 BAG_TYPES.register(
     get_types_from_msg('std_msgs/Header header\nvision_msgs/VisionClass[] class_map\nfloat32 threshold', LABEL_INFO)
+)
+BAG_TYPES.register(
+    get_types_from_msg(
+        'std_msgs/Header header\nint32 width\nint32 height\nstring encoding\nuint64 pts\nuint8 flags\n'
+        'bool is_bigendian\nuint8[] data',
+        FFMPEG_PACKET,
+    )
+)
+BAG_TYPES.register(
+    get_types_from_msg(
+        'builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format', COMPRESSED_VIDEO
+    )
 )
 
 
@@ -76,4 +102,49 @@ def read_message(data: bytes | memoryview, type_name: str) -> Any:
     Raises:
         Exception: The bytes are not a message of this type (rosbags raises several kinds).
     """
+    if type_name == COMPRESSED_VIDEO:
+        return read_compressed_video(data)
     return BAG_TYPES.deserialize_cdr(data, type_name)
+
+
+class CompressedVideo(NamedTuple):
+    """Fields of ``foxglove_msgs/CompressedVideo`` that are used."""
+
+    timestamp: Any
+    frame_id: str
+    data: bytes
+    format: str
+
+
+class _Time(NamedTuple):
+    sec: int
+    nanosec: int
+
+
+def read_compressed_video(data: bytes | memoryview) -> CompressedVideo:
+    """Read a ``foxglove_msgs/CompressedVideo`` from CDR bytes; newer definitions have more fields at the end.
+
+    Raises:
+        ValueError: The bytes are not such a message.
+    """
+    view = memoryview(data)
+    order = '<' if view[1] & 1 else '>'
+    body = view[4:]
+    try:
+        sec, nanosec = struct.unpack_from(f'{order}iI', body, 0)
+        frame_id, position = _sequence(body, 8, order)
+        payload, position = _sequence(body, position, order)
+        name, _ = _sequence(body, position, order)
+        texts = [bytes(text).rstrip(b'\x00').decode() for text in (frame_id, name)]
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        raise ValueError(f'not a foxglove_msgs/msg/CompressedVideo: {one_line(error)}') from error
+    return CompressedVideo(_Time(sec, nanosec), texts[0], bytes(payload), texts[1])
+
+
+def _sequence(body: memoryview, position: int, order: str) -> tuple[memoryview, int]:
+    position += -position % 4
+    (size,) = struct.unpack_from(f'{order}I', body, position)
+    end = position + 4 + size
+    if end > len(body):
+        raise IndexError(f'{size} bytes at {position}, expected at most {len(body) - position - 4}')
+    return body[position + 4 : end], end

@@ -14,11 +14,12 @@ from typing import Any
 from stdc_core.classes import ClassTable
 from stdc_core.io.text import one_line
 from stdc_ros.bags import metadata
+from stdc_ros.bags.compressed_video import VideoDecoder, read_packet
 from stdc_ros.bags.decompression import LARGEST_CHUNK, ZSTD_MAGIC, unpack
 from stdc_ros.bags.indexed_bag import Channel, IndexedBag, RawMessage
 from stdc_ros.bags.message import BagError, BagMessage, Topic
 from stdc_ros.bags.message_types import CDR_ENCODINGS, ROS1_ENCODING, read_message, to_cdr
-from stdc_ros.bags.topic_selection import IMAGE_TYPES, select_topics
+from stdc_ros.bags.topic_selection import IMAGE_TYPES, VIDEO_TYPES, select_topics
 from stdc_ros.bags.truncated_bag import NothingRecoveredError, TruncatedBag, bag_name, storage_files, storage_suffix
 
 #: Suffixes of bag files.
@@ -49,6 +50,7 @@ class Bag:
     Attributes:
         topics: Topics by name.
         damage: What is wrong if the bag is truncated (its recorder was killed, the disk was full) or damaged; else ''.
+        without_key_frames: Reason by topic why none of its video could be decoded; set when ``messages`` has ended.
         notes: Sentences about what is odd but costs no message, such as a damaged metadata.yaml.
 
     Raises:
@@ -59,6 +61,7 @@ class Bag:
         self.path = Path(path)
         self.damage = ''
         self.notes: list[str] = []
+        self.without_key_frames: dict[str, str] = {}
         self._stack = ExitStack()
         self._reader: IndexedBag | TruncatedBag = self._open()
         self.topics = _topics(self._reader.channels)
@@ -121,10 +124,34 @@ class Bag:
         """Yield the messages of these topics in the order of their times.
 
         If the bag turns out to be damaged, ``damage`` says so, and the complete messages behind the damage follow.
+        Messages of a video are decoded: a picture that needs others may come a few messages late.
 
         Raises:
             BagError: The bag cannot be read any more.
         """
+        decoders = {name: VideoDecoder() for name in topics if self._is_video(name)}
+        counts = Counter[str]()
+        for message in self._undecoded(topics):
+            if message.topic not in decoders or message.problem:
+                yield message
+                continue
+            counts[message.topic] += 1
+            for source, picture, problem in decoders[message.topic].decode(message.message, message):
+                yield source._replace(picture=picture, problem=problem)
+        for name, decoder in decoders.items():
+            for source, picture, problem in decoder.flush():
+                yield source._replace(picture=picture, problem=problem)
+            if counts[name] and not decoder.key_frames:
+                self.without_key_frames[name] = (
+                    f'{name} has no key frame in {counts[name]} video messages: its encoder makes them too rarely '
+                    '(an endless group of pictures), and the recording began after the last one'
+                )
+
+    def _is_video(self, name: str) -> bool:
+        return name in self.topics and self.topics[name].type in VIDEO_TYPES
+
+    def _undecoded(self, topics: Collection[str]) -> Iterator[BagMessage]:
+        """Yield the messages as they are in the bag."""
         last, delivered = 0, Counter[str]()  # messages of this time by topic
         try:
             for raw in self._reader.messages(topics):
@@ -174,7 +201,10 @@ def _message(raw: RawMessage) -> BagMessage:
         if encoding in CDR_ENCODINGS and data[:4] == ZSTD_MAGIC:  # compressed message by message
             data = unpack('zstd', data, LARGEST_CHUNK)
         data = to_cdr(data, type_name, encoding)
-        message = _checked(raw.time, read_message(data, type_name), type_name)
+        message = read_message(data, type_name)
+        if type_name in VIDEO_TYPES:
+            message = read_packet(message, type_name)
+        message = _checked(raw.time, message, type_name)
     except Exception as error:  # rosbags raises many kinds
         problem = f'not a message of type {type_name}: {_reason(error)}'
     return BagMessage(topic, raw.time, message, type_name, problem, data)

@@ -8,14 +8,21 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from stdc_core.io.text import one_line
+from stdc_ros.bags.compressed_video import NEEDS_PYAV, has_pyav
 from stdc_ros.bags.message import BagError, Topic
-from stdc_ros.bags.message_types import COMPRESSED_IMAGE, IMAGE
+from stdc_ros.bags.message_types import COMPRESSED_IMAGE, COMPRESSED_VIDEO, FFMPEG_PACKET, IMAGE
 
 #: Names of the image outputs of segmentation_node and segment_bag; the topics are such as /segmentation/mask.
 SEGMENTATION_OUTPUTS = ('mask', 'confidence', 'color_mask', 'overlay')
 
+#: Types of the topics that hold H.264 or H.265 video.
+VIDEO_TYPES = (COMPRESSED_VIDEO, FFMPEG_PACKET)
+
 #: Types of the topics that hold pictures.
-IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
+IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE, *VIDEO_TYPES)
+
+#: Last parts of the names of video topics that tell the transport, not the camera.
+VIDEO_TRANSPORTS = ('ffmpeg', 'foxglove', 'compressed_video', 'video', 'h264', 'h265', 'hevc')
 
 _COMPRESSED = '/compressed'
 
@@ -67,6 +74,9 @@ def select_topics(
     for name in chosen:
         if not re.fullmatch(r'[\w/~.-]+', name):
             raise BagError(f'{path}: the topic name {one_line(repr(name), 80)} is not a ROS name')
+    videos = [name for name in chosen if topics[name].type in VIDEO_TYPES]
+    if videos and not has_pyav():
+        raise BagError(f'{path}: {videos[0]} holds {topics[videos[0]].type}, which {NEEDS_PYAV}')
     return chosen
 
 
@@ -86,8 +96,12 @@ def playable_topics(path: object, topics: Mapping[str, Topic], wanted: Collectio
 
 
 def published_name(topics: Mapping[str, Topic], topic: str) -> str:
-    """Return the topic on which the decoded images of a topic are published: the name without /compressed."""
-    return topic.removesuffix(_COMPRESSED) if topics[topic].type == COMPRESSED_IMAGE else topic
+    """Return the topic on which the decoded images of a topic are published: the name without the transport."""
+    kind = topics[topic].type
+    if kind in VIDEO_TYPES:
+        parent, _, transport = topic.rpartition('/')
+        return parent if transport in VIDEO_TRANSPORTS and parent.strip('/') else topic
+    return topic.removesuffix(_COMPRESSED) if kind == COMPRESSED_IMAGE else topic
 
 
 def without_compressed_twins(topics: Mapping[str, Topic], names: Sequence[str]) -> list[str]:

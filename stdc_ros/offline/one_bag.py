@@ -16,6 +16,7 @@ from stdc_core.pictures.overlay import colorize, overlay
 from stdc_ros.bags.message import BagError, BagMessage, make_header
 from stdc_ros.bags.message_types import BAG_TYPES, CAMERA_INFO, IMAGE, LABEL_INFO
 from stdc_ros.bags.reader import Bag
+from stdc_ros.bags.topic_selection import VIDEO_TRANSPORTS
 from stdc_ros.bags.writer import BagWriter, write_bag
 from stdc_ros.messages.images import ImageError, make_image
 
@@ -29,7 +30,7 @@ OUTPUTS: dict[str, tuple[str, Make]] = {
 }
 
 #: Last parts of topic names that tell the transport of an image, not the camera.
-_TRANSPORTS = ('compressed', 'image_raw_compressed')
+_TRANSPORTS = ('compressed', 'image_raw_compressed', *VIDEO_TRANSPORTS)
 
 
 def output_prefixes(topics: Sequence[str]) -> dict[str, str]:
@@ -127,7 +128,7 @@ def segment_bag(
             copied = _add_topics(writer, bag, prefixes, outputs, with_input)
             unnamed = set(chosen)  # topics without label_info so far
             for image in bag.messages({*chosen, *copied}):
-                if image.topic in copied and not image.problem:
+                if image.topic in copied and image.message is not None:
                     writer.write_cdr(image.topic, image.time, image.data)
                 if image.topic not in prefixes:
                     continue
@@ -144,7 +145,12 @@ def segment_bag(
                     problem = problem or f'{image.topic} at {image.time} ns: {error}'
                 progress(written + failed, total)
             if not written:
-                reason = problem or bag.damage or f'{", ".join(chosen)} without any message'
+                reason = (
+                    '; '.join(bag.without_key_frames.values())
+                    or problem
+                    or bag.damage
+                    or f'{", ".join(chosen)} without any message'
+                )
                 raise BagError(f'{source}: no image to segment: {reason}')
         return _warnings(bag, written, failed, total, problem)
 
@@ -192,7 +198,7 @@ def _warnings(bag: Bag, written: int, failed: int, total: int, problem: str) -> 
         total: Number of images by the index of the bag.
         problem: Reason why the first image was left out.
     """
-    warnings = [f'{bag.path}: {note}' for note in bag.notes]
+    warnings = [f'{bag.path}: {note}' for note in (*bag.notes, *bag.without_key_frames.values())]
     if failed:
         warnings.append(
             f'{bag.path}: {failed} of {written + failed} images could not be segmented and are left out; '
