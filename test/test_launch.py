@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from ros_helpers import Client
 from sensor_msgs.msg import Image
 
@@ -64,6 +66,48 @@ def test_the_costmap_file_names_topics_and_classes_that_there_are():
     assert all(topic.removeprefix('/segmentation/') in outputs for topic in topics)
     named = {name for kind in layer['class_types'] for name in layer[kind]['classes']}
     assert named == set(Segmenter.load().info.classes.names) - {'sky'}
+
+
+def test_the_costmap_file_tells_which_class_the_layer_calls_an_error():
+    text = (ROOT / 'config' / 'nav2_semantic_segmentation_layer.yaml').read_text()
+    comments = ' '.join(line.lstrip('# ') for line in text.splitlines() if line.startswith('#'))
+    layer = yaml.safe_load(text)['local_costmap']['local_costmap']['ros__parameters']['semantic_segmentation_layer']
+    named = {name for kind in layer['camera']['class_types'] for name in layer['camera'][kind]['classes']}
+    for name in set(Segmenter.load().info.classes.names) - named:
+        # As the layer logs it, so that a search for the message finds the file.
+        assert f"CRITICAL ERROR: Class '{name}' from label_info is not defined in the costmap parameters!" in comments
+
+
+def test_the_foxglove_layout_shows_topics_that_there_are():
+    layout = json.loads((ROOT / 'config' / 'foxglove_layout.json').read_text())
+    panels = layout['configById']
+
+    def leaves(part: Any) -> list[str]:
+        return [part] if isinstance(part, str) else [*leaves(part['first']), *leaves(part['second'])]
+
+    assert sorted(leaves(layout['layout'])) == sorted(panels)
+    camera = {'/camera/image_raw', '/camera/camera_info'}
+    node = {f'/segmentation/{name}' for name in (*OUTPUTS, 'label_info', 'performance')}
+    shown = set()
+    for panel in panels.values():
+        shown |= {*panel.get('imageMode', {}).values(), *panel.get('topics', {})}
+        shown |= {panel[key].partition('.')[0] for key in ('topicPath', 'topicToRender') if key in panel}
+    assert shown <= {*camera, *node, '/diagnostics'}
+    wanted = ('overlay', 'color_mask', 'label_info', 'drivable_grid', 'performance')
+    assert shown >= {'/camera/image_raw', '/diagnostics', *(f'/segmentation/{name}' for name in wanted)}
+
+
+def test_the_foxglove_layout_shows_fields_that_there_are():
+    panels = json.loads((ROOT / 'config' / 'foxglove_layout.json').read_text())['configById']
+    (path,) = [
+        panel['topicPath']
+        for panel in panels.values()
+        if panel.get('topicPath', '').startswith('/segmentation/performance.')
+    ]
+    message = DiagnosticArray(status=[DiagnosticStatus(values=[KeyValue(key='a', value='b')])])
+    for name in path.replace('[:]', '').split('.')[1:]:
+        message = getattr(message, name)[0]
+    assert message == KeyValue(key='a', value='b')
 
 
 def test_rviz_shows_outputs_that_there_are():
