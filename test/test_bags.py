@@ -152,7 +152,7 @@ def test_odd_metadata_of_a_complete_bag_is_a_note(tmp_path, kind, change, note):
     assert changed != metadata.read_text()
     metadata.write_text(changed)
     with Bag(path) as bag:
-        assert len(list(bag.messages(bag.select_topics()))) == bag.topics[CAMERA].count == 6
+        assert len(list(bag.messages(bag.select_topics()))) == bag.topics[CAMERA].message_count == 6
         assert not bag.damage
         assert len(bag.notes) == bool(note) and all(said.startswith(note) for said in bag.notes)
 

@@ -92,8 +92,8 @@ def check_bag(path: Path, camera: str, sent: int, masks: int, information: bool)
     """Images, masks and overlays belong together by their stamps, and the masks are the segmenter's."""
     segmenter = Segmenter.load(input_scale=1.0)
     with Bag(path) as bag:
-        assert bag.topics[camera].count == sent
-        assert bag.topics['/segmentation/mask'].count == masks
+        assert bag.topics[camera].message_count == sent
+        assert bag.topics['/segmentation/mask'].message_count == masks
         assert ('/camera/camera_info' in bag.topics) == information
         by_stamp: dict[str, dict] = {name: {} for name in bag.topics}
         for message in bag.messages(list(bag.topics)):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -103,7 +103,7 @@ def _add_scales(graph: onnx.GraphProto, scale: InputScale) -> None:
     constants = {'own': [scale.own], 'pixels': [scale.pixels], 'one': [1], 'ones': [1, 1]}
     for name, value in constants.items():
         graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), f'{_SCALES}/{name}'))
-    steps = [
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
         ('Shape', ['image'], 'size', {'start': 1, 'end': 3}),
         ('Cast', ['size'], 'sides', {'to': onnx.TensorProto.FLOAT}),
         ('ReduceProd', ['sides'], 'area', {'keepdims': 1}),

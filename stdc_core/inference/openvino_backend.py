@@ -35,7 +35,7 @@ class OpenVinoBackend(Backend):
     def __init__(self, model: onnx.ModelProto, threads: int = 0):
         model = for_cpu(model)
         self._core = openvino.Core()
-        self._graphs = {
+        self._graphs: dict[tuple[str, ...], bytes] = {
             outputs: Extractor(model).extract_model(['image'], list(outputs)).SerializeToString()
             for outputs in (('mask',), ('mask', 'confidence'))
         }

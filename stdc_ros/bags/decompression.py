@@ -24,7 +24,7 @@ _PIECE = 1 << 20
 _UNPACKERS: dict[str, Any] = {'lz4': LZ4FrameDecompressor, 'zstd': zstd.ZstdDecompressor, 'bz2': bz2.BZ2Decompressor}
 
 
-def unpack(compression: str, data: bytes, limit: int) -> bytes:
+def unpack(compression: str, data: bytes | memoryview, limit: int) -> bytes:
     """Content of compressed data, or of as much of it as is there.
 
     Args:

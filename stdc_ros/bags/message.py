@@ -21,10 +21,15 @@ class BagError(ValueError):
 
 
 class Topic(NamedTuple):
-    """A topic of a bag: the type of its messages and how many there are."""
+    """A topic of a bag.
+
+    Args:
+        type: Type of its messages.
+        message_count: Number of its messages.
+    """
 
     type: str
-    count: int
+    message_count: int
 
 
 class BagMessage(NamedTuple):

@@ -190,13 +190,14 @@ def _topics(channels: dict[Channel, int]) -> dict[str, Topic]:
             type_name = f'{type_name} in {channel.encoding}'
         before = topics.get(channel.topic, Topic(type_name, 0))
         name = type_name if type_name == before.type else 'several types'
-        topics[channel.topic] = Topic(name, before.count + count)
+        topics[channel.topic] = Topic(name, before.message_count + count)
     return dict(sorted(topics.items()))
 
 
 def _message(raw: RawMessage) -> BagMessage:
     topic, type_name, encoding = raw.channel
-    message, problem, data = None, '', raw.data
+    message, problem = None, ''
+    data: bytes | memoryview = raw.data
     try:
         if encoding in CDR_ENCODINGS and data[:4] == ZSTD_MAGIC:  # compressed message by message
             data = unpack('zstd', data, LARGEST_CHUNK)
@@ -231,7 +232,8 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
         if path.suffix not in SUFFIXES:
             raise BagError(f'{path}: expected a .bag, .mcap or .db3 file or the folder of a rosbag2')
         return [path], []
-    names, notes = [], []
+    names: list[str] = []
+    notes: list[str] = []
     if (path / metadata.NAME).is_file():
         names, notes = metadata.read_metadata(path)
         # Somebody may have unpacked or packed some of them.

@@ -54,7 +54,7 @@ def select_topics(
     """
     images = {name: topic for name, topic in topics.items() if topic.type in IMAGE_TYPES}
     listed = _listed(
-        f'{one_line(name, 80)} ({topic.type.split("/")[-1]}, {topic.count})' for name, topic in images.items()
+        f'{one_line(name, 80)} ({topic.type.split("/")[-1]}, {topic.message_count})' for name, topic in images.items()
     )
     if not images:
         found = _listed(f'{one_line(name, 80)} ({one_line(topic.type, 80)})' for name, topic in topics.items())
@@ -113,7 +113,7 @@ def without_compressed_twins(topics: Mapping[str, Topic], names: Sequence[str]) 
     for name in names:
         raw = published_name(topics, name)
         if raw != name and raw in names and topics[raw].type == IMAGE:
-            left_out.add(name if topics[raw].count else raw)
+            left_out.add(name if topics[raw].message_count else raw)
     return [name for name in names if name not in left_out]
 
 

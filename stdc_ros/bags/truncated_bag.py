@@ -76,7 +76,7 @@ class TruncatedBag:
             self._all_unpacked &= unpack_file(file, plain)
             return plain
         self._all_unpacked = False
-        for part in (file, log):
+        for part in filter(None, (file, log)):
             shutil.copyfile(part, plain.with_name(part.name))
         database = sqlite3.connect(plain)
         try:

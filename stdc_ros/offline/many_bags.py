@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -76,7 +76,9 @@ def segment_many(given: argparse.Namespace) -> int:
     return 1 if report.failed else 0
 
 
-def _events(given: argparse.Namespace, tasks: list[Task], options: SegmentOptions, work: Path) -> Iterator[Event]:
+def _events(
+    given: argparse.Namespace, tasks: list[Task], options: SegmentOptions, work: Path
+) -> Generator[Event, None, None]:
     # The largest first: otherwise the last worker is busy with it long after the others have ended.
     tasks = sorted(tasks, key=lambda task: size_of(task.source), reverse=True)
     if given.ray and tasks:

@@ -21,7 +21,7 @@ from stdc_ros.bags.writer import BagWriter, write_bag
 from stdc_ros.messages.images import ImageError, make_image
 
 #: Name of each output: encoding, and the function that makes it from the image and its segmentation.
-Make = Callable[[np.ndarray, Segmentation, Segmenter], np.ndarray]
+Make = Callable[[np.ndarray, Segmentation, Segmenter], np.ndarray | None]
 OUTPUTS: dict[str, tuple[str, Make]] = {
     'mask': ('mono8', lambda image, result, segmenter: result.mask),
     'confidence': ('mono8', lambda image, result, segmenter: result.confidence),
@@ -74,7 +74,9 @@ def segment_message(segmenter: Segmenter, image: BagMessage, outputs: Sequence[s
     header = image.header()
     for name in outputs:
         encoding, make = OUTPUTS[name]
-        yield name, make_image(BAG_TYPES.types[IMAGE], header, make(picture, result, segmenter), encoding)
+        pixels = make(picture, result, segmenter)
+        assert pixels is not None, 'the segmenter computes the confidence if it is an output'
+        yield name, make_image(BAG_TYPES.types[IMAGE], header, pixels, encoding)
 
 
 def segment_bag(
@@ -121,7 +123,7 @@ def segment_bag(
             prefixes = output_prefixes(chosen)
         except BagError as error:
             raise BagError(f'{source}: {error}') from None
-        total = sum(bag.topics[topic].count for topic in chosen)
+        total = sum(bag.topics[topic].message_count for topic in chosen)
         with write_bag(target, overwrite) as writer:
             progress(0, total)
             writer.set_classes(segmenter.info.classes)

@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -34,7 +34,7 @@ class _Unusable(NamedTuple):
 
 def run(
     tasks: Sequence[Task], options: SegmentOptions, work: Path, workers: int = 0, threads: int = 0
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Do tasks, several at a time; closing the generator ends the workers at once.
 
     Args:
@@ -122,8 +122,10 @@ class _Worker:
         except (EOFError, ConnectionResetError):
             self.process.join()
             code = self.process.exitcode
-            how = f'was killed by {signal.Signals(-code).name}' if code < 0 else f'ended with exit status {code}'
-            if not self.ready:
+            how = f'ended with exit status {code}'
+            if code is not None and code < 0:
+                how = f'was killed by {signal.Signals(-code).name}'
+            if self.task is None or not self.ready:
                 raise BagError(f'a worker {how} while it loaded the model') from None
             event = Failed(
                 self.task,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from stdc_ros.offline.task import Done, Event, Failed, SegmentOptions, Task, seg
 
 def run(
     tasks: Sequence[Task], options: SegmentOptions, work: Path, address: str = 'auto', threads: int = 0
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Do tasks; closing the generator ends them at once. Ray reports results only, so no :class:`Progress` is yielded.
 
     Args:

@@ -71,7 +71,7 @@ class Player:
     @property
     def total(self) -> int:
         """Number of images."""
-        return sum(self._bag.topics[topic].count for topic in self._topics)
+        return sum(self._bag.topics[topic].message_count for topic in self._topics)
 
     def unheard(self) -> list[str]:
         """The published topics that nobody subscribes to."""

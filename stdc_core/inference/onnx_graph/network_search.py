@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import onnx
@@ -54,7 +55,8 @@ def check_normalization(model: onnx.ModelProto, network: NetworkDescription) -> 
     before.graph.output.append(helper.make_tensor_value_info(network.planes, TensorProto.FLOAT, [None] * 4))
     remove_unused(before.graph)
     image = np.broadcast_to(np.array(_COLOUR, np.uint8), (1, _SIDE, _SIDE, 3))
-    found = ReferenceEvaluator(before).run(None, {'image': np.ascontiguousarray(image)})[0][0, :, 0, 0]
+    planes: Any = ReferenceEvaluator(before).run(None, {'image': np.ascontiguousarray(image)})
+    found = planes[0][0, :, 0, 0]
     expected = (np.array(_COLOUR[::-1]) / 255 - network.mean) / network.std
     if not np.allclose(found, expected, atol=1e-4):
         raise ValueError('its graph does not normalise images as `stdc export` does; export the weights again')

@@ -60,10 +60,12 @@ def split(model: onnx.ModelProto, scale: InputScale | None = None) -> Parts:
         raise ValueError(f'its metadata has no {SCALE_KEY}; expected a model file from `stdc export`')
     description = _description(model, metadata)
     network = _cut(fold(copy.deepcopy(model)), description.planes, description.logits)
+    red, green, blue = description.mean
+    red_std, green_std, blue_std = description.std
     normalization = Normalization(
         channel=(2, 1, 0),  # the image is BGR, the planes are RGB
-        gain=tuple(1 / 255 / std for std in description.std),
-        offset=tuple(-mean / std for mean, std in zip(description.mean, description.std, strict=True)),
+        gain=(1 / 255 / red_std, 1 / 255 / green_std, 1 / 255 / blue_std),
+        offset=(-red / red_std, -green / green_std, -blue / blue_std),
     )
     return Parts(network, normalization, scale or InputScale(float(metadata[SCALE_KEY])), description.classes)
 
@@ -84,10 +86,11 @@ def _cut(model: onnx.ModelProto, planes: str, logits: str) -> onnx.ModelProto:
     for node in graph.node:
         node.input[:] = [PLANES if name == planes else name for name in node.input]
         node.output[:] = [LOGITS if name == logits else 'before' if name == planes else name for name in node.output]
-    free = ['batch', 3, 'height', 'width'], ['batch', None, None, None]
+    free_planes: list[str | int | None] = ['batch', 3, 'height', 'width']
+    free_logits: list[str | int | None] = ['batch', None, None, None]
     del graph.input[:], graph.output[:], graph.value_info[:], network.metadata_props[:]
-    graph.input.append(helper.make_tensor_value_info(PLANES, TensorProto.FLOAT, free[0]))
-    graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, free[1]))
+    graph.input.append(helper.make_tensor_value_info(PLANES, TensorProto.FLOAT, free_planes))
+    graph.output.append(helper.make_tensor_value_info(LOGITS, TensorProto.FLOAT, free_logits))
     remove_unused(graph)
     return network
 

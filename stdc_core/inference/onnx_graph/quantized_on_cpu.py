@@ -77,9 +77,10 @@ def use_unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
         output = node.output[0]
         scale = numpy_helper.to_array(weights[node.input[1]])
         scale, zero = (scale * np.float32(127 / 255), 0) if positive[output] else (scale, 128)
-        constants = np.asarray(scale, np.float32), np.array(zero, np.uint8)
+        constants: tuple[np.ndarray, ...] = np.asarray(scale, np.float32), np.array(zero, np.uint8)
         names = f'{output}/scale', f'{output}/zero'
-        graph.initializer.extend(map(numpy_helper.from_array, constants, names))
+        for constant, name in zip(constants, names, strict=True):
+            graph.initializer.append(numpy_helper.from_array(constant, name))
         for user in (node, *(user for user in users[output] if user.op_type == 'DequantizeLinear')):
             del user.input[1:]
             user.input.extend(names)
@@ -100,7 +101,8 @@ def narrow_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         halves = np.rint(numpy_helper.to_array(constants[node.input[0]]) / np.float32(2)).astype(np.int8)
         doubled = numpy_helper.to_array(constants[node.input[1]]) * np.float32(2)
         names = f'{node.output[0]}/weight', f'{node.output[0]}/scale'
-        model.graph.initializer.extend(map(numpy_helper.from_array, (halves, doubled), names))
+        model.graph.initializer.append(numpy_helper.from_array(halves, names[0]))
+        model.graph.initializer.append(numpy_helper.from_array(doubled, names[1]))
         node.input[0], node.input[1] = names
     remove_unused(model.graph)
     return model

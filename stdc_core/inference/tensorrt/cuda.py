@@ -138,7 +138,7 @@ class CudaDevice:
     def pin(self, size: int) -> np.ndarray:
         """Allocate pinned memory of the host, uint8 ``[size]``, to be given back by :meth:`free`. Raises CudaError."""
         pointer = int(self._call('cudaHostAlloc', size, 0))
-        return np.frombuffer((ctypes.c_uint8 * size).from_address(pointer), np.uint8)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(pointer))
 
     def free(self, *pieces: Memory | np.ndarray) -> None:
         """Give back memory of the device or pinned memory. Raises CudaError."""
