@@ -76,7 +76,7 @@ def test_topics_are_found_whatever_the_metadata_says_of_their_quality(kind, tmp_
     assert quality in said
     metadata.write_text(said)
     with Bag(path) as bag:
-        assert len(list(bag.messages(bag.select_topics()))) == bag.topics[CAMERA].count == 6
+        assert len(list(bag.messages(bag.select_topics()))) == bag.topics[CAMERA].message_count == 6
         assert not bag.damage
 
 
@@ -259,7 +259,7 @@ def test_a_cut_bag_is_segmented_and_said(tmp_path, capsys):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     assert segment_bag([str(path), str(tmp_path / 'out.mcap'), '--outputs', 'mask']) == 0
     with Bag(tmp_path / 'out.mcap') as made:
-        count = made.topics['/camera/segmentation/mask'].count
+        count = made.topics['/camera/segmentation/mask'].message_count
         assert len(list(made.messages(['/camera/segmentation/mask']))) == count and not made.damage
     assert 10 < count < 50
     said = f'drive is cut off (drive.mcap.zstd is truncated or damaged): the {count} images up to there are segmented'

@@ -215,7 +215,7 @@ def test_a_bag_that_is_cut_off(tmp_path, capsys):
     count = len(read(out)['/camera/segmentation/mask'])
     assert f'is cut off (File end magic is invalid.): the {count} images up to there' in capsys.readouterr().err
     with Bag(source) as bag:
-        assert count == bag.topics[CAMERA].count > 5
+        assert count == bag.topics[CAMERA].message_count > 5
 
 
 def test_images_that_cannot_be_decoded_are_counted(tmp_path, capsys):

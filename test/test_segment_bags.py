@@ -160,7 +160,7 @@ def test_compressed_files_of_a_killed_recorder_are_one_bag(tmp_path, kind, suffi
     (killed / f'drive_1{suffix}').write_bytes(plain)
     assert run([killed if named else killed.parent], tmp_path / 'out') == 0
     with Bag(tmp_path / 'out' / 'killed.mcap') as bag:
-        assert bag.topics['/camera/segmentation/mask'].count == 12
+        assert bag.topics['/camera/segmentation/mask'].message_count == 12
     assert sorted(contents(tmp_path / 'out')) == ['killed.mcap', 'killed.mcap.json']
 
 

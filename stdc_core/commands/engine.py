@@ -77,7 +77,8 @@ def _build_for_rtx(model: Path, options: argparse.Namespace) -> None:
     if options.input_scale is not None:
         check_input_scale(options.input_scale)
         scale = InputScale(options.input_scale)
-    check_size(*options.size, scale.of(options.size))
+    height, width = options.size
+    check_size(height, width, scale.of((height, width)))
     try:
         builder = RtxEngineBuilder(proto, options.precision, options.batch, scale, target)
     except BackendError:

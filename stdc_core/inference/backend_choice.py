@@ -95,7 +95,7 @@ class _Choice:
         missing = missing_driver()
         if missing:
             return self._chosen(self.onnxruntime(), [missing])
-        refused = []
+        refused: list[str] = []
         makers: list[tuple[str, Callable[[], Backend]]] = [
             ('tensorrt', lambda: self.tensorrt(give_up=True)),
             ('tensorrt_rtx', lambda: self.tensorrt_rtx(give_up=True, listed=True)),

@@ -36,7 +36,7 @@ def unpack(compression: str, data: bytes | memoryview, limit: int) -> bytes:
         KeyError: another compression.
     """
     if compression in ('', 'none'):
-        return data
+        return bytes(data)
     found, size = [], 0
     while data:
         unpacker = _UNPACKERS[compression]()

@@ -129,12 +129,12 @@ class TensorRtBackend(Backend):
             return None
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]  # other backends set the attribute
         """Name of the backend; that of the other backend once it has taken over."""
         return self._other.name if self._failures.lost and self._other else f'{self._library} {self._precision}'
 
     @property
-    def activity(self) -> str:
+    def activity(self) -> str:  # type: ignore[override]  # other backends keep the class's
         """Which engine is being built, and how much of it is done."""
         return self._building.activity
 
@@ -279,8 +279,10 @@ class TensorRtBackend(Backend):
         Raises:
             CudaError, EngineError: See :class:`Pipeline`.
         """
-        engine = self._ready[self._plan.options((shape[1], shape[2])).shape]
-        pipeline = Pipeline(self.device, engine, self._plan.parts, self.kernels, self._plan.half, shape, confidence)
+        count, height, width, channels = shape
+        size = count, height, width, channels
+        engine = self._ready[self._plan.options((height, width)).shape]
+        pipeline = Pipeline(self.device, engine, self._plan.parts, self.kernels, self._plan.half, size, confidence)
         engine.keep_kernels()
         return pipeline
 

@@ -82,7 +82,7 @@ def logger_of(trt: ModuleType) -> Any:
     The method ``said()`` of the logger returns the errors since the last call, and forgets them.
     """
 
-    class Logger(trt.ILogger):
+    class Logger(trt.ILogger):  # type: ignore[name-defined]  # the library is loaded at run time
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self._errors: list[str] = []
