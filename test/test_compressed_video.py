@@ -113,7 +113,7 @@ def test_a_video_is_segmented_and_what_is_left_out_counted(tmp_path, capsys):
     assert main([str(path), str(tmp_path / 'out.mcap'), '--outputs', 'mask']) == 0
     assert '6 of 26 images could not be segmented and are left out' in capsys.readouterr().err
     with Bag(tmp_path / 'out.mcap') as bag:
-        assert bag.topics['/camera/segmentation/mask'].count == 20
+        assert bag.topics['/camera/segmentation/mask'].message_count == 20
 
 
 def test_another_codec_is_named(tmp_path):

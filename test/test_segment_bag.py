@@ -113,7 +113,7 @@ def test_a_segmented_bag_explains_itself(tmp_path, segmenter, kind, output):
     assert [(each.class_id, each.class_name) for each in label_info.class_map] == list(enumerate(names))
     with Bag(tmp_path / output) as bag, Bag(source) as before:
         assert bag.classes() == segmenter.info.classes and before.classes() is None
-        assert {name: topic.count for name, topic in bag.topics.items()} == {
+        assert {name: topic.message_count for name, topic in bag.topics.items()} == {
             CAMERA: 6,
             '/camera/camera_info': 6,
             '/camera/segmentation/label_info': 1,
