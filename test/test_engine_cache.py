@@ -181,6 +181,26 @@ def test_a_user_without_a_home_has_a_folder_among_the_temporary_files(monkeypatc
     assert [path.name for path in folder.iterdir()] == ['a.engine']
 
 
+def test_no_lock_file_is_left_behind_and_who_waited_for_one_builds_alone(cache):
+    inside, most = [], []
+
+    def build(network, options, timings, progress):
+        inside.append(network)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return network, b''
+
+    store = EngineStore(cache, build, bytes, {})
+    threads = [Thread(target=store.get, args=(b'%d' % index, OPTIONS, print)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 8
+    assert {path.suffix for path in cache.folder.iterdir()} == {'.engine'}
+
+
 def test_where_there_are_no_locks_engines_are_built_all_the_same(cache, monkeypatch):
     def no_locks(file, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))

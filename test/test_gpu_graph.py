@@ -179,12 +179,27 @@ def test_the_kernels_compile_for_every_gpu():
         nvrtc.nvrtcVersion()
     except RuntimeError as error:
         pytest.skip(f'NVRTC is not installed: {error}')
-    for capability in ((7, 5), (8, 7), (9, 0), (12, 0)):
+    for capability in ((7, 5), (8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (12, 0)):
         for macros in ((), ('HALF',)):
             assert compile_kernels(nvrtc, SOURCE.read_text(), capability, macros).startswith(b'\x7fELF')
     assert b'.target' in compile_kernels(nvrtc, SOURCE.read_text(), (99, 0))
+    assert_every_program_is_freed(nvrtc)
+
+
+def assert_every_program_is_freed(nvrtc) -> None:
+    """NVRTC's programs are freed whether they compile or not."""
+
+    class Counting:
+        programs = 0
+
+        def __getattr__(self, name):
+            Counting.programs += {'nvrtcCreateProgram': 1, 'nvrtcDestroyProgram': -1}.get(name, 0)
+            return getattr(nvrtc, name)
+
+    compile_kernels(Counting(), SOURCE.read_text(), (9, 0))
     with pytest.raises(CudaError, match='gibberish'):
-        compile_kernels(nvrtc, 'gibberish', (9, 0))
+        compile_kernels(Counting(), 'gibberish', (9, 0))
+    assert Counting.programs == 0
 
 
 def test_a_graph_that_is_no_network_is_an_error():

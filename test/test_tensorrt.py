@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from host_device import Bench, HostDevice, HostEngine, needs_compiler
+from host_device import Bench, HostDevice, HostEngine, HostExecution, needs_compiler
 
 from stdc_core.classes import class_table
 from stdc_core.commands.main import main
@@ -198,6 +199,67 @@ def test_where_no_graph_can_be_captured_every_step_is_begun_alone(bench, images,
     made.fail_next('capture', 2)
     assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
     assert 'launch graph' not in made.device.calls
+
+
+def test_an_engine_that_cannot_be_captured_runs_without_a_graph_and_says_so_once(
+    bench, images, expected, caplog, monkeypatch
+):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(HostExecution, 'capturable', False)
+    made = bench()
+    for _ in range(2):
+        assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
+    assert 'capture' not in made.device.calls
+    assert caplog.messages.count('running without a CUDA graph: the engine cannot be captured') == 1
+
+
+def test_kernels_that_the_library_compiled_are_kept_after_the_first_run(bench, images):
+    made = bench()
+    made.backend(images[:1], False)
+    calls = made.device.calls
+    assert calls.index('enqueue') < calls.index('keep kernels')
+    assert calls.count('keep kernels') == 1
+
+
+def test_a_second_gpu_backend_answers_until_the_engine_is_built_and_then_gives_its_memory_back(
+    bench, model, images, expected, tmp_path
+):
+    """As TensorRT for RTX does while TensorRT builds."""
+    stand_in = Bench(model, tmp_path / 'rtx', library='tensorrt_rtx')
+    made = bench(other=lambda: stand_in.backend, wait=False)
+    made.building.clear()
+    assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
+    assert stand_in.device.calls.count('enqueue') > 0
+    assert_drawn(made.backend.overlay(0, CLASSES.blending_bgr(0.5)), images[0], expected[0][0], 0.5)
+    assert stand_in.device.allocated
+    made.building.set()
+    until(lambda: not made.backend.activity)
+    assert_equal(made.backend(images[:1], True), [each[:1] for each in expected])
+    assert made.device.calls.count('enqueue') > 0
+    assert not stand_in.device.allocated
+    assert stand_in.device.graphs == 0
+    # For the next new size it answers again.
+    made.building.clear()
+    mask, _ = made.backend(images[:1, :64], False)
+    assert mask.shape == (1, 64, 130)
+    assert stand_in.device.allocated
+    made.building.set()
+    until(lambda: not made.backend.activity)
+
+
+def test_two_threads_share_one_fallback(bench, model, images):
+    made_others: list[OnnxRuntimeBackend] = []
+
+    def other():
+        time.sleep(0.2)  # so that both threads ask before it is made
+        made_others.append(OnnxRuntimeBackend(model, 1))
+        return made_others[-1]
+
+    made = bench(other=other, wait=False, give_up=True)
+    made.failing = [EngineError('no kernel for Resize')]
+    made.backend(images[:1], False)  # while the builder's thread fails and asks for it, too
+    until(lambda: made.backend.name == 'onnxruntime')
+    assert len(made_others) == 1
 
 
 def test_memory_of_shapes_that_are_gone_is_given_back(bench):

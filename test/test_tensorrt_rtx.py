@@ -215,6 +215,72 @@ def test_the_logger_keeps_errors_alone():
     assert logger.said() == 'it does not say why'
 
 
+class Runtime:
+    """The part of TensorRT for RTX that needs a GPU: read an engine, make a context, keep kernels. Notes its calls."""
+
+    def __init__(self, kept_fit: bool = True):
+        self.told: list[tuple] = []
+        self._kept_fit = kept_fit
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.told.append((name, *arguments))
+            results = {
+                'deserialize_cuda_engine': self,
+                'create_runtime_config': self,
+                'create_runtime_cache': self,
+                'deserialize': self._kept_fit,
+                'serialize': b'kernels of this run',
+                'create_execution_context': self,
+                'get_tensor_shape': (1, 3, 8, 8),
+                'update_device_memory_size_for_shapes': 4096,
+                'is_stream_capturable': False,
+            }
+            return results.get(name, True)
+
+        return call
+
+
+class Kept:
+    """A file of kernels in memory."""
+
+    def __init__(self, data: bytes | None):
+        self.data, self.writes = data, 0
+
+    def read(self) -> bytes | None:
+        return self.data
+
+    def write(self, data: bytes) -> None:
+        self.data, self.writes = data, self.writes + 1
+
+
+@pytest.mark.parametrize(
+    ('kept', 'fits', 'writes'),
+    [(None, True, 1), (b'of another driver', False, 1), (b'kernels of this run', True, 0)],
+)
+def test_an_engine_runs_in_memory_of_ours_and_its_kernels_are_kept(monkeypatch, kept, fits, writes):
+    runtime, file, sizes = Runtime(fits), Kept(kept), []
+    monkeypatch.setattr('stdc_core.inference.tensorrt.engine.start', lambda library, kind: runtime)
+    engine = Engine(trt, b'engine', file)
+    run = engine.execution({'planes': 1, 'logits': 2}, 'planes', (1, 3, 8, 8), 7, lambda size: sizes.append(size) or 99)
+    assert not run.is_capturable()
+    run()
+    engine.keep_kernels()
+    engine.keep_kernels()
+    told = [each[0] for each in runtime.told]
+    strategy = ('set_execution_context_allocation_strategy', trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    assert strategy in runtime.told
+    assert sizes == [4096]
+    assert ('set_device_memory', 99, 4096) in runtime.told
+    assert (
+        told.index('set_input_shape')
+        < told.index('update_device_memory_size_for_shapes')
+        < told.index('execute_async_v3')
+    )
+    assert told.index('set_runtime_cache') < told.index('create_execution_context')
+    assert (file.data, file.writes) == (b'kernels of this run', writes)
+
+
 @pytest.mark.parametrize(
     ('capability', 'supported', 'target'),
     [

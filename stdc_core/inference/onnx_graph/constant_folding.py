@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Constants of a deployed graph, folded: what a runtime does when it loads one, for tools that come before."""
+"""Fold the constants of a deployed graph, as a runtime does at load, for tools that run before."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def remove_unused(graph: onnx.GraphProto) -> None:
-    """Remove nodes that nobody takes anything from, and then initializers that nobody uses."""
+    """Remove nodes whose outputs nobody uses, then initializers that nobody uses, in place."""
     wanted = {output.name for output in graph.output}
     kept = []
     for node in reversed(graph.node):

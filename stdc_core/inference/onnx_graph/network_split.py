@@ -96,12 +96,14 @@ def _cut(model: onnx.ModelProto, planes: str, logits: str) -> onnx.ModelProto:
 
 
 def whole(model: onnx.ModelProto, scale: float | None = None) -> onnx.ModelProto:
-    """The deployed graph in one piece, as TensorRT takes it: it does nothing with bytes but cast them.
+    """Return the deployed graph in one piece, changed so that TensorRT reads it. The model itself is not changed.
 
-    Where no kernels can be compiled; and to compare them with. The model itself is not changed.
+    TensorRT does nothing with bytes except cast them. The graph serves where no kernels can be compiled, and to compare
+    the kernels with.
 
     Args:
-        scale: at which the network sees images; None: the graph's own.
+        model: Deployed graph.
+        scale: Scale at which the network sees images; None keeps the graph's own.
     """
     model = copy.deepcopy(model)
     if scale is not None:

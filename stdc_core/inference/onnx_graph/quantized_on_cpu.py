@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantised model files on a CPU.
+"""Prepare quantised model files for CPUs.
 
-``stdc quantize`` writes signed activations around 0, which is what TensorRT takes. CPUs multiply unsigned by signed
-bytes much faster; and of activations that are never negative, a signed byte uses half of its values.
+``stdc quantize`` writes signed activations around 0, which TensorRT needs. CPUs multiply unsigned by signed bytes much
+faster. And an activation that is never negative uses only half of the values of a signed byte.
 
-CPUs without VNNI (Intel's before Cascade Lake and Ice Lake, AMD's before Zen 4) add two such products in 16 bits, where
-they do not fit: whatever computes with them, ONNX Runtime and OpenVINO alike, gets wrong sums. With weights of 7 bits
-they fit.
+CPUs without VNNI (Intel before Cascade Lake and Ice Lake, AMD before Zen 4) add two such products in 16 bits, where the
+sum may not fit. ONNX Runtime and OpenVINO then compute wrong sums. With weights of 7 bits the sum fits.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from onnx import TensorProto, helper, numpy_helper
 from stdc_core.inference.onnx_graph.constant_folding import remove_unused
 from stdc_core.inference.onnx_graph.quantized import is_quantized
 
-#: What keeps numbers as they are, or picks among them, or averages them: none becomes negative.
+#: Operators whose outputs are never negative if their inputs are not.
 _KEEPS_SIGN = ('AveragePool', 'Concat', 'QuantizeLinear', 'DequantizeLinear')
 
 
 def for_cpu(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The deployed graph as CPUs compute it: a changed copy if it is quantised, else the graph itself."""
+    """Return the deployed graph for CPUs: a changed copy if it is quantised, else the graph itself."""
     if not is_quantized(model):
         return model
     model = use_unsigned(copy.deepcopy(model))
@@ -36,7 +35,7 @@ def for_cpu(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @functools.cache
 def products_saturate() -> bool:
-    """Whether this CPU's sums of products of unsigned and signed bytes are wrong when they are large. It is tried."""
+    """Return whether this CPU computes wrong large sums of products of unsigned and signed bytes. It is tried out."""
     depth = 64
     inputs = [
         helper.make_tensor_value_info('unsigned', TensorProto.UINT8, [1, depth]),
@@ -54,8 +53,9 @@ def products_saturate() -> bool:
 def use_unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
     """Make the quantised activations of a deployed graph unsigned, in place.
 
-    Those that are never negative get 255 steps where they had 127, up to the same largest value; a ReLU before them is
-    left out, as what is below 0 becomes 0 by being quantised. The others are shifted by 128, which changes nothing.
+    Activations that are never negative get 255 steps instead of 127, up to the same largest value. A ReLU before them
+    is removed, since quantisation turns values below 0 into 0. The other activations are shifted by 128, which changes
+    nothing.
     """
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}

@@ -76,13 +76,13 @@ def profile_sharing(trt: ModuleType) -> Any:
 
 
 @functools.cache
-def logger_of(trt: ModuleType) -> Any:
+def logger_of(trt: Any) -> Any:
     """Return the logger for the library, which keeps errors. TensorRT goes on using the first logger that it is given.
 
     The method ``said()`` of the logger returns the errors since the last call, and forgets them.
     """
 
-    class Logger(trt.ILogger):  # type: ignore[name-defined]  # the library is loaded at run time
+    class Logger(trt.ILogger):  # the library is loaded at run time
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self._errors: list[str] = []

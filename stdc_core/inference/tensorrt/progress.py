@@ -6,7 +6,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 #: Called with the percentage that is done, or None where the library does not tell.
@@ -91,7 +90,7 @@ class PhaseShare:
         return min(1.0, (done + min(sum(inside), steps - done)) / steps)
 
 
-def make_monitor(trt: ModuleType, progress: Progress) -> Any:
+def make_monitor(trt: Any, progress: Progress) -> Any:
     """Return a progress monitor for a builder configuration of the library.
 
     Args:
