@@ -354,12 +354,12 @@ def test_several_classes_may_be_drivable():
 @pytest.mark.parametrize(
     ('mask', 'confidence', 'words'),
     [
-        (np.zeros((4, 6, 3), np.uint8), None, r'mask of uint8 \[4, 6, 3\], expected uint8 \[H, W\]'),
-        (np.zeros((4, 6)), None, 'mask of float64'),
+        (np.zeros((4, 6, 3), np.uint8), None, r'mask is uint8 \[4, 6, 3\], expected uint8 \[H, W\]'),
+        (np.zeros((4, 6)), None, 'mask is float64'),
         (np.zeros((4, 0), np.uint8), None, r'\[4, 0\]'),
-        (np.zeros((4, 6), np.uint8), None, 'no confidence, expected it for a minimum of 0.5'),
+        (np.zeros((4, 6), np.uint8), None, 'no confidence was given, expected one for a minimum of 0.5'),
         (np.zeros((4, 6), np.uint8), np.zeros((4, 5), np.uint8), r'uint8 \[4, 5\], expected uint8 \[4, 6\]'),
-        (np.zeros((4, 6), np.uint8), np.zeros((4, 6)), 'confidence of float64'),
+        (np.zeros((4, 6), np.uint8), np.zeros((4, 6)), 'confidence is float64'),
     ],
 )
 def test_what_is_no_mask_is_an_error(mask, confidence, words):

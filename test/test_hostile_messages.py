@@ -69,9 +69,9 @@ def test_an_image_of_any_fields_is_an_image_or_an_error(height, width, step, enc
 def test_every_image_that_agrees_with_itself_is_read(height, width, encoding, big_endian, padding, seed):
     planar, packed = encoding in ('nv12', 'nv21'), encoding in ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv')
     channels = 4 if 'a' in encoding[:4] and 'bay' not in encoding else 3 if encoding[:3] in ('bgr', 'rgb') else 1
-    channels = {'8UC3': 3, '8UC1': 1}.get(encoding, 2 if packed else channels)
+    channels = {'8UC4': 4, '8UC3': 3, '8UC1': 1}.get(encoding, 2 if packed else channels)
     step = width * channels * (2 if encoding.endswith('16') else 1) + padding
-    rows = height * 3 // 2 if planar else height
+    rows = height * 3 // 2 if planar else 3 * height if encoding == 'nv24' else height
     data = np.random.default_rng(seed).integers(0, 256, rows * step, np.uint8).tobytes()
     message = SimpleNamespace(
         height=height, width=width, step=step, encoding=encoding, is_bigendian=big_endian, data=data

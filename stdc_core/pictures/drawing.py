@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text and swatches on uint8 BGR pictures. OpenCV's strokes, drawn large and shrunk, which makes them smooth."""
+"""Draw text, swatches and legends on uint8 BGR pictures.
+
+OpenCV's strokes are drawn large and shrunk, which makes them smooth.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,31 @@ from stdc_core.classes import ClassTable
 
 Color = tuple[int, int, int]
 
-#: BGR.
+#: Colours, BGR.
 DARK, LIGHT = (32, 30, 28), (235, 235, 235)
 WHITE, BLACK, GREY = (255, 255, 255), (30, 28, 26), (130, 126, 122)
 
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _ENLARGED = 4
-# Of capital letters in OpenCV's font, in its units.
+# Height of capital letters in OpenCV's font, in its units.
 _CAPITAL = 21
 
 
 def canvas(height: int, width: int, color: Color) -> np.ndarray:
-    """uint8 ``[height, width, 3]`` of one colour."""
+    """Return a picture of one colour, uint8 ``[height, width, 3]``."""
     return np.full((height, width, 3), color, np.uint8)
 
 
 def text_mask(text: str, size: float, bold: bool = False) -> tuple[np.ndarray, int]:
-    """Coverage of a line of text, float32 ``[h, w]`` in 0 ... 1, and the row of its baseline.
+    """Return the coverage of a line of text, and the row of its baseline.
 
     Args:
-        size: height of the capital letters in pixels.
-        bold: thicker strokes.
+        text: Text; letters outside ASCII become question marks.
+        size: Height of the capital letters, pixels.
+        bold: Whether strokes are thicker.
+
+    Returns:
+        Coverage, float32 ``[h, w]`` in 0 ... 1, and a row of it.
     """
     scale = _ENLARGED * size / _CAPITAL
     stroke = max(1, round(_ENLARGED * size * (0.16 if bold else 0.11)))
@@ -47,7 +54,7 @@ def text_mask(text: str, size: float, bold: bool = False) -> tuple[np.ndarray, i
 
 
 def text_width(text: str, size: float, bold: bool = False) -> int:
-    """Pixels that ``put_text`` takes."""
+    """Return the width of a line of text in pixels."""
     return text_mask(text, size, bold)[0].shape[1]
 
 
@@ -61,11 +68,17 @@ def put_text(
     bold: bool = False,
     outline: Color | None = None,
 ) -> None:
-    """Draw a line of text into a picture; what lies outside is left out.
+    """Draw a line of text into a picture; parts outside of it are left out.
 
     Args:
-        at: x and y of the baseline's left end, centre or right end, as ``align`` says.
-        outline: colour around the letters, for text on a photograph.
+        picture: uint8 BGR ``[H, W, 3]``, changed in place.
+        text: Text of ASCII letters.
+        at: Column and row of the baseline's left end, centre or right end.
+        size: Height of the capital letters, pixels.
+        color: BGR colour.
+        align: Which point of the baseline ``at`` is.
+        bold: Whether strokes are thicker.
+        outline: BGR colour around the letters, for text on a photograph.
     """
     mask, ascent = text_mask(text, size, bold)
     shift = {'left': 0, 'center': mask.shape[1] // 2, 'right': mask.shape[1]}[align]
@@ -76,7 +89,7 @@ def put_text(
 
 
 def put_slanted_text(picture: np.ndarray, text: str, at: tuple[int, int], size: float, color: Color) -> None:
-    """Draw text that rises at 45 degrees from ``at`` (x, y), where its baseline begins."""
+    """Draw text that rises at 45 degrees; its baseline begins at ``at`` (column, row)."""
     mask, ascent = text_mask(text, size)
     side = mask.shape[0] + mask.shape[1]
     # About the baseline's left end, which goes to the lower left of a square.
@@ -87,7 +100,14 @@ def put_slanted_text(picture: np.ndarray, text: str, at: tuple[int, int], size: 
 
 
 def paint(picture: np.ndarray, coverage: np.ndarray, corner: tuple[int, int], color: Color) -> None:
-    """Lay a colour over a picture where ``coverage``, float32 ``[h, w]`` in 0 ... 1, says; its corner at (x, y)."""
+    """Blend a colour into a picture.
+
+    Args:
+        picture: uint8 BGR ``[H, W, 3]``, changed in place.
+        coverage: Weight of the colour, float32 ``[h, w]`` in 0 ... 1.
+        corner: Column and row of the upper left pixel of ``coverage``; it may lie outside the picture.
+        color: BGR colour.
+    """
     left, top = corner
     rows = slice(max(top, 0), min(top + coverage.shape[0], picture.shape[0]))
     columns = slice(max(left, 0), min(left + coverage.shape[1], picture.shape[1]))
@@ -99,7 +119,7 @@ def paint(picture: np.ndarray, coverage: np.ndarray, corner: tuple[int, int], co
 
 
 def shorten(text: str, size: float, width: int) -> str:
-    """The text, its middle left out if it is wider than ``width`` pixels."""
+    """Return the text, with dots for its middle if it is wider than ``width`` pixels."""
     short, kept = text, len(text)
     while kept > 2 and text_width(short, size) > width:
         kept -= 1
@@ -108,18 +128,18 @@ def shorten(text: str, size: float, width: int) -> str:
 
 
 def swatch(picture: np.ndarray, at: tuple[int, int], size: int, color: Color, edge: Color = GREY) -> None:
-    """A square of one colour with a thin edge; ``at`` is its upper left corner."""
+    """Draw a square with a thin edge; ``at`` (column, row) is its upper left corner."""
     cv2.rectangle(picture, at, (at[0] + size - 1, at[1] + size - 1), color, -1)
     cv2.rectangle(picture, at, (at[0] + size - 1, at[1] + size - 1), edge, 1)
 
 
 def drawn_names(classes: ClassTable) -> list[str]:
-    """Names of the classes as the font can draw them: of one with letters that it lacks, its id."""
+    """Return the class names that the font can draw, and ``class ID`` for a name with letters outside ASCII."""
     return [name if name.isascii() else f'class {index}' for index, name in enumerate(classes.names)]
 
 
 def legend(classes: ClassTable, width: int, background: Color = DARK, color: Color = LIGHT) -> np.ndarray:
-    """Colours and names of the classes in columns, uint8 ``[*, width, 3]``."""
+    """Return a legend of colours and class names in columns, uint8 BGR ``[*, width, 3]``."""
     size, box, line, gap = 10, 16, 28, 14
     names = drawn_names(classes)
     cell = max(text_width(name, size) for name in names) + box + 8 + 20

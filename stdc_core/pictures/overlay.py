@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks as pictures. Images are uint8 BGR, as OpenCV has them."""
+"""Draw masks as pictures. Images are uint8 BGR, as in OpenCV."""
 
 from __future__ import annotations
 
@@ -10,15 +10,29 @@ from stdc_core.classes import IGNORE, ClassTable
 
 
 def colorize(mask: np.ndarray, classes: ClassTable) -> np.ndarray:
-    """Class colours of a mask: uint8 ``[H, W]`` ids to uint8 ``[H, W, 3]`` BGR; ignored pixels are black."""
+    """Return the class colours of a mask; ignored pixels are black.
+
+    Args:
+        mask: Class ids, uint8 ``[H, W]``.
+        classes: Class table of the mask.
+
+    Returns:
+        uint8 BGR ``[H, W, 3]``.
+    """
     return cv2.applyColorMap(mask, classes.palette_bgr()[:, None])
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, classes: ClassTable, opacity: float = 0.5) -> np.ndarray:
-    """Class colours laid over the image: uint8 ``[H, W, 3]`` and ``[H, W]`` to uint8 ``[H, W, 3]`` BGR.
+    """Return the image with the class colours of its mask blended in; ignored pixels show the image.
 
     Args:
-        opacity: weight of the colours, 0 (image alone) to 1 (colours alone). Ignored pixels show the image.
+        image: uint8 BGR ``[H, W, 3]``.
+        mask: Class ids, uint8 ``[H, W]``.
+        classes: Class table of the mask.
+        opacity: Weight of the colours, 0 (image alone) to 1 (colours alone).
+
+    Returns:
+        uint8 BGR ``[H, W, 3]``.
     """
     blended = cv2.addWeighted(image, 1.0 - opacity, colorize(mask, classes), opacity, 0.0)
     ignored = mask == IGNORE

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A bird's-eye grid of where one can drive, from a mask and the camera's pose above flat ground. Needs no ROS.
+"""Make a bird's-eye grid of drivable ground from a mask and the camera's pose above flat ground.
 
-What the grid can know from one camera: a pixel that shows drivable ground is ground, so the cell below it is free. A
-pixel that shows anything else may be something that stands up, and all that is seen of it above its foot falls on the
-ground behind it. Of each stretch of such cells, seen along the ray from the camera, only the near edge is therefore
-marked occupied, ``DEPTH`` cells deep; what is behind is unknown, until the camera sees drivable ground again.
+A pixel that shows drivable ground is ground, so its cell is free. A pixel that shows anything else may show something
+that stands up, whose upper part falls on the ground behind it. Along each ray from the camera, only the near edge of
+such cells is therefore marked occupied, ``DEPTH`` cells deep. The cells behind it are unknown, until the camera sees
+drivable ground again.
 """
 
 from __future__ import annotations
@@ -24,38 +24,42 @@ from stdc_ros.messages.cdr import TYPES
 #: Values of ``nav_msgs/OccupancyGrid``.
 FREE, OCCUPIED, UNKNOWN = 0, 100, -1
 
-#: How many cells deep an edge is marked. An edge that runs along the ray, such as a kerb far ahead, is a closed line of
-#: cells where it is seen at more than 1 in 16, which is 3.6 degrees.
+#: Depth of an occupied edge, cells. An edge along the ray, such as a kerb far ahead, is a closed line of cells where it
+#: is seen at more than 1 in 16, which is 3.6 degrees.
 DEPTH = 16
 
-#: Cells towards the camera at which a cell looks for what is not blocked: near ones for narrow gaps before an edge.
+#: Distances towards the camera, in cells, at which free cells are looked for. Short ones find narrow gaps.
 _STEPS = (2, 4, 8, DEPTH)
 
-#: More than this is a mistyped extent or resolution; and OpenCV samples no more cells a side.
+#: Largest number of cells in all and on a side. More means a mistyped extent or resolution, and cv2.remap is limited
+#: to this side.
 MAX_CELLS = 4_000_000
 MAX_SIDE = 32_766
 
 
 class GridError(ValueError):
-    """Settings that make no grid, or a mask that does not fit."""
+    """Settings of a grid are invalid, or a mask does not fit."""
 
 
 @dataclass(frozen=True)
 class GridSettings:
-    """Where the grid lies and what it takes for drivable.
+    """Extent of the grid, and the classes that are drivable.
 
     The grid lies in the ground frame: z = 0 is the ground, x forward, y left (REP 103). It covers at least the extent
     given, in whole cells from (x_min, y_min).
 
     Args:
-        x_min, x_max, y_min, y_max: extent, metres.
-        resolution: side of a cell, metres.
-        drivable: names of the classes that are drivable.
-        min_confidence: 0 to 1; pixels with less are unknown. 0: none, and no confidence is needed. Networks are unsure
-            along edges: a high minimum leaves few that are occupied.
+        x_min: Near end, metres ahead.
+        x_max: Far end, metres ahead.
+        y_min: Right side, metres to the left.
+        y_max: Left side, metres to the left.
+        resolution: Side of a cell, metres.
+        drivable: Names of the drivable classes.
+        min_confidence: Confidence, 0 to 1, below which a pixel is unknown; 0 needs no confidence. Networks are unsure
+            along edges, so a high minimum leaves few occupied cells.
 
     Raises:
-        GridError: the extent is empty or has too many cells, or a number is out of range.
+        GridError: The extent is empty or has too many cells, or a number is out of range.
     """
 
     x_min: float = 0.0
@@ -85,12 +89,12 @@ class GridSettings:
 
     @property
     def width(self) -> int:
-        """Cells along x: columns."""
+        """Number of columns: cells along x."""
         return self._cells(self.x_min, self.x_max)
 
     @property
     def height(self) -> int:
-        """Cells along y: rows."""
+        """Number of rows: cells along y."""
         return self._cells(self.y_min, self.y_max)
 
     def _cells(self, low: float, high: float) -> int:
@@ -98,10 +102,10 @@ class GridSettings:
         return max(1, math.ceil(min((high - low) / self.resolution, 1e9) - 1e-6))
 
     def drivable_ids(self, classes: ClassTable) -> tuple[int, ...]:
-        """Ids of the drivable classes in a model's table.
+        """Return the ids of the drivable classes in a model's table.
 
         Raises:
-            GridError: the model has no such class, or none is given.
+            GridError: The model does not have one of the classes, or none is given.
         """
         unknown = [name for name in self.drivable if name not in classes.names]
         if unknown or not self.drivable:
@@ -111,27 +115,30 @@ class GridSettings:
 
 
 class _Table(NamedTuple):
-    """Maps for ``cv2.remap``: pixels (x, y), int16 ``[height, width, 2]``; -1, -1 where there is none."""
+    """Maps for ``cv2.remap``: pixels (x, y) of the grid, int16 ``[height, width, 2]``; -1, -1 outside the image."""
 
     cells: np.ndarray  # of the centres of the cells
-    nearer: tuple[np.ndarray, ...]  # of the points that are so many cells nearer to the camera, by ``_STEPS``
+    nearer: tuple[np.ndarray, ...]  # of points nearer to the camera, by ``_STEPS``
 
 
 class DrivableGrid:
-    """Makes grids of masks; one object per camera.
+    """Computes grids from the masks of one camera.
 
-    A table tells which pixel shows which cell. It is made anew when camera, pose or mask size are not those of the last
-    call.
+    A table holds which pixel shows which cell. It is computed again when camera, pose or mask size change.
 
     Args:
-        settings: where the grid lies and what is drivable.
-        classes: of the model that makes the masks.
+        settings: Extent of the grid and drivable classes.
+        classes: Class table of the model that makes the masks.
 
     Attributes:
-        tables: how many tables have been made.
+        tables: Number of tables that have been computed.
 
     Raises:
-        GridError: a drivable class is none of the model's.
+        GridError: The model does not have one of the drivable classes.
+
+    Example:
+        >>> grid = DrivableGrid(GridSettings(), class_table('camvid'))
+        >>> cells = grid(mask, confidence, CameraModel.from_info(info), pose_of_body([0, 0, 1.2, 0, 0.1, 0]))
     """
 
     def __init__(self, settings: GridSettings, classes: ClassTable) -> None:
@@ -150,23 +157,25 @@ class DrivableGrid:
     def __call__(
         self, mask: np.ndarray, confidence: np.ndarray | None, camera: CameraModel, pose: np.ndarray
     ) -> np.ndarray:
-        """The grid, int8 ``[height, width]``: ``[i, j]`` is the cell whose corner is at y_min + i and x_min + j cells.
+        """Return the grid of a mask.
 
-        0 is free, 100 occupied; -1, unknown, are cells out of view, behind the camera or beyond what its distortion
-        model says, those whose pixel has no class or too little confidence, and those hidden behind an occupied edge.
-
-        A cell has the class of the pixel that shows its centre. (That of most of nine points in it was right no more
-        often: in 98.4 % of the cells of six rendered frames either way.)
+        A cell has the class of the pixel that shows its centre. (The most frequent class of nine points in it was not
+        right more often: in 98.4 % of the cells of six rendered frames either way.)
 
         Args:
-            mask: class ids, uint8 ``[H, W]``, of all of the camera's image at any scale.
-            confidence: uint8 ``[H, W]``, 0 to 255; not needed if the minimum is 0.
-            camera: the camera's model.
-            pose: of the optical frame in the ground frame, ``[4, 4]``.
+            mask: Class ids, uint8 ``[H, W]``, of the camera's whole image at any scale.
+            confidence: uint8 ``[H, W]``, 0 to 255; None if the minimum is 0.
+            camera: Model of the camera.
+            pose: Pose of the optical frame in the ground frame, ``[4, 4]``.
+
+        Returns:
+            int8 ``[height, width]``: ``[i, j]`` is the cell whose corner lies at y_min + i and x_min + j cells. 0 is
+            free, 100 occupied. -1 is unknown: out of view, behind the camera, beyond the range of its distortion
+            model, without class or with too little confidence, or hidden behind an occupied edge.
 
         Raises:
-            GridError: mask or confidence are none, or do not fit each other.
-            CameraInfoError: the camera is not above the ground.
+            GridError: Mask or confidence have the wrong type, or do not fit each other.
+            CameraInfoError: The camera is not above the ground.
         """
         self._check(mask, confidence)
         table = self._look_up(camera, pose, mask.shape)
@@ -182,21 +191,21 @@ class DrivableGrid:
         return cells
 
     def _look(self, mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """State of these pixels of the mask, int8 ``[height, width]``."""
+        """Return the state of these pixels of the mask, int8 ``[height, width]``."""
         # One map holds x and y. The stubs of cv2 do not know that the second may be None.
         labels = cv2.remap(mask, pixels, None, cv2.INTER_NEAREST, borderValue=IGNORE)  # type: ignore[call-overload]
         return cv2.LUT(labels, self._states).view(np.int8)
 
     def _check(self, mask: np.ndarray, confidence: np.ndarray | None) -> None:
         if mask.dtype != np.uint8 or mask.ndim != 2 or not mask.size:
-            raise GridError(f'a mask of {mask.dtype} {list(mask.shape)}, expected uint8 [H, W]')
+            raise GridError(f'the mask is {mask.dtype} {list(mask.shape)}, expected uint8 [H, W]')
         if not self._threshold:
             return
         if confidence is None:
-            raise GridError(f'no confidence, expected it for a minimum of {self.settings.min_confidence}')
+            raise GridError(f'no confidence was given, expected one for a minimum of {self.settings.min_confidence}')
         if confidence.dtype != np.uint8 or confidence.shape != mask.shape:
             raise GridError(
-                f'a confidence of {confidence.dtype} {list(confidence.shape)}, expected uint8 {list(mask.shape)}'
+                f'the confidence is {confidence.dtype} {list(confidence.shape)}, expected uint8 {list(mask.shape)}'
             )
 
     def _look_up(self, camera: CameraModel, pose: np.ndarray, size: tuple[int, int]) -> _Table:
@@ -224,7 +233,7 @@ def _make_table(settings: GridSettings, camera: CameraModel, pose: np.ndarray) -
     turn, drop = axes[:2].astype(np.float32), (position[2] * axes[2]).astype(np.float32)
 
     def pixels(step: int) -> np.ndarray:
-        """Of the points so many cells nearer to the camera, but not behind it."""
+        """Return the pixels of the points that lie ``step`` cells nearer to the camera, but not behind it."""
         share = np.maximum(1 - np.float32(step * settings.resolution) / distance, 0)
         near_x, near_y = x * share, y * share
         column, row = camera.project(*(near_x * turn[0, i] + near_y * turn[1, i] - drop[i] for i in range(3)))
@@ -239,13 +248,13 @@ def _make_table(settings: GridSettings, camera: CameraModel, pose: np.ndarray) -
 
 
 def make_grid_message(message_class: type, header: Any, cells: np.ndarray, settings: GridSettings) -> Any:
-    """A ``nav_msgs/OccupancyGrid``, of rclpy or of ``stdc_ros.messages.cdr.TYPES``.
+    """Return a ``nav_msgs/OccupancyGrid``.
 
     Args:
-        message_class: the class of the message.
-        header: its header, with the stamp of the image and the frame_id of the ground frame.
+        message_class: Class of the message, of rclpy or of ``stdc_ros.messages.cdr.TYPES``.
+        header: Header with the stamp of the image and the frame_id of the ground frame.
         cells: int8 ``[height, width]`` of :class:`DrivableGrid`.
-        settings: of that grid.
+        settings: Settings of that grid.
     """
     position = {'x': settings.x_min, 'y': settings.y_min, 'z': 0.0}
     size = {'resolution': settings.resolution, 'width': settings.width, 'height': settings.height}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image messages to arrays and back.
+"""Convert image messages to arrays and back.
 
-Works on ``sensor_msgs`` messages of any ROS 2 and on those of ``rosbags``, which have the same fields, and imports
+Messages of ``sensor_msgs`` of any ROS 2 and of ``rosbags`` have the same fields. The functions take both and import
 neither: bags are read on machines without ROS.
 """
 
@@ -22,8 +22,8 @@ from stdc_ros.messages.decoder_error import DecoderError
 from stdc_ros.messages.image_decoder import decode_picture, read_header
 from stdc_ros.messages.png_decoder import is_grey_16_bit_png
 
-#: Pixels of an image and of its longer side, raw or compressed: 8192 x 8192, and what OpenCV's remap can address. More
-#: is refused before anything is allocated for it.
+#: Largest number of pixels of an image, and of its longer side, which OpenCV's remap can address. Larger images are
+#: refused before anything is allocated for them.
 MAX_PIXELS = 1 << 26
 MAX_SIDE = 32767
 
@@ -79,18 +79,23 @@ _WRITTEN = {'mono8': 1, 'bgr8': 3}
 
 
 class ImageError(ValueError):
-    """An image message that is not what it says, or says what nobody here reads."""
+    """An image message contradicts itself, is damaged, or has an encoding that is not supported."""
 
 
 def image_to_bgr(message: Any) -> np.ndarray:
-    """Image of a ``sensor_msgs/Image``: uint8 ``[height, width, 3]`` BGR, C-contiguous.
+    """Return the image of a ``sensor_msgs/Image`` as BGR.
 
     A bgr8 image without padding is a view of the message's data: nothing is copied. 16-bit images are scaled to 8 bits.
 
+    Args:
+        message: Message of rclpy or of rosbags.
+
+    Returns:
+        uint8 ``[height, width, 3]`` BGR, C-contiguous.
+
     Raises:
-        ImageError: unknown encoding, zero size or more than ``MAX_PIXELS``, or width, height, step and data length that
-            contradict each other. Nothing is allocated by the size that the message claims before its data is known
-            to have it.
+        ImageError: The encoding is unknown, the size is 0 or more than ``MAX_PIXELS``, or width, height, step and
+            length of the data contradict each other. Nothing is allocated by the claimed size before that is checked.
     """
     encoding = message.encoding
     if encoding in _PLAIN:
@@ -193,22 +198,22 @@ def _demosaic(picture: np.ndarray, stored: str) -> np.ndarray:
 
 
 def make_image(message_class: type, header: Any, array: np.ndarray, encoding: str) -> Any:
-    """A ``sensor_msgs/Image`` without padding: ``step`` is the width times the number of channels.
+    """Return a ``sensor_msgs/Image`` without padding.
 
     Args:
-        message_class: ``sensor_msgs.msg.Image``, or the class of that name from a ``rosbags`` typestore.
-        header: of the image that the array was computed from; taken over as it is.
+        message_class: Class ``sensor_msgs.msg.Image``, or the class of that name from a ``rosbags`` typestore.
+        header: Header of the image that the array was computed from.
         array: uint8 ``[H, W]`` for ``mono8``, uint8 ``[H, W, 3]`` for ``bgr8``.
-        encoding: ``mono8`` or ``bgr8``.
+        encoding: Name ``mono8`` or ``bgr8``.
 
     Raises:
-        ValueError: the array is not what the encoding says.
+        ValueError: The array does not have the shape or type of the encoding.
     """
     channels = _WRITTEN.get(encoding)
     if channels is None:
         raise ValueError(f'encoding {encoding!r}, expected one of {", ".join(_WRITTEN)}')
     if array.dtype != np.uint8 or array.shape[2:] != (() if channels == 1 else (channels,)) or array.ndim < 2:
-        raise ValueError(f'{array.dtype} array of shape {list(array.shape)} is no {encoding} image')
+        raise ValueError(f'{array.dtype} array of shape {list(array.shape)} is not a {encoding} image')
     height, width = array.shape[:2]
     fields = {
         'header': header,
@@ -241,7 +246,7 @@ def _check_size(what: str, width: int, height: int) -> None:
 
 
 def _rows(message: Any, row_bytes: int, rows: int) -> np.ndarray:
-    """View of the data as uint8 ``[rows, row_bytes]``, padding cut off. Raises ImageError if it cannot be that."""
+    """Return a view of the data as uint8 ``[rows, row_bytes]`` without padding, or raise ImageError."""
     size, encoding = _size(message), message.encoding
     _check_size(f'{encoding} image', message.width, message.height)
     if message.step < row_bytes:
@@ -256,7 +261,7 @@ def _rows(message: Any, row_bytes: int, rows: int) -> np.ndarray:
 
 
 def _convert(message: Any) -> np.ndarray:
-    """Image by ``cv_bridge`` or ``rosbags-image``, whichever is there.
+    """Return the BGR image that ``cv_bridge`` or ``rosbags-image`` makes, whichever is installed.
 
     They get rows without padding in the machine's byte order: rosbags-image ignores the step, and older releases of
     cv_bridge swap bytes with a method that numpy 2 no longer has.
@@ -285,7 +290,7 @@ def _convert(message: Any) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _converter() -> Callable[[Any, str], np.ndarray]:
-    """``cv_bridge`` where its extension loads, else ``rosbags-image``."""
+    """Return the converter of ``cv_bridge`` where its extension loads, else that of ``rosbags-image``."""
     try:
         # cv_bridge itself imports without its extension and fails at the first image; this name tells.
         from cv_bridge import CvBridge, getCvType  # noqa: F401
@@ -298,4 +303,4 @@ def _converter() -> Callable[[Any, str], np.ndarray]:
 
         return message_to_cvimage
     except ImportError:
-        raise ImageError('neither cv_bridge nor rosbags-image is installed, which this encoding needs') from None
+        raise ImageError('this encoding needs cv_bridge or rosbags-image; neither is installed') from None

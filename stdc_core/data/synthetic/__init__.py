@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A procedural renderer of driving scenes with exact labels; needs numpy and OpenCV only."""
+"""Render driving scenes with exact labels, by numpy and OpenCV.
+
+May import ``stdc_core.classes`` alone.
+"""
 
 from stdc_core.data.synthetic.drive import Frame, SyntheticDrive
 

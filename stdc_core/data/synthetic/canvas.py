@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Camera, light and the drawing primitives: each paints image and label from the same rounded coordinates."""
+"""Camera, light and drawing primitives. Each primitive paints image and label from the same rounded coordinates."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ Color = Sequence[float] | np.ndarray
 
 
 class Camera:
-    """A pinhole camera without roll. World axes: x right, y up, z forward; view axes: x right, y down, z forward.
+    """Pinhole camera without roll. World axes: x right, y up, z forward; view axes: x right, y down, z forward.
 
     Args:
-        position: world position, metres.
-        yaw: radians, positive to the right.
-        pitch: radians, positive down.
-        focal: pixels.
-        height, width: image size, pixels.
+        position: World position, metres.
+        yaw: Turn to the right, radians.
+        pitch: Turn down, radians.
+        focal: Focal length, pixels.
+        height: Image height, pixels.
+        width: Image width, pixels.
     """
 
     def __init__(
@@ -42,24 +43,31 @@ class Camera:
 
     @property
     def horizon(self) -> float:
-        """The image row of infinitely far ground."""
+        """Image row of infinitely far ground."""
         return self.center[1] - self.focal * np.tan(self.pitch)
 
     def view(self, points: np.ndarray) -> np.ndarray:
-        """World points ``[N, 3]`` in view axes, metres."""
+        """Return world points ``[N, 3]`` in view axes, metres."""
         return (np.asarray(points, np.float64) - self.position) @ self.rotation.T
 
     def project(self, view: np.ndarray) -> np.ndarray:
-        """Pixels ``[N, 2]`` of view points ``[N, 3]`` in front of the camera."""
+        """Return the pixels ``[N, 2]`` of view points ``[N, 3]`` in front of the camera."""
         pixels = view[:, :2] * (self.focal / view[:, 2:3]) + self.center
         return np.minimum(np.maximum(pixels, -LIMIT), LIMIT)
 
 
 @dataclass(frozen=True)
 class Light:
-    """Light and air of a drive; colours are BGR factors or, for ``fog``, BGR 0 ... 255.
+    """Light and air of a drive.
 
-    ``sun`` is the unit vector towards the sun in world axes; ``strength`` 0 means that it casts no shadow.
+    Args:
+        kind: Name of the weather, such as ``sunny``.
+        sun: Unit vector towards the sun in world axes.
+        strength: Brightness of the sun; 0 casts no shadow.
+        sun_color: BGR factors of sunlight.
+        ambient: BGR factors of the light of the sky.
+        fog: BGR colour of far things, 0 ... 255.
+        haze: Distance at which an object has lost 63 % of its contrast, metres.
     """
 
     kind: str
@@ -68,17 +76,17 @@ class Light:
     sun_color: np.ndarray
     ambient: np.ndarray
     fog: np.ndarray
-    haze: float  # metres at which 63 % of an object's contrast is gone
+    haze: float
 
     def gain(self, normal: Color) -> np.ndarray:
-        """BGR factor of a surface with this unit normal."""
+        """Return the BGR factors of a surface with this unit normal."""
         facing = max(0.0, float(np.dot(normal, self.sun)))
         sky = 0.85 + 0.15 * normal[1]
         return self.ambient * sky + self.sun_color * (self.strength * facing)
 
 
 def clip_near(view: np.ndarray, near: float = NEAR) -> np.ndarray:
-    """The part of a polygon ``[N, 3]`` in front of the near plane (Sutherland-Hodgman); may be empty."""
+    """Return the part of a polygon ``[N, 3]`` in front of the near plane (Sutherland-Hodgman); it may be empty."""
     if view[:, 2].min() >= near:
         return view
     depth = view[:, 2] - near
@@ -93,14 +101,14 @@ def clip_near(view: np.ndarray, near: float = NEAR) -> np.ndarray:
 
 
 class Canvas:
-    """An image and its label, painted from far to near."""
+    """Image and label, painted from far to near."""
 
     def __init__(self, image: np.ndarray, label: np.ndarray, camera: Camera, light: Light) -> None:
         self.image, self.label, self.camera, self.light = image, label, camera, light
         self._fog = light.fog.tolist()
 
     def shade(self, color: Color, depth: float, gain: np.ndarray | float = 1.0) -> tuple[int, int, int]:
-        """A surface colour as seen from ``depth`` metres away."""
+        """Return a surface colour as seen from ``depth`` metres away."""
         clear = math.exp(-max(depth, 0.0) / self.light.haze)
         b, g, r = np.multiply(color, gain).tolist()
         veil = 1 - clear
@@ -131,7 +139,7 @@ class Canvas:
             self.fill(self.camera.project(view), self.shade(color, float(view[0, 2]), gain), label)
 
     def stroke(self, view: np.ndarray, width: float, color: Color, label: int, gain: np.ndarray | float = 1.0) -> None:
-        """A round bar ``width`` metres thick along the points ``[N, 3]``; at least one pixel wide at any distance."""
+        """Draw a round bar ``width`` metres thick along points ``[N, 3]``; at least one pixel wide at any distance."""
         if view[:, 2].min() < NEAR:
             if len(view) != 2 or view[:, 2].max() < NEAR * 1.01:
                 return
@@ -146,7 +154,7 @@ class Canvas:
         cv2.polylines(self.label, points, False, label, thick, cv2.LINE_8, SHIFT)
 
     def disc(self, view: np.ndarray, radius: float, color: Color, label: int, gain: np.ndarray | float = 1.0) -> None:
-        """A ball of ``radius`` metres at the view point ``[3]``."""
+        """Draw a ball of ``radius`` metres at the view point ``[3]``."""
         if view[2] < NEAR:
             return
         x, y = np.rint(self.camera.project(view[None])[0] * (1 << SHIFT)).astype(int).tolist()
@@ -156,7 +164,7 @@ class Canvas:
         cv2.circle(self.label, (x, y), size, label, -1, cv2.LINE_8, SHIFT)
 
     def darken(self, view: np.ndarray, factor: float) -> None:
-        """Dim what is painted so far inside a polygon ``[N, 3]``, with soft edges: a contact shadow."""
+        """Darken the image inside a polygon ``[N, 3]``, with soft edges: a contact shadow."""
         view = clip_near(view)
         if len(view) < 3:
             return
@@ -177,14 +185,14 @@ class Canvas:
     def texture(
         self, corners: np.ndarray, pyramid: list[np.ndarray], label: int, gain: np.ndarray, opacity: float = 1.0
     ) -> None:
-        """A textured upright rectangle.
+        """Draw a textured upright rectangle.
 
         Args:
-            corners: view points ``[4, 3]``: near bottom, far bottom, far top, near top.
-            pyramid: uint8 BGR textures, each half the one before.
-            label: class id.
-            gain: BGR light factor.
-            opacity: 1 hides what is behind.
+            corners: View points ``[4, 3]``: near bottom, far bottom, far top, near top.
+            pyramid: Textures, uint8 BGR, each half the size of the one before.
+            label: Class id.
+            gain: BGR light factors.
+            opacity: Weight of the texture over the background; 1 hides the background.
         """
         clip = 0.5  # nearer than this the rectangle is cut along its length, which keeps it a rectangle
         start = 0.0
@@ -228,13 +236,13 @@ class Canvas:
         labels[mask > 0] = label
 
     def sprite(self, view: np.ndarray, size: tuple[float, float], pyramid: list[np.ndarray], gain: np.ndarray) -> None:
-        """A tree-class picture that faces the camera.
+        """Draw a picture of a tree that faces the camera.
 
         Args:
-            view: view point ``[3]`` of its bottom centre.
-            size: width and height, metres.
-            pyramid: uint8 BGRA pictures, each half the one before.
-            gain: BGR light factor.
+            view: View point ``[3]`` of the bottom centre.
+            size: Width and height, metres.
+            pyramid: Pictures, uint8 BGRA, each half the size of the one before.
+            gain: BGR light factors.
         """
         if view[2] < 1.0:
             return

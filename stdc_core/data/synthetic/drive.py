@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The drive: a camera moves through a town, and every frame is rendered from seed and index alone."""
+"""Render a drive through a town; every frame depends on seed and index alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ START = 12.0  # metres along the road at time 0
 
 
 class Frame(NamedTuple):
-    """One frame: ``image`` uint8 ``[H, W, 3]`` BGR, ``label`` uint8 ``[H, W]`` CamVid ids, ``time`` in seconds."""
+    """Frame of a drive.
+
+    Args:
+        image: uint8 ``[H, W, 3]`` BGR.
+        label: uint8 ``[H, W]`` CamVid class ids.
+        time: Time since the start, seconds.
+    """
 
     image: np.ndarray
     label: np.ndarray
@@ -32,15 +38,22 @@ class Frame(NamedTuple):
 
 
 class SyntheticDrive:
-    """A rendered drive through a town that the seed makes up; a sequence of `Frame`.
-
-    Any frame can be asked for in any order and is always the same.
+    """Rendered drive through a generated town: a sequence of :class:`Frame`, in any order always the same.
 
     Args:
-        seed: which town, weather and traffic; not negative.
-        height, width: image size in pixels, at least 32 each.
-        frames: length of the drive, at least 1.
-        rate: frames per second, positive.
+        seed: Number that selects town, weather and traffic; 0 or more.
+        height: Image height, at least 32 pixels.
+        width: Image width, at least 32 pixels.
+        frames: Number of frames, at least 1.
+        rate: Frames per second, above 0.
+
+    Raises:
+        ValueError: A number is out of its range.
+
+    Example:
+        >>> image, label, time = SyntheticDrive(seed=1, height=96, width=128)[0]
+        >>> image.shape, label.shape, time
+        ((96, 128, 3), (96, 128), 0.0)
     """
 
     classes: ClassTable = CAMVID
@@ -92,7 +105,7 @@ class SyntheticDrive:
         return Frame(self._develop(image, index), label, time)
 
     def camera(self, time: float) -> Camera:
-        """The camera at a time in seconds."""
+        """Return the camera at a time in seconds."""
         a, b, c, d = self._sway
         s = START + self._world.style.speed * time
         x = LANE + 0.22 * np.sin(0.31 * time + a) + 0.08 * np.sin(0.83 * time + b)
@@ -103,7 +116,7 @@ class SyntheticDrive:
         return Camera(position, yaw, pitch, self.camera_matrix[0, 0], self.height, self.width)
 
     def _things(self, time: float, camera: Camera) -> list[tuple[float, Item, float]]:
-        """What is near enough to be seen, far things first: sorting key, item as it is now, heading."""
+        """Return the things in view, far ones first: sorting key, item as it is now, heading."""
         world, here = self._world, camera.position[2]
         chunk = int(here // CHUNK)
         found = []
@@ -171,7 +184,7 @@ class SyntheticDrive:
                 street.draw_bollard(canvas, place)
 
     def _shadows(self, canvas: Canvas, things: list[tuple[float, Item, float]]) -> list[np.ndarray]:
-        """Convex view-space polygons of what the sun throws on the ground."""
+        """Return the cast shadows on the ground, as convex polygons in view axes."""
         light, world, camera = canvas.light, self._world, canvas.camera
         if not light.strength:
             return []
@@ -210,7 +223,7 @@ class SyntheticDrive:
         return polygons
 
     def _develop(self, image: np.ndarray, index: int) -> np.ndarray:
-        """Lens and sensor: a soft image, dark corners, noise."""
+        """Add the effects of lens and sensor: blur, dark corners, noise."""
         rng = np.random.default_rng([self.seed, 8, index])
         image = cv2.GaussianBlur(image, (3, 3), 0.5 * max(1.0, self.width / 960))
         image = cv2.multiply(image, self._vignette, dtype=cv2.CV_8U)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What lies below everything else: sky with skyline, and the ground plane with its markings and cast shadows."""
+"""Paint the background: sky with skyline, and the ground plane with markings and cast shadows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TURN = 0.42  # radians that the sky reaches beyond the image on each side
 
 
 class Backdrop:
-    """Sky and skyline, painted once; infinitely far, so turning the camera only shifts it."""
+    """Sky and skyline, painted once. They are infinitely far, so a turn of the camera only shifts them."""
 
     def __init__(self, world: World, focal: float, height: int, width: int) -> None:
         rng = np.random.default_rng([world.seed, 4])
@@ -67,7 +67,7 @@ class Backdrop:
             self.label[mask] = label
 
     def paint(self, canvas: Canvas) -> int:
-        """Copy the part that the camera sees; its middle lies along world z. Returns the first row of ground."""
+        """Copy the part that the camera sees into the canvas, and return the first row of ground."""
         camera = canvas.camera
         row = int(np.clip(round(camera.horizon) + 1, 0, camera.height))
         left = int(np.clip(round(np.tan(camera.yaw) * self.focal), -self.pad, self.pad)) + self.pad
@@ -77,12 +77,12 @@ class Backdrop:
 
 
 def _bar(x: np.ndarray, foot: np.ndarray, low: float, high: float) -> np.ndarray:
-    """How much of a pixel ``foot`` metres wide at ``x`` lies in ``low`` ... ``high``, 0 ... 1."""
+    """Return the share of a pixel ``foot`` metres wide at ``x`` that lies in ``low`` ... ``high``."""
     return (np.clip(x + foot / 2, low, high) - np.clip(x - foot / 2, low, high)) / foot
 
 
 def _dashes(s: np.ndarray, foot: np.ndarray, length: float, period: float) -> np.ndarray:
-    """The same for dashes of this length and period along ``s``."""
+    """Return the same for dashes of this length and period along ``s``."""
 
     def filled(v: np.ndarray) -> np.ndarray:
         turns = np.floor(v / period)
@@ -92,7 +92,7 @@ def _dashes(s: np.ndarray, foot: np.ndarray, length: float, period: float) -> np
 
 
 class Ground:
-    """The flat ground, looked up per pixel through the inverse perspective."""
+    """Flat ground, computed for each pixel by inverse perspective."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -103,7 +103,7 @@ class Ground:
         self.patch_color = np.array(world.style.verge)
 
     def paint(self, canvas: Canvas, row: int, shadows: list[np.ndarray]) -> None:
-        """Fill all rows from ``row`` down. ``shadows`` are convex view-space polygons on the ground."""
+        """Paint all rows from ``row`` down. ``shadows`` are convex polygons on the ground, in view axes."""
         camera, style, light = canvas.camera, self.world.style, canvas.light
         rows = camera.height - row
         if rows <= 0:
@@ -170,7 +170,7 @@ class Ground:
             image[:, :, c] = np.minimum(color, 255)
 
     def _road(self, x: np.ndarray, s: np.ndarray, base: float) -> tuple[np.ndarray, np.ndarray]:
-        """Masks of all road and of what side roads add to the main one."""
+        """Return masks of all road, and of the part that side roads add."""
         half = self.world.style.half_road
         wide = np.abs(x)
         extra = np.zeros(x.shape, bool)
@@ -193,7 +193,7 @@ class Ground:
     def _markings(
         self, x: np.ndarray, s: np.ndarray, base: float, side_foot: np.ndarray, along_foot: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Coverage by white and by yellow paint."""
+        """Return the coverage by white and by yellow paint, 0 ... 1."""
         style = self.world.style
         half = style.half_road
         white = _bar(x, side_foot, -0.06, 0.06) * _dashes(s, along_foot, *style.dash)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pedestrians and cyclists, as jointed figures."""
+"""Draw pedestrians and cyclists as jointed figures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _torso(
     label: int,
     gain: np.ndarray,
 ) -> None:
-    """A slab between two local points that never looks thinner than a body from the side."""
+    """Draw a slab between two local points that is never thinner than a body from the side."""
     view = place.view(np.stack([hips, shoulders]))
     if view[:, 2].min() < NEAR:
         return
@@ -38,7 +38,7 @@ def _torso(
 
 
 def draw_person(canvas: Canvas, place: Place, item: Item, pace: float, time: float) -> None:
-    """Draw a pedestrian who looks along ``place`` and walks at ``pace`` m/s (0: stands)."""
+    """Draw a pedestrian who looks along ``place`` and walks at ``pace`` m/s, or stands at 0."""
     h = item.size / 1.75
     look = np.random.default_rng(item.variant)
     skin, legs, hair = _SKINS[look.integers(4)], _TROUSERS[look.integers(5)], _HAIR[look.integers(4)]
@@ -55,8 +55,8 @@ def draw_person(canvas: Canvas, place: Place, item: Item, pace: float, time: flo
     hips, shoulders = np.array([0, 0.82, 0]) * h, np.array([0, 1.45, 0]) * h
     if center[2] > FAR:
         for sign in (-1, 1):
-            leg = np.array([[0.08 * sign, 0.88, 0], [0.08 * sign, 0.04, swing * sign]]) * h
-            canvas.stroke(place.view(leg), 0.15 * h, legs, PEDESTRIAN, gain)
+            straight = np.array([[0.08 * sign, 0.88, 0], [0.08 * sign, 0.04, swing * sign]]) * h
+            canvas.stroke(place.view(straight), 0.15 * h, legs, PEDESTRIAN, gain)
         _torso(canvas, place, hips, shoulders, (0.2 * h, 0.24 * h), coat, PEDESTRIAN, gain)
         canvas.disc(place.view(np.array([[0, 1.62, 0]]) * h)[0], 0.12 * h, hair, PEDESTRIAN, gain)
         return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an object stands: its own axes (right, up, forward) on the road."""
+"""Axes of an object that stands on the road: right, up, forward."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from stdc_core.data.synthetic.canvas import Camera
 
 
 class Place:
-    """A ground point and a direction to look.
+    """Ground point and direction of an object.
 
     Args:
-        camera: what the points are seen by.
-        origin: world position, metres.
-        heading: radians to the right of world z.
+        camera: Camera that sees the object.
+        origin: World position, metres.
+        heading: Direction, radians to the right of world z.
     """
 
     def __init__(self, camera: Camera, origin: Sequence[float], heading: float) -> None:
@@ -26,17 +26,17 @@ class Place:
         self.axes = np.array([[cos, 0, -sin], [0, 1, 0], [sin, 0, cos]])
 
     def world(self, local: np.ndarray) -> np.ndarray:
-        """World points of local points ``[N, 3]``."""
+        """Return the world points of local points ``[N, 3]``."""
         return np.asarray(local, np.float64) @ self.axes + self.origin
 
     def view(self, local: np.ndarray) -> np.ndarray:
-        """View points of local points ``[N, 3]``."""
+        """Return the view points of local points ``[N, 3]``."""
         return self.camera.view(self.world(local))
 
     def direction(self, local: Sequence[float]) -> np.ndarray:
-        """A local direction in world axes."""
+        """Return a local direction in world axes."""
         return np.asarray(local, np.float64) @ self.axes
 
     def local_camera(self, camera: Camera) -> np.ndarray:
-        """The camera's position in local axes."""
+        """Return the camera's position in local axes."""
         return self.axes @ (camera.position - self.origin)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things that do not move: houses, gardens, trees, lamp posts, signs, traffic lights, railings."""
+"""Draw things that do not move: houses, gardens, trees, lamp posts, signs, traffic lights, railings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RED, _WHITE, _BLUE, _BLACK = (45.0, 38, 205), (232.0, 235, 235), (170.0, 85, 25
 
 
 def house_height(world: World, item: Item) -> float:
-    """Of the eaves, metres."""
+    """Return the height of the eaves, metres."""
     return (world.style.facades[item.variant][1] * 3.0 + 0.6) * item.extra[1]
 
 
@@ -24,7 +24,7 @@ def _points(canvas: Canvas, world: World, local: list[tuple[float, float, float]
 
 
 def draw_house(canvas: Canvas, world: World, item: Item) -> None:
-    """A house along the road: front, near end wall, roof, chimney, and a barrier if it has a front garden."""
+    """Draw a house along the road: front, near end wall, roof, chimney, and the barrier of its front garden."""
     style, light = world.style, canvas.light
     side, near, far = item.size, item.s, item.s + item.length
     x0, back = item.x, item.x + side * DEPTH
@@ -71,7 +71,7 @@ def _chimney(canvas: Canvas, world: World, item: Item, x: float, ridge: float, s
 
 
 def barrier(canvas: Canvas, world: World, x: float, near: float, far: float, kind: float, height: float) -> None:
-    """Boards (0), a railing (1) or a hedge (2) along the road."""
+    """Draw boards (0), a railing (1) or a hedge (2) along the road."""
     k = int(kind)
     gain = canvas.light.gain((-np.sign(x), 0, 0))
     pieces = max(1, round((far - near) / 6))
@@ -88,7 +88,7 @@ def barrier(canvas: Canvas, world: World, x: float, near: float, far: float, kin
 
 
 def draw_park(canvas: Canvas, world: World, item: Item) -> None:
-    """A lot of trees behind a fence or a hedge."""
+    """Draw a lot of trees behind a fence or a hedge."""
     rng = np.random.default_rng([world.seed, 6, int(item.extra[2])])
     trees = []
     for k in range(int(item.length / 2.1)):
@@ -102,14 +102,14 @@ def draw_park(canvas: Canvas, world: World, item: Item) -> None:
 
 
 def draw_tree(canvas: Canvas, world: World, item: Item) -> None:
-    """A tree in the pavement."""
+    """Draw a tree in the pavement."""
     gain = 0.5 * (canvas.light.gain((-np.sign(item.x), 0, 0)) + canvas.light.gain((0, 0, -1)))
     base = _points(canvas, world, [(item.x, 0, item.s)])[0]
     canvas.sprite(base, (item.size * 0.75, item.size), world.style.trees[item.variant], gain)
 
 
 def draw_lamp(canvas: Canvas, place: Place, item: Item) -> None:
-    """A lamp post whose arm reaches over the road."""
+    """Draw a lamp post whose arm reaches over the road."""
     gain, h, side = canvas.light.gain((0, 0, -1)), item.size, item.variant
     canvas.stroke(place.view(np.array([[0, 0, 0], [0, 1.2, 0]])), 0.22, _IRON, POLE, gain)
     canvas.stroke(place.view(np.array([[0, 1.0, 0], [0, h, 0]])), 0.14, _IRON * 1.2, POLE, gain)
@@ -126,7 +126,7 @@ def draw_lamp(canvas: Canvas, place: Place, item: Item) -> None:
 
 
 def draw_bollard(canvas: Canvas, place: Place) -> None:
-    """A bollard at the kerb."""
+    """Draw a bollard at the kerb."""
     gain = canvas.light.gain((0, 0, -1))
     canvas.stroke(place.view(np.array([[0, 0.0, 0], [0, 0.95, 0]])), 0.15, _IRON * 0.7, POLE, gain)
     if place.view(np.zeros((1, 3)))[0, 2] < 60:
@@ -143,7 +143,7 @@ def _rect(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
 
 
 def draw_sign(canvas: Canvas, place: Place, item: Item) -> None:
-    """A traffic sign that faces the traffic of its own side (all face the camera, the backs are not drawn)."""
+    """Draw a traffic sign that faces the camera."""
     gain = canvas.light.gain((0, 0, -1))
     top, kind = item.size + 0.35, item.variant
     out = item.extra[0]
@@ -191,7 +191,7 @@ def draw_sign(canvas: Canvas, place: Place, item: Item) -> None:
 
 
 def draw_signal(canvas: Canvas, place: Place, item: Item, time: float) -> None:
-    """Traffic lights on a post."""
+    """Draw traffic lights on a post."""
     gain = canvas.light.gain((0, 0, -1))
     canvas.stroke(place.view(np.array([[0, 0, 0.1], [0, 3.5, 0.1]])), 0.13, _IRON * 0.9, POLE, gain)
     canvas.polygon(place.view(_rect(-0.28, 2.2, 0.28, 3.55)), (205, 208, 208), SIGN, gain)

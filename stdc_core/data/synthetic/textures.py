@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Textures, all made of noise and a few rectangles: walls, ground, foliage, clouds."""
+"""Generate textures from noise and rectangles: walls, ground, foliage, clouds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PIXELS_PER_METRE = 24
 
 
 def noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves: int = 3) -> np.ndarray:
-    """Smooth noise that tiles, float32 ``[height, width]``, zero mean, about -1 ... 1."""
+    """Return smooth noise that tiles, float32 ``[height, width]``, zero mean, about -1 ... 1."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         n = min(cells << octave, height, width)
@@ -24,7 +24,7 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves
 
 
 def pyramid(texture: np.ndarray, levels: int = 6) -> list[np.ndarray]:
-    """The texture and its halves, as long as they have four pixels a side."""
+    """Return a texture and its halved copies, down to four pixels a side."""
     result = [texture]
     while len(result) < levels and min(result[-1].shape[:2]) >= 8:
         h, w = result[-1].shape[:2]
@@ -33,14 +33,14 @@ def pyramid(texture: np.ndarray, levels: int = 6) -> list[np.ndarray]:
 
 
 def _box(texture: np.ndarray, x: float, y: float, w: float, h: float, color: np.ndarray | tuple) -> None:
-    """A rectangle in metres from the texture's top left."""
+    """Fill a rectangle, in metres from the texture's top left."""
     k = PIXELS_PER_METRE
     x0, y0, x1, y1 = (int(round(v * k)) for v in (x, y, x + w, y + h))
     texture[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = color
 
 
 def wall(rng: np.random.Generator, height: int, width: int, color: np.ndarray, kind: str) -> np.ndarray:
-    """Bare wall, float32 BGR ``[height, width, 3]`` in pixels; kinds: brick, plaster, stone."""
+    """Return a bare wall, float32 BGR ``[height, width, 3]`` in pixels; kinds: brick, plaster, stone."""
     shade = 1 + 0.10 * noise(rng, height, width, 3) + 0.04 * rng.standard_normal((height, width), np.float32)
     if kind != 'plaster':
         bw, bh = (6, 2) if kind == 'brick' else (14, 7)
@@ -103,7 +103,7 @@ def _shop(rng: np.random.Generator, tex: np.ndarray, width: float, top: float, h
 
 
 def facade(rng: np.random.Generator, width: float, floors: int, kind: str, color: np.ndarray, shop: bool) -> np.ndarray:
-    """A house front, uint8 BGR, ``PIXELS_PER_METRE``; ``kind`` as of `wall`, or ``office``."""
+    """Return a house front, uint8 BGR, at ``PIXELS_PER_METRE``; ``kind`` is one of :func:`wall` or ``office``."""
     storey = 3.0
     height = floors * storey + 0.6
     rows, cols = int(height * PIXELS_PER_METRE), int(width * PIXELS_PER_METRE)
@@ -145,14 +145,14 @@ def facade(rng: np.random.Generator, width: float, floors: int, kind: str, color
 
 
 def roof(rng: np.random.Generator, color: np.ndarray) -> np.ndarray:
-    """Slates or tiles, uint8 BGR."""
+    """Return slates or tiles, uint8 BGR."""
     tex = wall(rng, 96, 240, color, 'brick')
     tex[::6] *= 0.82
     return np.clip(tex, 0, 255).astype(np.uint8)
 
 
 def planks(rng: np.random.Generator, color: np.ndarray) -> np.ndarray:
-    """Upright boards with gaps, uint8 BGR, two metres high."""
+    """Return upright boards with gaps, uint8 BGR, two metres high."""
     tex = np.ones((48, 144, 3), np.float32) * color
     tex *= np.repeat(rng.uniform(0.75, 1.15, 36), 4)[None, :, None]
     tex *= 1 + 0.08 * rng.standard_normal((48, 144, 1), np.float32)
@@ -162,7 +162,7 @@ def planks(rng: np.random.Generator, color: np.ndarray) -> np.ndarray:
 
 
 def railing(color: np.ndarray) -> np.ndarray:
-    """Close upright bars between two rails, uint8 BGR; drawn half transparent."""
+    """Return close upright bars between two rails, uint8 BGR; drawn half transparent."""
     tex = np.ones((48, 192, 3), np.float32) * color * 1.35
     tex[:, ::6] = tex[:, 1::6] = color * 0.45
     tex[:5] = tex[-9:-6] = color * 0.5
@@ -178,7 +178,7 @@ def _shaded(alpha: np.ndarray, light: np.ndarray, color: np.ndarray) -> np.ndarr
 
 
 def crown(rng: np.random.Generator, color: np.ndarray, conifer: bool) -> np.ndarray:
-    """A leafy tree with its trunk, uint8 BGRA ``[256, 192, 4]``."""
+    """Return a leafy tree with its trunk, uint8 BGRA ``[256, 192, 4]``."""
     h, w = 256, 192
     field = np.full((h, w), -1.0, np.float32)
     light = np.full((h, w), 0.4, np.float32)
@@ -208,7 +208,7 @@ def crown(rng: np.random.Generator, color: np.ndarray, conifer: bool) -> np.ndar
 
 
 def bare_tree(rng: np.random.Generator, color: np.ndarray) -> np.ndarray:
-    """A winter tree of trunk, branches and a haze of twigs, uint8 BGRA ``[256, 192, 4]``."""
+    """Return a winter tree with trunk, branches and a haze of twigs, uint8 BGRA ``[256, 192, 4]``."""
     h, w = 512, 384
     picture = np.zeros((h, w, 4), np.uint8)
     stack = [(w / 2, float(h), -np.pi / 2 + rng.normal(0, 0.04), 118.0, 13.0, 0)]
@@ -239,14 +239,14 @@ def bare_tree(rng: np.random.Generator, color: np.ndarray) -> np.ndarray:
 
 
 def hedge(rng: np.random.Generator, color: np.ndarray) -> np.ndarray:
-    """A clipped hedge, uint8 BGR."""
+    """Return a clipped hedge, uint8 BGR."""
     light = np.linspace(1.25, 0.55, 48, dtype=np.float32)[:, None] * (1 + 0.35 * noise(rng, 48, 192, 12, 3))
     light *= 1 + 0.2 * rng.standard_normal((48, 192), np.float32)
     return np.clip(light[..., None] * color, 0, 255).astype(np.uint8)
 
 
 def ground_textures(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Brightness of asphalt, of paving slabs and of wear, float32 ``[512, 512]`` around 1, for tiles of 8, 8, 48 m."""
+    """Return the brightness of asphalt, slabs and wear, float32 ``[512, 512]`` around 1; tiles of 8, 8 and 48 m."""
     asphalt = 1 + 0.09 * rng.standard_normal((512, 512), np.float32) + 0.05 * noise(rng, 512, 512, 32, 3)
     for _ in range(7):  # cracks
         points = np.cumsum(rng.normal(0, 14, (14, 2)), 0) + rng.uniform(0, 512, 2)

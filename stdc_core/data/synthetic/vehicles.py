@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cars, vans and buses: two tapered boxes, four wheels, glass, lights and a plate."""
+"""Draw cars, vans and buses: two tapered boxes, four wheels, glass, lights and a plate."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def _shape(item: Item) -> str:
 
 
 def footprint(item: Item) -> tuple[float, float, float]:
-    """Half width, half length and height, metres."""
+    """Return half width, half length and height of a vehicle, metres."""
     _, cabin, length, width, _ = _SHAPES[_shape(item)]
     return width / 2, length / 2, max(y for _, y in cabin)
 
 
 def _rings(outline: list[tuple[float, float]], low: float, high: float) -> np.ndarray:
-    """Local points ``[2, N, 3]`` of the left and the right outline; half width goes ``low`` to ``high`` upwards."""
+    """Return local points ``[2, N, 3]`` of left and right outline; the half width goes from ``low`` up to ``high``."""
     line = np.array(outline)
     rise = (line[:, 1] - line[:, 1].min()) / np.ptp(line[:, 1])
     half = low + (high - low) * rise
@@ -117,7 +117,7 @@ def _box(canvas: Canvas, place: Place, rings: np.ndarray, paint: np.ndarray, gla
 
 
 def draw_car(canvas: Canvas, place: Place, item: Item) -> None:
-    """Draw a vehicle; ``place`` has its middle on the ground and looks where it drives."""
+    """Draw a vehicle whose middle on the ground and direction are those of ``place``."""
     name = _shape(item)
     body, cabin, length, width, taper = _SHAPES[name]
     half, reach = width / 2, length / 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The town of a seed: its road, its style, and what stands or moves along each stretch of road."""
+"""Generate the town of a seed: its road, its style, and the things along each stretch of road."""
 
 from __future__ import annotations
 
@@ -16,10 +16,18 @@ VIEW = 170.0  # metres ahead that are drawn
 
 @dataclass(frozen=True)
 class Item:
-    """A thing at ``s`` metres along the road and ``x`` metres right of its centre line, at the drive's start.
+    """Thing on or beside the road, at the start of the drive.
 
-    ``speed`` is its speed along the road in m/s, negative towards the camera. ``tint`` is a BGR colour, ``size`` and
-    ``variant`` mean what the drawing routine of ``kind`` makes of them.
+    Args:
+        kind: Name of the thing, which selects the drawing routine.
+        s: Distance along the road, metres.
+        x: Distance to the right of the centre line, metres.
+        speed: Speed along the road, m/s; negative towards the camera.
+        length: Length along the road, metres.
+        size: Height, side of the road or scale, as the drawing routine uses it.
+        variant: Number that selects the look.
+        tint: BGR colour.
+        extra: Further numbers for the drawing routine.
     """
 
     kind: str
@@ -34,7 +42,7 @@ class Item:
 
 
 class Road:
-    """The centre line: lateral offset as a sum of sines of the distance, so that it needs no walking along it."""
+    """Centre line of the road: a sum of sines of the distance, so any point of it is computed directly."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.wave = 2 * np.pi / rng.uniform([150, 260, 480], [210, 400, 900])
@@ -42,23 +50,23 @@ class Road:
         self.phase = rng.uniform(0, 2 * np.pi, 3)
 
     def center(self, s: np.ndarray | float) -> np.ndarray:
-        """World x of the centre line at world z ``s``, metres."""
+        """Return the world x of the centre line at world z ``s``, metres."""
         angle = np.asarray(s, np.float64)[..., None] * self.wave + self.phase
         return (np.sin(angle) * self.height).sum(-1)
 
     def heading(self, s: float) -> float:
-        """Direction of the road, radians to the right."""
+        """Return the direction of the road, radians to the right."""
         return float(np.arctan((np.cos(s * self.wave + self.phase) * self.height * self.wave).sum()))
 
     def points(self, local: np.ndarray) -> np.ndarray:
-        """World points of ``[N, 3]`` (metres right of the centre line, up, along the road)."""
+        """Return world points of ``[N, 3]`` (metres right of the centre line, up, along the road)."""
         world = np.array(local, np.float64)
         world[:, 0] += self.center(world[:, 2])
         return world
 
 
 def make_light(rng: np.random.Generator) -> Light:
-    """The weather and hour of a drive."""
+    """Draw the weather and the hour of a drive."""
     kind = str(rng.choice(['sunny', 'sunny', 'overcast', 'overcast', 'dusk', 'low sun']))
     up, strength, ambient, sun, fog, haze = {
         'sunny': (rng.uniform(0.5, 0.85), 0.9, (0.74, 0.69, 0.66), (0.9, 0.97, 1.0), (244, 234, 224), 340),
@@ -99,7 +107,7 @@ WALLS = np.array(
 
 @dataclass
 class Style:
-    """What one town looks like."""
+    """Look of one town."""
 
     half_road: float
     sidewalk: float
@@ -185,7 +193,7 @@ CARS = np.array(
 
 
 class World:
-    """The furnished road of one seed; a pure function of seed and chunk, with a small memory of recent chunks."""
+    """Road of one seed with its things: a pure function of seed and chunk, with a cache of recent chunks."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -206,14 +214,14 @@ class World:
         return tuple((rng.uniform(20, 150) * rng.uniform(0.5, 1.2, 3)).tolist())
 
     def junction(self, chunk: int) -> tuple[float, float, int] | None:
-        """The side road of a chunk: its middle (m), width (m) and side (-1, 1, or 0 for both), if it has one."""
+        """Return middle (m), width (m) and side (-1, 1, or 0 for both) of the side road of a chunk, if any."""
         rng = np.random.default_rng([self.seed, 2, chunk & 0xFFFFFFFF])
         if rng.random() > 0.4 or chunk % 2:
             return None
         return chunk * CHUNK + 6.0, float(rng.uniform(5.5, 7.5)), int(rng.integers(-1, 2))
 
     def items(self, chunk: int) -> tuple[Item, ...]:
-        """Everything that belongs to a chunk."""
+        """Return all things of a chunk."""
         if chunk not in self._chunks:
             if len(self._chunks) > 64:
                 self._chunks.clear()
