@@ -206,6 +206,40 @@ def test_no_camera_among_several_is_waited_for(monkeypatch):
     assert gate.done == [1, 7]
 
 
+def test_a_camera_that_has_stopped_is_forgotten(monkeypatch):
+    gate = Gate()
+    camera = Camera(gate, monkeypatch)
+    gate.put_and_start(5, 'rear')
+    gate.go.release()
+    camera.send()
+    assert gate.started.acquire(timeout=TIMEOUT)
+    for _ in range(worker.FORGOTTEN):
+        camera.send()
+    camera.now += 0.4 * camera.interval
+    gate.go.release()
+    assert not gate.started.acquire(timeout=0.2)  # it waits for the next frame of the only camera left
+    camera.send()
+    assert gate.started.acquire(timeout=TIMEOUT)
+    gate.go.release()
+    assert gate.worker.close(TIMEOUT)
+    assert gate.done == [5, 1, worker.FORGOTTEN + 2]
+
+
+def test_a_frame_of_another_camera_ends_the_wait_for_a_fresher_one(monkeypatch):
+    gate = Gate()
+    camera = Camera(gate, monkeypatch)
+    camera.overload()
+    camera.now += 0.4 * camera.interval
+    gate.go.release()
+    assert not gate.started.acquire(timeout=0.2)
+    gate.worker.put('rear', 20)
+    for _ in range(2):
+        assert gate.started.acquire(timeout=TIMEOUT)
+        gate.go.release()
+    assert gate.worker.close(TIMEOUT)
+    assert gate.done == [1, 7, 20]
+
+
 def test_work_that_keeps_up_does_not_wait_for_a_fresher_frame(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch)
