@@ -35,7 +35,7 @@ class CameraHealth:
             now: Time of arrival.
         """
         rows = np.ascontiguousarray(image[::ROWS])
-        checksum = zlib.crc32(rows)
+        checksum = zlib.crc32(rows.data)
         if checksum != self._checksum:
             self._checksum, self._same, self._same_since = checksum, 0, now
         self._same += 1

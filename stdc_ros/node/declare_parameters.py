@@ -56,7 +56,7 @@ def _declare_list(node: Node, entry: Field) -> None:
 
     A list without a value would hide all parameters from callers that ask for all at once, as ``ros2 param dump`` does.
     """
-    list_type, descriptor = _LIST_TYPES[entry.type], _descriptor(entry)
+    list_type, descriptor = _LIST_TYPES[str(entry.type)], _descriptor(entry)
     if entry.metadata['parse']:  # the value may be text, too
         descriptor.dynamic_typing = True
         declared = node.declare_parameter(entry.name, None, ParameterDescriptor(dynamic_typing=True))

@@ -50,6 +50,9 @@ class Camera(Protocol):
     statistics: FrameStatistics
     health: CameraHealth
 
+    def __hash__(self) -> int:
+        """Cameras are keys."""
+
     @property
     def topic(self) -> str:
         """Resolved image topic."""
