@@ -238,7 +238,7 @@ class Client:
         return future.result()
 
     def diagnostics(self) -> dict[str, str]:
-        """The values of the next report on /diagnostics, and its ``message`` and ``level``."""
+        """The values of the next report on /diagnostics, and its ``message``, ``level`` and ``hardware_id``."""
         # The one after next: the next may have been made before what the caller did last.
         wanted = self._reports + 2
         self.spin_until(lambda: self._reports >= wanted, 'a report on /diagnostics')
@@ -253,5 +253,5 @@ class Client:
         if status is None:
             return
         self._diagnostics = {value.key: value.value for value in status.values}
-        self._diagnostics.update(message=status.message, level=str(status.level[0]))
+        self._diagnostics.update(message=status.message, level=str(status.level[0]), hardware_id=status.hardware_id)
         self._reports += 1

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is counted of a camera's frames."""
+"""Counts and latencies of a camera's frames, and the level that follows from them."""
 
 from __future__ import annotations
 
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from stdc_ros.node.diagnostics import assess
 from stdc_ros.node.frame_statistics import STAGES, FrameStatistics
 
 
@@ -39,3 +43,33 @@ def test_trouble_is_told_once_with_its_count_and_the_last_reason():
     assert statistics.new_troubles() == {'bad': '1 bad images (empty)'}
     rows = statistics.rows(0.0)
     assert (rows['bad images'], rows['frames without a grid']) == ('3', '1')
+
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+
+
+@pytest.mark.parametrize(
+    ('changes', 'level', 'message'),
+    [
+        ({}, OK, 'ok'),
+        ({'wanted': False}, OK, 'idle: nobody listens to an output'),
+        ({'enabled': False, 'wanted': False}, OK, 'switched off'),
+        ({'complaint': 'no image on /image for 4 s'}, WARN, 'no image on /image for 4 s'),
+        ({'troubles': {'bad': '2 bad images (empty)'}}, WARN, '/image: since the last report 2 bad images (empty)'),
+        (
+            {'troubles': {'failed': '1 frames failed (memory)', 'bad': '2 bad images (empty)'}, 'complaint': 'dark'},
+            ERROR,
+            'dark; /image: since the last report 1 frames failed (memory), 2 bad images (empty)',
+        ),
+        ({'failure': 'the GPU fell off the bus', 'enabled': False}, ERROR, 'the GPU fell off the bus'),
+        ({'state': 'inactive', 'wanted': False}, OK, 'inactive'),
+        (
+            {'state': 'unconfigured', 'failure': 'model.onnx: no such file'},
+            ERROR,
+            'unconfigured: model.onnx: no such file',
+        ),
+    ],
+)
+def test_level_and_message_tell_what_is_wrong(changes, level, message):
+    usual = {'topic': '/image', 'complaint': '', 'troubles': {}, 'failure': '', 'enabled': True, 'wanted': True}
+    assert assess(**{**usual, **changes}) == (level, message)

@@ -228,6 +228,8 @@ def corrupt_model(folder: Path) -> Path:
         (['-p', 'threads:=many'], ['threads', 'many', 'INTEGER']),
         (['-p', 'overlay_opacity:=2.0'], ['overlay_opacity', '2.0', 'Max: 1.0']),
         (['-p', 'image_reliability:=sometimes'], ['image_reliability', 'sometimes', 'best_effort, reliable']),
+        (['-p', 'model:=~/nowhere.onnx'], [f'{Path.home()}/nowhere.onnx']),
+        (['-p', 'cameras:=front,l/eft'], ["'l/eft'", 'expected letters, digits and _']),
         (['--params-file', '/nowhere/params.yaml'], ['/nowhere/params.yaml']),
         *(
             (['-p', f'qos_overrides./left/{name}:={value}'], [f'/left/{name} is ', value, 'expected ', expected])

@@ -118,6 +118,17 @@ def test_compressed_images_are_segmented_as_they_decode(form, segmenter):
         client.segment(compressed_of(scene(seed=3), form))
 
 
+def test_pictures_come_as_jpeg_for_those_who_listen():
+    with NodeProcess('-p', 'jpeg_quality:=90', namespace='/left') as process, Client('/left') as client:
+        process.wait_for_output('/left/segmentation/mask')
+        client.listen('overlay', 'overlay/compressed')
+        message = message_of(scene())
+        raw = pixels(client.segment(message, 'overlay'))
+        compressed = client.wait_for('overlay/compressed', message.header.stamp)
+        assert compressed.format == 'bgr8; jpeg compressed bgr8'
+        assert bytes(compressed.data) == cv2.imencode('.jpg', raw, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+
+
 def test_camera_info_of_the_camera_comes_scaled_with_the_masks(segmenter):
     with (
         NodeProcess('-p', 'output_size:=64x24', '-r', 'image:=/cam/image_raw', namespace='/left') as process,
@@ -250,7 +261,7 @@ def test_beside_a_remapped_compressed_image_is_its_camera_info(given):
 
 def test_every_silent_camera_is_told_of():
     with (
-        NodeProcess('-p', 'cameras:=[a, b]', '-p', 'stale_after:=0.3') as process,
+        NodeProcess('-p', 'cameras:=a,b', '-p', 'stale_after:=0.3') as process,
         Client(camera='a') as a,
         Client(camera='b') as b,
     ):

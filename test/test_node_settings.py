@@ -10,7 +10,8 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.qos import ReliabilityPolicy
+from nav_msgs.msg import OccupancyGrid
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_helpers import Client, NodeProcess
 from scenes import message_of, pinhole_info, pixels, scene
 from sensor_msgs.msg import CameraInfo
@@ -79,12 +80,17 @@ def test_a_disabled_node_leaves_the_camera_and_comes_back(client):
     client.listen('mask')
     client.segment(message_of(scene()))
     answer = client.set_enabled(False)
-    assert answer.success
+    assert (answer.success, answer.message) == (True, 'segmentation is switched off')
     client.spin_until(lambda: client.camera_subscriptions == 0, 'the disabled node leaves the camera')
     client.wait_for_diagnostics('enabled', 'false')
-    assert client.set_enabled(True).success
+    client.wait_for_diagnostics('message', 'switched off')
+    answer = client.set_enabled(True)
+    assert (answer.success, answer.message) == (True, 'segmentation is switched on')
     client.spin_until(lambda: client.camera_subscriptions == 1, 'the enabled node subscribes to the camera')
     client.segment(message_of(scene()))
+    client.listen()
+    client.wait_for_diagnostics('message', 'idle: nobody listens to an output')
+    assert client.diagnostics()['hardware_id'] == '/left/image'
 
 
 @pytest.mark.parametrize(
@@ -165,6 +171,10 @@ def test_the_drivable_grid_is_that_of_the_mask_in_the_ground_frame(rectified):
         camera.publish(info)
         client.spin_until(lambda: bool(client.received['drivable_grid']) or client.send(message), 'a drivable_grid')
         grid = client.received['drivable_grid'][0]
+        late: list[OccupancyGrid] = []
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        client.node.create_subscription(OccupancyGrid, '/right/segmentation/drivable_grid', late.append, latched)
+        client.spin_until(lambda: bool(late), 'the last drivable_grid, for a listener that came later')
         mask, confidence = (pixels(client.wait_for(name, message.header.stamp)) for name in ('mask', 'confidence'))
     assert (grid.header.stamp, grid.header.frame_id) == (message.header.stamp, 'base_link')
     assert (grid.info.width, grid.info.height, grid.info.resolution) == (80, 40, 0.5)
