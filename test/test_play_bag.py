@@ -20,10 +20,11 @@ from scenes import pixels
 from sensor_msgs.msg import Image
 
 from stdc_core.inference import Segmenter
-from stdc_ros.bags.message import Topic
+from stdc_ros.bags.message import Topic, make_header
 from stdc_ros.bags.reader import Bag
 from stdc_ros.bags.topic_selection import without_compressed_twins
-from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE
+from stdc_ros.bags.writer import write_bag
+from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE, TYPES
 from stdc_ros.messages.images import image_to_bgr
 
 
@@ -157,6 +158,47 @@ def test_user_errors(tmp_path, arguments, status, message):
     assert message in error and 'Traceback' not in error
 
 
+@pytest.mark.parametrize('other', ['/rear/image', '/cam-2/image', '/front camera/image'])
+def test_one_topic_with_a_listener_is_enough(tmp_path, other):
+    bag = make_bag(tmp_path, 'mcap', {CAMERA: IMAGE, other: IMAGE}, frames=3)
+    received: list[Image] = []
+    with Client() as client:
+        client.node.create_subscription(Image, CAMERA, received.append, QoSProfile(depth=20))
+        process = start(str(bag))
+        try:
+            client.spin_until(lambda: len(received) == 3, '3 images')
+            _, error = process.communicate(timeout=TIMEOUT)
+        finally:
+            process.kill()
+    assert process.returncode == 0, error
+    # A name that ROS 2 refuses costs a line, not the other camera.
+    assert (other in error) == (other != '/rear/image') and 'Traceback' not in error
+
+
+def test_a_bag_of_which_no_image_can_be_decoded_is_an_error(tmp_path):
+    with write_bag(tmp_path / 'drive.mcap') as bag:
+        bag.add_topic(f'{CAMERA}/compressed', COMPRESSED_IMAGE)
+        image = TYPES.types[COMPRESSED_IMAGE](make_header(1, 'front'), 'jpeg', np.zeros(9, np.uint8))
+        bag.write(f'{CAMERA}/compressed', 1, image)
+    process = start(str(tmp_path / 'drive.mcap'), '--wait', '0', '--loop')
+    _, error = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 1
+    assert f'no image could be decoded; {CAMERA}/compressed: ' in error and 'Traceback' not in error
+
+
+def test_a_second_signal_changes_nothing(tmp_path):
+    bag = make_bag(tmp_path, 'mcap', frames=3)
+    process = start(str(bag), '--wait', '0', '--loop')
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    # All through the end of the interpreter.
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.002)
+    _, error = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 130 and 'Traceback' not in error, error
+
+
 def test_two_topics_that_end_on_one(tmp_path):
     twin = f'{CAMERA}/compressed'
     bag = make_bag(tmp_path, 'mcap', {CAMERA: IMAGE, twin: COMPRESSED_IMAGE})
@@ -173,7 +215,10 @@ def test_two_topics_that_end_on_one(tmp_path):
         (['-r', '__node:=1x'], 'ROS 2 does not start with --ros-args -r __node:=1x: '),
         (['--foo'], "ROS 2 does not start with --ros-args --foo: ['--foo']"),
         (['-p', 'use_sim_time:=maybe'], 'ROS 2 does not start with --ros-args -p use_sim_time:=maybe: Trying to set'),
-        (['-r', f'{CAMERA}:=/{"a" * 300}'], 'drive.mcap: cannot be published: failed to resolve name: topic length'),
+        (
+            ['-r', f'{CAMERA}:=/{"a" * 300}'],
+            f'drive.mcap: {CAMERA} cannot be published: failed to resolve name: topic length',
+        ),
     ],
 )
 def test_ros_arguments_that_ros_does_not_take(tmp_path, arguments, message):

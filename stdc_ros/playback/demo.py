@@ -31,6 +31,7 @@ from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, ModelError
 from stdc_core.inference.input_scale import InputScale
 from stdc_core.inference.model_file import ModelInfo, read_model
+from stdc_core.io.arguments import expand_user
 from stdc_ros.bags.message import BagError, make_header
 from stdc_ros.bags.reader import Bag
 from stdc_ros.bags.topic_selection import published_name
@@ -57,12 +58,12 @@ class DemoError(RuntimeError):
 def main(args: list[str] | None = None) -> int:
     """The command. Returns the exit status: 0, 1 if it failed, 130 if it was interrupted."""
     parser = argparse.ArgumentParser(prog='stdc_demo', description='Replay a drive to the segmentation node.')
-    parser.add_argument('--bag', type=Path, help='your own bag; default: a drive is rendered')
+    parser.add_argument('--bag', type=expand_user, help='your own bag; default: a drive is rendered')
     parser.add_argument('--topic', help='its image topic, if it has several')
-    parser.add_argument('--model', type=Path, default=DEFAULT_MODEL, help='a model.onnx from `stdc export`')
+    parser.add_argument('--model', type=expand_user, default=DEFAULT_MODEL, help='a model.onnx from `stdc export`')
     parser.add_argument('--input-scale', type=float, help='of the network, 0.1 to 4; default: 1 or less, for two cores')
     parser.add_argument('--frames', type=int, default=150, help='length of the rendered drive, at 15 Hz')
-    parser.add_argument('--output', type=Path, default=Path('demo'), help='folder for the results')
+    parser.add_argument('--output', type=expand_user, default=Path('demo'), help='folder for the results')
     given = parser.parse_args(args)
     if given.input_scale is not None and not 0.1 <= given.input_scale <= 4:
         parser.error(f'--input-scale is {given.input_scale:g}, expected 0.1 to 4')

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import threading
 import time
@@ -13,17 +12,21 @@ from contextlib import contextmanager
 
 import rclpy
 from rclpy.duration import Duration
-from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.exceptions import InvalidTopicNameException, NameValidationException, ParameterException
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import Image
 from tqdm import tqdm
 
+from stdc_core.io.arguments import expand_user
+from stdc_core.io.signals import keep_signals
 from stdc_core.io.text import one_line
-from stdc_ros.bags.message import BagError, BagMessage, make_header
+from stdc_ros.bags.message import BagError, BagMessage, Topic, make_header
 from stdc_ros.bags.reader import Bag
-from stdc_ros.bags.topic_selection import playable_topics, published_name
+from stdc_ros.bags.topic_selection import IMAGE_TYPES, playable_topics, published_name
 from stdc_ros.messages.cdr import IMAGE, TYPES
 from stdc_ros.messages.images import ImageError
 
@@ -39,34 +42,39 @@ class Player:
     """Publishes the images of a bag as ``sensor_msgs/Image``, reliably.
 
     Compressed images are decoded, as the segmentation node needs them, and appear on the topic without ``/compressed``.
+    A topic that ROS 2 refuses does not cost the others: ``problems`` tells why it is not played.
 
     Args:
-        node: that publishes.
-        bag: open.
-        topics: image topics of the bag.
+        node: Node that publishes.
+        bag: Open bag.
+        topics: Image topics of the bag.
 
     Raises:
-        BagError: one of them has a name that ROS 2 does not take, or two would be published on one topic.
+        BagError: ROS 2 refuses the names of all topics, or two would be published on one topic.
     """
 
     def __init__(self, node: Node, bag: Bag, topics: Sequence[str]):
         self._node = node
         self._bag = bag
-        self._topics = list(topics)
         sources: dict[str, str] = {}
-        for topic in self._topics:
+        for topic in topics:
             name = published_name(bag.topics, topic)
             if (other := sources.setdefault(name, topic)) != topic:
                 raise BagError(f'{bag.path}: {other} and {topic} would both be played on {name}, expected one of them')
         quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-        try:
-            self._publishers = {
-                topic: node.create_publisher(Image, published_name(bag.topics, topic), quality)
-                for topic in self._topics
-            }
-        except (NameValidationException, RuntimeError) as error:  # RuntimeError: rcl, of one that is too long
-            raise BagError(f'{bag.path}: cannot be published: {one_line(error)}') from error
+        self._publishers: dict[str, Publisher] = {}
+        self.problems: list[str] = []
+        for name, topic in sources.items():
+            try:
+                self._publishers[topic] = node.create_publisher(Image, name, quality)
+            except (NameValidationException, RuntimeError) as error:  # RuntimeError: rcl, of one that is too long
+                self.problems.append(f'{one_line(topic, 80)} cannot be published: {one_line(error)}')
+        if not self._publishers:
+            raise BagError(f'{bag.path}: {"; ".join(self.problems)}')
+        self._topics = list(self._publishers)
+        self.played = 0
         self.undecodable = 0
+        self.last_error = ''
 
     @property
     def total(self) -> int:
@@ -74,8 +82,12 @@ class Player:
         return sum(self._bag.topics[topic].message_count for topic in self._topics)
 
     def unheard(self) -> list[str]:
-        """The published topics that nobody subscribes to."""
+        """Return the published topics that nobody subscribes to."""
         return [p.topic_name for p in self._publishers.values() if not p.get_subscription_count()]
+
+    def heard(self) -> bool:
+        """Return whether somebody subscribes to one of the published topics."""
+        return any(p.get_subscription_count() for p in self._publishers.values())
 
     def play(
         self, stop: threading.Event, rate: float = 1.0, stamp_now: bool = False, on_publish: OnPublish | None = None
@@ -89,8 +101,9 @@ class Player:
         for image in self._bag.messages(self._topics):
             try:
                 message = image.to_image()
-            except ImageError:
+            except ImageError as error:
                 self.undecodable += 1
+                self.last_error = f'{image.topic}: {one_line(error)}'
                 continue
             if begin is None:
                 begin = time.monotonic() - image.time / 1e9 / rate
@@ -103,6 +116,7 @@ class Player:
                 message.header = make_header(stamp, message.header.frame_id)
             data = bytes(TYPES.serialize_cdr(message, IMAGE))
             self._publishers[image.topic].publish(data)
+            self.played += 1
             if on_publish:
                 on_publish(image, stamp, data)
 
@@ -113,22 +127,22 @@ class Player:
 
 
 def wait_for_subscribers(player: Player, stop: threading.Event, seconds: float) -> None:
-    """Return when every topic has a subscriber, or ``stop`` is set.
+    """Return when one topic has a subscriber, or ``stop`` is set. A listener need not take all cameras.
 
     Raises:
-        BagError: some have none in time.
+        BagError: No topic has a subscriber in time.
     """
     deadline = time.monotonic() + seconds
-    while (names := player.unheard()) and not stop.wait(0.05):
+    while not player.heard() and not stop.wait(0.05):
         if time.monotonic() > deadline:
             raise BagError(
-                f'nobody subscribes to {", ".join(names)} within {seconds:g} s '
+                f'nobody subscribes to {", ".join(player.unheard())} within {seconds:g} s '
                 '(segmentation_node does while somebody listens to its outputs); --wait 0 plays to nobody'
             )
 
 
 def main(args: list[str] | None = None) -> int:
-    """The command. Returns the exit status: 0, 1 if it could not be done, 130 if it was interrupted."""
+    """Play a bag. Returns the exit status: 0, 1 if nothing could be played, 130 if it was interrupted."""
     parser = argparse.ArgumentParser(
         prog='play_bag',
         description='Publish the images of a bag (rosbag1, rosbag2 sqlite3, MCAP) at their pace, those of a compressed '
@@ -150,13 +164,10 @@ def main(args: list[str] | None = None) -> int:
         parser.error(f'unrecognized arguments: {" ".join(ros_arguments)}')
     if not given.rate > 0:
         parser.error(f'--rate is {given.rate:g}, expected more than 0')
-    # rclpy's own handler would shut down under the publisher's feet.
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = _stop_on_signal()
     try:
-        with Bag(given.bag) as bag:
-            topics = playable_topics(bag.path, bag.topics, given.topic)
+        with Bag(expand_user(given.bag)) as bag:
+            topics = playable_topics(bag.path, _named_for_ros(bag, given.topic), given.topic)
             with _ros_node(ros_arguments) as node:
                 _play(Player(node, bag, topics), given, stop)
             for note in bag.notes:
@@ -167,6 +178,39 @@ def main(args: list[str] | None = None) -> int:
         print(f'play_bag: {error}', file=sys.stderr)
         return 1
     return 130 if stop.is_set() else 0
+
+
+def _stop_on_signal() -> threading.Event:
+    """Return an event that the first SIGINT or SIGTERM sets; later ones change nothing.
+
+    rclpy's own handler would shut down while a message is published.
+    """
+    signals, stop = keep_signals(), threading.Event()
+
+    def forward() -> None:
+        while not signals:
+            time.sleep(0.02)
+        # Not in the handler: it may interrupt a thread that holds the lock of the event.
+        stop.set()
+
+    threading.Thread(target=forward, daemon=True).start()
+    return stop
+
+
+def _named_for_ros(bag: Bag, wanted: Sequence[str]) -> dict[str, Topic]:
+    """Return the topics that are wanted or whose names ROS 2 takes; all, if it takes none with images."""
+    named = {}
+    for name, topic in bag.topics.items():
+        try:
+            validate_topic_name(name)
+        except InvalidTopicNameException as error:
+            if name not in wanted:
+                if topic.type in IMAGE_TYPES:
+                    reason = one_line(str(error).splitlines()[0].rstrip(':'))
+                    print(f'play_bag: {one_line(repr(name), 80)} is not played: {reason}', file=sys.stderr)
+                continue
+        named[name] = topic
+    return named if any(topic.type in IMAGE_TYPES for topic in named.values()) else dict(bag.topics)
 
 
 @contextmanager
@@ -194,12 +238,18 @@ def _ros_node(ros_arguments: list[str]) -> Iterator[Node]:
 
 
 def _play(player: Player, given: argparse.Namespace, stop: threading.Event) -> None:
+    for problem in player.problems:
+        print(f'play_bag: {problem}', file=sys.stderr)
     if given.wait:
         wait_for_subscribers(player, stop, given.wait)
     for _ in _rounds(given.loop and player.total > 0, stop):
         with tqdm(total=player.total, unit='image', desc='playing') as bar:
             player.play(stop, given.rate, given.stamp_now, lambda *_: bar.update())
+        if not player.played:
+            break  # another round would not play more
     player.finish()
+    if player.undecodable and not player.played:
+        raise BagError(f'{given.bag}: no image could be decoded; {player.last_error}')
     if player.undecodable:
         print(f'play_bag: {player.undecodable} images could not be decoded', file=sys.stderr)
 
