@@ -175,7 +175,7 @@ def compare(
             del batches
 
     medians = {name: statistics.median(values) for name, values in times.items()}
-    first, alone = list(medians.values())[0], list(medians.values())[-1]
+    first, alone = next(iter(medians.values())), list(medians.values())[-1]
     print(f'{"":<64} {"images/s":>9} {"ms/step":>8} {"DataLoader":>11} {"step alone":>11}')
     for name, value in medians.items():
         rate = options.batch_size / value

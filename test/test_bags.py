@@ -44,7 +44,7 @@ def test_cameras_come_in_the_order_of_time(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'topics, wanted, message',
+    ('topics', 'wanted', 'message'),
     [
         ({'/a': IMAGE, '/b': IMAGE}, [], r'several image topics, name one .*: /a \(Image, 6\), /b \(Image, 6\)'),
         ({'/a': IMAGE}, ['/c'], r'no topic /c; its image topics are /a \(Image, 6\)'),
@@ -58,7 +58,7 @@ def test_topic_that_cannot_be_meant(tmp_path, topics, wanted, message):
 
 
 @pytest.mark.parametrize(
-    'name, content, message',
+    ('name', 'content', 'message'),
     [
         ('absent.mcap', None, 'no such bag'),
         ('text.mcap', b'hello', 'cannot be read as a bag'),
@@ -127,7 +127,7 @@ def test_another_message_encoding_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'kind, change, note',
+    ('kind', 'change', 'note'),
     [
         (
             'mcap folder',

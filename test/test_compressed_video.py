@@ -60,7 +60,7 @@ def record(path: Path, packets: list[tuple[int, bytes]], type_name: str, codec: 
 
 @pytest.mark.parametrize('type_name', [FFMPEG_PACKET, COMPRESSED_VIDEO])
 @pytest.mark.parametrize(
-    'encoder, codec, b_frames',
+    ('encoder', 'codec', 'b_frames'),
     [
         ('libx264', 'h264', 0),
         ('libx265', 'h265', 0),
@@ -82,8 +82,8 @@ def test_every_picture_has_its_stamp(tmp_path, type_name, encoder, codec, b_fram
         assert error < 12 and (index in (5, 25) or error < min(others))
 
 
-@pytest.mark.parametrize('encoder, codec', [('libx264', 'h264'), ('libx265', 'h265')])
-@pytest.mark.parametrize('lost, missing', [(range(0, 4), range(4, 10)), (range(13, 15), range(15, 20))])
+@pytest.mark.parametrize(('encoder', 'codec'), [('libx264', 'h264'), ('libx265', 'h265')])
+@pytest.mark.parametrize(('lost', 'missing'), [(range(0, 4), range(4, 10)), (range(13, 15), range(15, 20))])
 def test_pictures_that_refer_to_missing_ones_are_left_out(tmp_path, encoder, codec, lost, missing):
     packets = encode(encoder)
     with Bag(record(tmp_path / 'whole.mcap', packets, COMPRESSED_VIDEO, codec)) as bag:
@@ -99,7 +99,7 @@ def test_pictures_that_refer_to_missing_ones_are_left_out(tmp_path, encoder, cod
     assert all('refers to pictures that are not in the bag' in m.problem for m in messages if m.problem)
 
 
-@pytest.mark.parametrize('encoder, codec', [('libx264', 'h264'), ('libx265', 'h265')])
+@pytest.mark.parametrize(('encoder', 'codec'), [('libx264', 'h264'), ('libx265', 'h265')])
 def test_a_video_without_key_frame_is_an_error(tmp_path, capsys, encoder, codec):
     path = record(tmp_path / 'endless.mcap', encode(encoder)[1:GROUP], FFMPEG_PACKET, codec)
     assert main([str(path), str(tmp_path / 'out.mcap')]) == 1

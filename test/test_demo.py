@@ -111,7 +111,7 @@ def check_bag(path: Path, camera: str, sent: int, masks: int, information: bool)
         assert matrix[0] > 0 and matrix[8] == 1
 
 
-@pytest.mark.parametrize('of, name', [(IMAGE, CAMERA), (COMPRESSED_IMAGE, CAMERA + '/compressed')])
+@pytest.mark.parametrize(('of', 'name'), [(IMAGE, CAMERA), (COMPRESSED_IMAGE, CAMERA + '/compressed')])
 def test_a_bag_of_the_user(tmp_path, of, name):
     bag = make_bag(tmp_path, 'mcap', {name: of, '/rear/image': IMAGE}, frames=15)
     before = bag.read_bytes()

@@ -83,7 +83,7 @@ def contents(folder: Path, hidden: bool = False) -> dict[str, bytes]:
 
 
 def hidden_below(folder: Path) -> list[str]:
-    """Names of what is not complete yet. (Unlike rglob, walk minds nothing that goes away meanwhile.)"""
+    """Return the names of unfinished files. Unlike rglob, walk ignores what is removed meanwhile."""
     return [name for _, folders, files in os.walk(folder) for name in (*folders, *files) if name.startswith('.')]
 
 

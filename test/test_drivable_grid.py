@@ -189,7 +189,7 @@ def test_what_is_unsure_inside_a_thing_makes_no_new_edge():
     mask = render(CAMERA, POSE, lambda x, y: np.full_like(x, ROAD), (10, -1, 1, 1.5))
     sure = render(CAMERA, POSE, lambda x, y: np.where((x > 12) & (x < 14), 60, 200))
     grid = DrivableGrid(GridSettings(x_max=20.0, min_confidence=0.5), CAMVID)(mask, sure, CAMERA, POSE)
-    x, y = centers(SURE)
+    x, _y = centers(SURE)
     assert (grid == OCCUPIED).any()
     assert (x[grid == OCCUPIED] < 10.2 + DEPTH * SURE.resolution).all()
 
@@ -287,7 +287,7 @@ def test_the_streets_of_the_drives_come_out_as_they_were_built(seed, index):
     # No cell beyond a kerb is free, but for the cells that the kerb goes through.
     assert not ((grid == FREE) & (cv2.dilate(road.astype(np.uint8), cell) == 0)).any()
     # And where the grid ends to the right, before anything stands there, the road does.
-    x, y = centers(settings)
+    x, _y = centers(settings)
     rows = np.arange(settings.height)[:, None]
     kerb = np.where(road, rows, settings.height).min(0)
     found = np.where(grid == FREE, rows, settings.height).min(0)

@@ -72,7 +72,7 @@ def test_a_bag_that_is_named_goes_to_the_top(drives):
 
 
 @pytest.mark.parametrize(
-    'inputs, out, message',
+    ('inputs', 'out', 'message'),
     [
         (['no'], 'out', 'no: no such bag or folder'),
         (['empty'], 'out', r'empty: holds no bags \(\.bag, \.mcap, \.db3'),

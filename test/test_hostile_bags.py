@@ -220,7 +220,7 @@ CUT = [
 ]
 
 
-@pytest.mark.parametrize('kind, compression', CUT)
+@pytest.mark.parametrize(('kind', 'compression'), CUT)
 def test_all_that_is_before_the_cut_is_read(kind, compression, tmp_path):
     frames = 40
     path = make_bag(tmp_path, kind, frames=frames, compression=compression)

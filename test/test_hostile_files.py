@@ -73,7 +73,7 @@ def _with_other_output(model):
 
 
 @pytest.mark.parametrize(
-    'change, message',
+    ('change', 'message'),
     [
         (_with_loop, 'control flow'),
         (_of_other_domain, 'operators of some.where'),
@@ -119,7 +119,7 @@ def test_class_names_can_be_shown(name):
 
 
 @pytest.mark.parametrize(
-    'text, message',
+    ('text', 'message'),
     [
         (BOMB + 'steps: *j', 'aliases are not read'),
         ('steps: !!python/object/apply:os.system ["true"]', 'could not determine a constructor'),
@@ -178,7 +178,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(
-    'command, name',
+    ('command', 'name'),
     [
         ('stdc predict {in} --model {file} --out {out} --overwrite', 'text.onnx'),
         ('stdc evaluate {file} --data {in} --out {out}/new', 'text.onnx'),

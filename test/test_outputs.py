@@ -118,7 +118,7 @@ def test_a_point_of_the_scene_keeps_its_place_in_a_scaled_camera():
 )
 def test_a_scaled_region_shows_the_same_things_in_the_same_part_of_the_image(binning, region, size):
     info = make_info()
-    left, top, width, height = region
+    _left, _top, width, height = region
     info.k[1] = info.p[1] = 1.5
     info.roi.x_offset, info.roi.y_offset, info.roi.width, info.roi.height = region
     info.binning_x, info.binning_y = binning

@@ -43,7 +43,7 @@ def nanoseconds(message: Image) -> int:
 
 
 @pytest.mark.parametrize(
-    'kind, of, name',
+    ('kind', 'of', 'name'),
     [
         ('mcap', IMAGE, CAMERA),
         ('sqlite3', IMAGE, CAMERA),
@@ -141,7 +141,7 @@ def test_a_looping_bag_is_segmented_round_after_round(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'arguments, status, message',
+    ('arguments', 'status', 'message'),
     [
         (['no.mcap'], 1, 'no.mcap: no such bag'),
         (['{bag}', '--wait', '0.2'], 1, f'nobody subscribes to {CAMERA} within 0.2 s'),
@@ -209,7 +209,7 @@ def test_two_topics_that_end_on_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'arguments, message',
+    ('arguments', 'message'),
     [
         (['-r', 'foo'], "ROS 2 does not start with --ros-args -r foo: failed to initialize rcl: Couldn't parse remap"),
         (['-r', '__node:=1x'], 'ROS 2 does not start with --ros-args -r __node:=1x: '),

@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import xml.etree.ElementTree as ElementTree
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import onnx
 import pytest

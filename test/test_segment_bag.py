@@ -126,7 +126,7 @@ def test_a_segmented_bag_explains_itself(tmp_path, segmenter, kind, output):
 
 
 @pytest.mark.parametrize(
-    'topics, prefixes',
+    ('topics', 'prefixes'),
     [
         (['/camera/image_raw'], ['/camera/segmentation']),
         (['/image'], ['/segmentation']),

@@ -150,7 +150,7 @@ def test_a_listener_that_leaves_does_not_end_the_work(tmp_path, drives):
 
 
 @pytest.mark.parametrize('named', [False, True])
-@pytest.mark.parametrize('kind, suffix', [('sqlite3', '.db3'), ('mcap folder', '.mcap')])
+@pytest.mark.parametrize(('kind', 'suffix'), [('sqlite3', '.db3'), ('mcap folder', '.mcap')])
 def test_compressed_files_of_a_killed_recorder_are_one_bag(tmp_path, kind, suffix, named):
     made = make_bag(tmp_path, kind)
     killed = tmp_path / 'drives' / 'killed'
@@ -272,7 +272,7 @@ def test_one_run_at_a_time(tmp_path, drives, capsys):
 
 
 @pytest.mark.parametrize(
-    'arguments, message',
+    ('arguments', 'message'),
     [
         (['a.mcap'], 'expected IN and OUT, or --out-dir for many bags, found a.mcap'),
         (['a.mcap', 'b.mcap', '--workers', '2'], '--workers: works on many bags'),

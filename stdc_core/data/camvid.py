@@ -100,6 +100,7 @@ class CamVid(SegmentationFolder):
 
     @classmethod
     def fits(cls, root: Path, split: str) -> bool:
+        """Return whether the folder has images and labels as CamVid publishes them."""
         return any(_frames(root / name) for name in _IMAGES) and any(
             next((root / name).glob('[!.]*_L.png'), None) for name in _LABELS
         )
@@ -144,6 +145,7 @@ class CamVidSegNet(SegmentationFolder):
 
     @classmethod
     def fits(cls, root: Path, split: str) -> bool:
+        """Return whether the folder has this split as in the SegNet tutorial."""
         return bool(pictures(root / split)) and (root / f'{split}annot').is_dir()
 
     def _find(self) -> list[tuple[Path, Path]]:

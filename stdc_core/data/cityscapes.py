@@ -44,9 +44,11 @@ class Cityscapes(SegmentationFolder):
 
     @classmethod
     def fits(cls, root: Path, split: str) -> bool:
+        """Return whether the folder has this split of Cityscapes."""
         return (root / 'leftImg8bit' / split).is_dir()
 
     def name(self, index: int) -> str:
+        """Return the name of an image without its suffix, such as ``lindau_000000_000019``."""
         return self._files[index][0].name[: -len(_IMAGE)]
 
     def _find(self) -> list[tuple[Path, Path]]:

@@ -28,8 +28,10 @@ def resident_bytes(sizes: Sequence[Sizes]) -> int:
 
 
 def available_bytes(device: torch.device | str) -> int:
-    """Free memory of a device now, in bytes; for the CPU, what Linux or the container's limit leaves,
-    and 0 where there is no Linux to ask."""
+    """Return the free memory of a device in bytes.
+
+    For the CPU, it is what Linux or the limit of the container leaves; on other systems, it is 0.
+    """
     device = torch.device(device)
     if device.type == 'cuda':
         return torch.cuda.mem_get_info(device)[0]
@@ -87,6 +89,7 @@ class ResidentDataset:
 
     @property
     def device(self) -> torch.device:
+        """Device of the pixels."""
         return self.pixels.device
 
 

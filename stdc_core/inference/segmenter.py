@@ -73,22 +73,27 @@ class Segmenter:
 
     @property
     def backend(self) -> str:
+        """Name of the backend, such as ``onnxruntime``."""
         return self._backend.name
 
     @property
     def reason(self) -> str:
+        """Reason for the choice of the backend, if it was automatic."""
         return self._backend.reason
 
     @property
     def activity(self) -> str:
+        """Work besides images, such as building an engine; empty if there is none."""
         return self._backend.activity
 
     @property
     def max_batch(self) -> int:
+        """Number of images to give in one call."""
         return self._backend.max_batch
 
     @property
     def failure(self) -> BackendError | None:
+        """Error that the backend cannot recover from, or None."""
         return self._backend.failure
 
     @classmethod

@@ -169,7 +169,7 @@ def _search(folder: Path) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Does another process have this number? (In a container, the one before had ours.)"""
+    """Return whether another process has this number; in a container, an earlier one may have had ours."""
     if process == os.getpid():
         return False
     try:

@@ -113,6 +113,7 @@ class VideoReader:
             yield frame
 
     def close(self) -> None:
+        """Close the file."""
         self._capture.release()
 
 

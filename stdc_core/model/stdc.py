@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ class ConvBNReLU(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the activations of ``x``, float32 ``[N, C, H, W]``."""
         return self.relu(self.bn(self.conv(x)))
 
 
@@ -84,7 +87,7 @@ class STDCBackbone(nn.Module):
     """
 
     # Channels of the features at stride 2, 4, 8, 16 and 32.
-    channels = {2: 32, 4: 64, 8: 256, 16: 512, 32: 1024}
+    channels: ClassVar = {2: 32, 4: 64, 8: 256, 16: 512, 32: 1024}
 
     def __init__(self, name: str = 'stdc1'):
         super().__init__()

@@ -161,8 +161,10 @@ def growing_average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor
 
 
 class _Checkpoints(TorchCheckpointIO):
-    """Writes checkpoints beside their place. Lightning's own come from a temporary folder: if that is on another disk,
-    they are copied over the last one, which a kill or a full disk then leaves cut off.
+    """Write checkpoints beside their final place, and rename them.
+
+    Lightning writes to a temporary folder. If that is on another disk, it copies the file over the last checkpoint, and
+    a kill or a full disk leaves a truncated one.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:

@@ -66,7 +66,7 @@ def read_packet(message: Any, type_name: str) -> VideoPacket:
 
 def _codec(name: str) -> str:
     """Return ``h264`` or ``hevc`` for the name of a codec or an encoder, such as h265, libx264 or hevc_nvenc."""
-    first = name.split(';')[0].lower()
+    first = name.split(';', maxsplit=1)[0].lower()
     if re.search('hevc|h\\.?265|x265', first):
         return 'hevc'
     if re.search('avc|h\\.?264|x264', first):

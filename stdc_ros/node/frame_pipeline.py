@@ -205,7 +205,7 @@ class FramePipeline:
         threshold = self._settings.confidence_threshold
         unsure_cells = self._settings.grid_min_confidence > 0
         confident = any(
-            'confidence' in job.wanted or unsure_cells and 'drivable_grid' in job.wanted or threshold > 0
+            'confidence' in job.wanted or (unsure_cells and 'drivable_grid' in job.wanted) or threshold > 0
             for job in jobs
         )
         start = time.monotonic()

@@ -38,6 +38,7 @@ class RosLogHandler(logging.Handler):
             logging.getLogger(name).removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Log the record with the severity of rclpy."""
         # rclpy wants one severity for each line of code.
         if record.levelno >= logging.ERROR:
             self._logger.error(record.getMessage())

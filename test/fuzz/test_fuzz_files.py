@@ -17,7 +17,7 @@ needs_torch = pytest.mark.skipif(not find_spec('torch'), reason='torch is not in
 
 
 @pytest.mark.parametrize(
-    'kinds, count', [(['onnx', 'yaml', 'bag'], 80), pytest.param(['weights'], 12, marks=needs_torch)]
+    ('kinds', 'count'), [(['onnx', 'yaml', 'bag'], 80), pytest.param(['weights'], 12, marks=needs_torch)]
 )
 def test_mutated_files_are_loaded_or_refused(kinds, count):
     command = [sys.executable, fuzz_files.__file__, '--count', str(count), '--kind', *kinds]

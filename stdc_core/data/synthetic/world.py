@@ -369,7 +369,7 @@ class World:
             draw = rng.random()
             variant = int(rng.integers(len(style.facades)))
             detail = (float(rng.integers(3)), float(rng.uniform(0.9, 1.08)), float(rng.integers(1 << 16)))
-            if fenced and not lots or draw < style.green:
+            if (fenced and not lots) or draw < style.green:
                 barrier = float(rng.choice([0, 1, 2])) if not (fenced and not lots) else float(rng.choice([0, 1]))
                 lots.append(
                     Item(
