@@ -98,7 +98,7 @@ def make_monitor(trt: Any, progress: Progress) -> Any:
         progress: Function that is called after each step.
     """
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[name-defined]  # the library is loaded at run time
+    class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self._share = PhaseShare()
