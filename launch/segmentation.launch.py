@@ -41,6 +41,9 @@ RESPAWN_DELAY = 2.0
 
 LOG_LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
 
+#: Arguments that are true or false, besides use_sim_time, which may be empty.
+FLAGS = ('build_only', 'lifecycle', 'respawn', 'required', 'rviz')
+
 #: End of the description of an argument that sets a node parameter.
 UNSET = 'Empty: the value in params_file'
 
@@ -113,6 +116,11 @@ ARGUMENTS = (
         'log_level', default_value='info', description=f'Log level of the node: {", ".join(LOG_LEVELS)}.'
     ),
     DeclareLaunchArgument(
+        'lifecycle',
+        default_value='false',
+        description='true or false: run the managed node, which `ros2 lifecycle` or a lifecycle manager activates.',
+    ),
+    DeclareLaunchArgument(
         'respawn', default_value='false', description='true or false: start the node again when it dies.'
     ),
     DeclareLaunchArgument(
@@ -142,7 +150,7 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
         ValueError: An argument has a value that the node, launch or ROS would not take.
     """
     given = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in ARGUMENTS)}
-    flags = {name: _flag(context, name, given[name]) for name in ('build_only', 'respawn', 'required', 'rviz')}
+    flags = {name: _flag(context, name, given[name]) for name in FLAGS}
     for name in ('params_file', 'model', 'bag'):
         given[name] = os.path.expanduser(given[name])
     cameras = _cameras(given['cameras'])
@@ -150,6 +158,8 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
     if flags['respawn'] and (flags['required'] or flags['build_only']):
         other = 'required' if flags['required'] else 'build_only'
         raise ValueError(f'respawn and {other} are both true, expected one of them')
+    if flags['lifecycle'] and flags['build_only']:
+        raise ValueError('lifecycle and build_only are both true, expected one of them')
     use_sim_time = given['use_sim_time'] or ('true' if given['bag'] else '')
     sim_time = [{'use_sim_time': _flag(context, 'use_sim_time', use_sim_time)}] if use_sim_time else []
     profile = _profile(context)
@@ -187,6 +197,7 @@ def _node(
         parameters=[given['params_file'], parameters, *sim_time],
         remappings=[(f'{camera}/image', f'{camera}/{given["image"]}') for camera in cameras]
         or [('image', given['image'])],
+        arguments=['--lifecycle'] if flags['lifecycle'] else [],
         ros_arguments=['--log-level', given['log_level'].lower()],
         additional_env=profile,
         output='screen',

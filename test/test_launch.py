@@ -361,12 +361,13 @@ def test_the_arguments_are_described():
     assert set(arguments) == {
         *('image', 'cameras', 'params_file', 'model', 'input_scale', 'output_size', 'image_transport', 'backend'),
         *('precision', 'build_only', 'image_size', 'node_name', 'namespace', 'use_sim_time', 'log_level', 'respawn'),
+        'lifecycle',
         *('required', 'bag', 'rviz'),
     }
     assert all(argument.default_value is not None for argument in arguments.values())
     for name, argument in arguments.items():
         assert argument.description.endswith(('.', ']')), name
-    for name in ('build_only', 'use_sim_time', 'respawn', 'required', 'rviz'):
+    for name in ('build_only', 'use_sim_time', 'lifecycle', 'respawn', 'required', 'rviz'):
         assert arguments[name].description.startswith('true or false: ')
 
 
@@ -405,6 +406,14 @@ def test_arguments_decide_which_processes_there_are():
     rviz, _ = launched(rviz='true')[0]
     assert words(rviz)[:2] == ['-d', str(ROOT / 'config' / 'segmentation.rviz')]
     assert [part.text for part in rviz.output] == ['screen']
+
+
+@needs_launch
+def test_lifecycle_starts_the_managed_node():
+    assert words(launched(lifecycle='True')[0][0])[0] == '--lifecycle'
+    assert '--lifecycle' not in words(launched(lifecycle='0')[0][0])
+    with pytest.raises(ValueError, match='^lifecycle and build_only are both true, expected one of them$'):
+        launched(lifecycle='true', build_only='true')
 
 
 @needs_launch
