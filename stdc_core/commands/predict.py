@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+
+from stdc_core.io.arguments import expand_user
 
 OUTPUTS = ('mask', 'color', 'overlay', 'confidence')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``stdc predict``."""
-    parser.add_argument('inputs', type=Path, nargs='+', help='images, videos, and folders to search for both')
-    parser.add_argument('--out', type=Path, required=True, help='folder to write to')
-    parser.add_argument('--model', type=Path, help='a model.onnx (default: the shipped model)')
+    parser.add_argument('inputs', type=expand_user, nargs='+', help='images, videos, and folders to search for both')
+    parser.add_argument('--out', type=expand_user, required=True, help='folder to write to')
+    parser.add_argument('--model', type=expand_user, help='a model.onnx (default: the shipped model)')
     parser.add_argument(
         '--outputs', nargs='+', choices=OUTPUTS, default=['mask', 'overlay'], help='outputs (default: mask overlay)'
     )
@@ -31,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--backend', default='auto', help='backend: auto (default), onnxruntime, openvino or tensorrt')
     parser.add_argument(
         '--precision', default='auto', help='precision for tensorrt: auto (default), fp32, fp16 or int8'
+    )
+    parser.add_argument(
+        '--video-format', choices=('webm', 'mp4'), default='webm', help='webm (VP8, default) or mp4 (H.264, needs PyAV)'
     )
     parser.add_argument('--overwrite', action='store_true', help='replace outputs that exist')
     parser.add_argument('--threads', type=int, default=0, help='number of CPU threads (default: all cores)')
@@ -49,13 +53,11 @@ def run(options: argparse.Namespace) -> None:
         ValueError: An option, the model or an input cannot be used.
         OSError: A file cannot be read or written.
     """
-    import signal
-
     from stdc_core.commands.predict_files import predict
     from stdc_core.inference import DEFAULT_MODEL, Segmenter
+    from stdc_core.io.signals import interrupt_once
 
-    # Handle SIGTERM like Ctrl-C, so that unfinished files are removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_once()
     result = predict(
         Segmenter.load(
             options.model or DEFAULT_MODEL, options.threads, options.input_scale, options.backend, options.precision
@@ -66,6 +68,7 @@ def run(options: argparse.Namespace) -> None:
         opacity=options.overlay_opacity,
         overwrite=options.overwrite,
         progress=True,
+        video_format=options.video_format,
     )
     for warning in result.warnings:
         print(f'stdc predict: {warning}', file=sys.stderr)

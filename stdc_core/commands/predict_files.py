@@ -36,11 +36,29 @@ from stdc_core.data.reading import decode
 from stdc_core.inference import Segmentation, Segmenter, SizeError
 from stdc_core.io.files import appearing, walk, write_png
 from stdc_core.io.picture_header import SIGNATURES, PictureError, read_picture
-from stdc_core.io.video import VideoError, VideoReader, webm_writer
+from stdc_core.io.video import VideoError, open_video, webm_writer
+from stdc_core.io.video_pyav import has_pyav, mp4_writer
 from stdc_core.pictures.overlay import colorize, overlay
 
 _IMAGES = (*IMAGE_SUFFIXES, '.tif', '.tiff', '.ppm', '.pgm')
-VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.ts', '.wmv')
+VIDEO_SUFFIXES = (
+    '.mp4',
+    '.m4v',
+    '.mov',
+    '.avi',
+    '.mkv',
+    '.webm',
+    '.mpg',
+    '.mpeg',
+    '.ts',
+    '.wmv',
+    '.flv',
+    '.ogv',
+    '.3gp',
+)
+
+#: Formats that videos are written in.
+VIDEO_FORMATS = ('webm', 'mp4')
 
 #: Name of each output, and whether a video of it is a folder of PNGs.
 OUTPUTS = {'mask': True, 'color': False, 'overlay': False, 'confidence': True}
@@ -86,6 +104,7 @@ def predict(
     opacity: float = 0.5,
     overwrite: bool = False,
     progress: bool = False,
+    video_format: str = 'webm',
 ) -> Result:
     """Segment images and videos into files below ``out``; the names are those of this module's docstring.
 
@@ -99,6 +118,7 @@ def predict(
         opacity: weight of the class colours in the overlay, 0 to 1.
         overwrite: replace outputs that are there already.
         progress: show a progress bar on a terminal.
+        video_format: Format of videos, ``webm`` (VP8) or ``mp4`` (H.264, needs PyAV).
 
     Raises:
         PredictError: before anything is written: an input is missing, outputs exist or would overwrite each other or
@@ -110,7 +130,11 @@ def predict(
     outputs = list(dict.fromkeys(outputs))
     if not outputs or not OUTPUTS.keys() >= set(outputs):
         raise PredictError(f'outputs: expected some of {", ".join(OUTPUTS)}, found {", ".join(outputs) or "none"}')
-    jobs = plan(inputs, out, outputs)
+    if video_format not in VIDEO_FORMATS:
+        raise PredictError(f'video format: expected {" or ".join(VIDEO_FORMATS)}, found {video_format}')
+    if video_format == 'mp4' and not has_pyav():
+        raise PredictError("MP4 needs PyAV: pip install '.[video]' in the repository, or pip install av")
+    jobs = plan(inputs, out, outputs, video_format)
     _check_targets(jobs, overwrite)
 
     def pictures(image: np.ndarray) -> dict[str, np.ndarray]:
@@ -139,7 +163,7 @@ def predict(
     return Result(done, frames, warnings)
 
 
-def plan(inputs: Sequence[Path], out: Path, outputs: Sequence[str]) -> list[Job]:
+def plan(inputs: Sequence[Path], out: Path, outputs: Sequence[str], video_format: str = 'webm') -> list[Job]:
     """What is read and what is written; writes nothing.
 
     Raises:
@@ -155,7 +179,7 @@ def plan(inputs: Sequence[Path], out: Path, outputs: Sequence[str]) -> list[Job]
     jobs: dict[tuple[Path, ...], Job] = {}
     makers: dict[Path, Path] = {}
     for source, relative in (pair for path in inputs for pair in _found(path, out)):
-        job = _job(source, out / relative.parent / relative.stem, outputs)
+        job = _job(source, out / relative.parent / relative.stem, outputs, video_format)
         key = (source.resolve(), *job.targets.values())
         if key in jobs:
             continue  # named twice
@@ -202,18 +226,18 @@ def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
         raise PredictError(f'{path}: holds no images or videos ({", ".join((*_IMAGES, *VIDEO_SUFFIXES))})')
 
 
-def _job(source: Path, stem: Path, outputs: Sequence[str]) -> Job:
+def _job(source: Path, stem: Path, outputs: Sequence[str], video_format: str) -> Job:
     suffix = source.suffix.lower()
     video = suffix in VIDEO_SUFFIXES or (suffix not in _IMAGES and not _begins_as_image(source))
 
     def target(name: str) -> Path:
-        ending = '.png' if not video else '' if OUTPUTS[name] else '.webm'
+        ending = '.png' if not video else '' if OUTPUTS[name] else f'.{video_format}'
         return stem.with_name(f'{stem.name}_{name}{ending}')
 
     frames = 1
     if video:
         try:
-            with closing(VideoReader(source)) as reader:
+            with closing(open_video(source)) as reader:
                 frames = reader.expected
         except VideoError:
             frames = 0  # told when its turn comes
@@ -288,7 +312,7 @@ def _segment_image(job: Job, segmenter: Segmenter, pictures: Pictures, bar: tqdm
 def _segment_video(job: Job, pictures: Pictures, bar: tqdm) -> tuple[int, int]:
     """Returns the number of frames that there were, and of those that are lost."""
     count = 0
-    with closing(VideoReader(job.source)) as reader, ExitStack() as stack:
+    with closing(open_video(job.source)) as reader, ExitStack() as stack:
         sinks: dict[str, Callable[[np.ndarray], None]] = {}
         for image in reader:
             named = _named(job, pictures, image)
@@ -315,7 +339,8 @@ def _named(job: Job, pictures: Pictures, image: np.ndarray) -> dict[str, np.ndar
 def _sink(job: Job, output: str, size: tuple[int, int], rate: float) -> Iterator[Callable[[np.ndarray], None]]:
     """Takes the frames of one output of a video: a WebM file, or a folder of numbered PNGs."""
     if not job.is_folder(output):
-        with webm_writer(job.targets[output], size, rate) as write:
+        target = job.targets[output]
+        with (mp4_writer if target.suffix == '.mp4' else webm_writer)(target, size, rate) as write:
             yield write
         return
     with appearing(job.targets[output]) as partial:

@@ -14,6 +14,7 @@ import numpy as np
 
 from stdc_core.io.files import appearing
 from stdc_core.io.text import one_line
+from stdc_core.io.video_pyav import PyavError, PyavReader, has_pyav
 
 #: Frames per second of a video that does not tell, or tells what cannot be.
 DEFAULT_RATE = 25.0
@@ -112,9 +113,40 @@ class VideoReader:
             self._last = max(self._last, self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
             yield frame
 
+    def readable(self) -> bool:
+        """Return whether a first frame can be read; the position stays at the beginning."""
+        with quiet_stderr():
+            capture = cv2.VideoCapture(self._name)
+            there, _ = capture.read()
+            capture.release()
+        return there
+
     def close(self) -> None:
         """Close the file."""
         self._capture.release()
+
+
+def open_video(path: Path) -> VideoReader | PyavReader:
+    """Open a video with OpenCV or, if that cannot read a frame of it, with PyAV where it is installed.
+
+    OpenCV goes first because the demo and most installations have no PyAV: all machines then treat a video alike.
+
+    Raises:
+        VideoError: The file cannot be read as a video.
+    """
+    _full_name(path)  # a name that is not UTF-8 would fail later, when the output is written
+    try:
+        reader = VideoReader(path)
+        if not has_pyav() or reader.readable():
+            return reader
+        reader.close()
+    except VideoError:
+        if not has_pyav() or not path.is_file():
+            raise
+    try:
+        return PyavReader(path)
+    except PyavError as error:
+        raise VideoError(f'{path}: neither an image nor a video that OpenCV or PyAV reads') from error
 
 
 @contextmanager
