@@ -184,7 +184,7 @@ def test_a_bad_camera_info_is_told_and_counted_and_the_masks_come_all_the_same()
         frames = 0
         other = CameraInfo(height=480, width=640, k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0])
         damaged = b'\0\1\0\0' + bytes(8) + b'\xff' * 400  # Fast DDS 3 itself drops shorter ones
-        for bad, words in ((damaged, 'that are no sensor_msgs/msg/CameraInfo'), (other, '640 x 480 pixels')):
+        for bad, words in ((damaged, 'are not a sensor_msgs/msg/CameraInfo'), (other, '640 x 480 pixels')):
             client.received['camera_info'].clear()
             camera.publish(bad)
             while words not in process.output:

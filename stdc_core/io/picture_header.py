@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEG and PNG before they are decoded: how large they say they are, and whether they are whole.
+"""Check JPEG and PNG before they are decoded: the size that they claim, and whether they are whole.
 
 A picture of a few kilobytes may claim gigabytes, and decoders allocate what is claimed.
 """
@@ -25,11 +25,11 @@ SIGNATURES = (JPEG_SIGNATURE, _PNG)
 
 
 class PictureError(ValueError):
-    """Bytes that are no whole JPEG or PNG; the message says what they are."""
+    """Data is not a whole JPEG or PNG; the message says what was found."""
 
 
 class Picture(NamedTuple):
-    """A JPEG or PNG that is whole: the size that it claims, and the bytes for the decoder."""
+    """Claimed size of a whole JPEG or PNG, and the bytes for a decoder."""
 
     width: int
     height: int
