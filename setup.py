@@ -58,7 +58,8 @@ setup(
             'ros-nav-msgs==5.3.6',
             'ros-std-srvs==5.3.6',
         ],
-        'train': ['torch>=2.5', 'lightning>=2.6', 'safetensors', 'tensorboard'],
+        # `stdc export` uses the older ONNX exporter, which newer versions of torch may drop: see docs/architecture.md.
+        'train': ['torch>=2.5,<2.14', 'lightning>=2.6', 'safetensors', 'tensorboard'],
         'openvino': ['openvino>=2024.4'],
         'ray': ['ray>=2.9'],
         # H.264 and H.265 topics of bags.

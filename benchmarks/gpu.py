@@ -5,8 +5,8 @@ First whether the masks are right, then how fast they come: both networks at bot
 precision, from host to host and on the device alone, beside PyTorch. Each step is a process of its own: one that fails
 is named in the end, and the others' numbers are there. What matters most comes first, for where time is short.
 
-TensorRT and PyTorch may live in different environments: ``--tensorrt-python`` names the interpreter of TensorRT, 3.9 or
-later, which has numpy, onnx and cuda-bindings too. ``--make-only`` makes models and frames in ``--work``, anywhere.
+TensorRT and PyTorch may live in different environments: ``--tensorrt-python`` names the interpreter of TensorRT, 3.10
+or later, which has numpy, onnx and cuda-bindings too. ``--make-only`` makes models and frames in ``--work``, anywhere.
 With ``--data``, the frames that the shipped model is checked on are real ones.
 """
 
@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -130,8 +131,14 @@ def main() -> int:
     """Take every step and print the tables. Exit status 1: something is wrong, or a step failed; 2: there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--runs', type=int, default=300, help='timed runs of each step; medians count (default: 300)')
-    parser.add_argument('--minutes', type=float, default=60, help='no step goes on for longer (default: 60)')
+    parser.add_argument('--minutes', type=float, default=10, help='no step goes on for longer (default: 10)')
     parser.add_argument('--tensorrt-python', default=sys.executable, help='interpreter that has TensorRT')
+    parser.add_argument(
+        '--library',
+        choices=('tensorrt', 'tensorrt_rtx'),
+        default='tensorrt',
+        help='library that runs the engines (default: tensorrt)',
+    )
     parser.add_argument('--tactics', default='', help='TacticSources to choose from, with commas; default: all')
     parser.add_argument('--out', type=Path, help='JSON file for all numbers, written after each step')
     parser.add_argument('--work', type=Path, help='folder of models and frames, made if they are not there')
@@ -146,7 +153,8 @@ def main() -> int:
         return 2
     if options.step is not None:
         tactics = tuple(filter(None, options.tactics.split(',')))
-        found = take(steps()[options.step], options.work, options.runs, tactics)
+        make = partial(make_backend, library=options.library)
+        found = take(steps()[options.step], options.work, options.runs, tactics, make)
         (options.work / f'step{options.step}.json').write_text(json.dumps(found, allow_nan=False))
         return 0
     with tempfile.TemporaryDirectory() as folder:
@@ -217,7 +225,7 @@ def take_apart(index: int, step: Step, options: argparse.Namespace, work: Path, 
     file.unlink(missing_ok=True)
     python = options.tensorrt_python if step.kind in ('check', 'time') else sys.executable
     command = [python, __file__, '--step', str(index), '--work', str(work), '--runs', str(options.runs)]
-    command += ['--tactics', options.tactics]
+    command += ['--tactics', options.tactics, '--library', options.library]
     root = str(Path(__file__).resolve().parent.parent)
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))}
     said = {'stderr': subprocess.PIPE, 'text': True, 'errors': 'replace'}
@@ -345,13 +353,14 @@ def frames_of(model: str, work: Path) -> np.ndarray:
     return np.ascontiguousarray(np.load(work / 'frames.npy')[:, ::every, ::every])
 
 
-def make_backend(path: Path, precision: str, **settings):
-    """The backend as the segmenter makes it, with the settings of a measurement."""
+def make_backend(path: Path, precision: str, library: str = 'tensorrt', **settings):
+    """Make the backend as the segmenter does, with the settings of a measurement."""
     from stdc_core.inference.model_file import read_model
-    from stdc_core.inference.tensorrt.make_backend import make_tensorrt_backend
+    from stdc_core.inference.tensorrt.make_backend import make_rtx_backend, make_tensorrt_backend
     from stdc_core.inference.tensorrt.options import GpuOptions
 
-    return make_tensorrt_backend(read_model(path)[0], precision, GpuOptions(**settings))
+    make = make_rtx_backend if library == 'tensorrt_rtx' else make_tensorrt_backend
+    return make(read_model(path)[0], precision, GpuOptions(**settings))
 
 
 def take(step: Step, work: Path, runs: int, tactics: tuple[str, ...], make: Callable = make_backend) -> dict:
@@ -365,7 +374,7 @@ def take(step: Step, work: Path, runs: int, tactics: tuple[str, ...], make: Call
     reason = impossible(step, backend)
     if reason:
         return {**numbers, 'impossible': f'not possible with {backend.reason}: {reason}'}
-    if backend.name != f'tensorrt {step.way}':
+    if backend.name.rpartition(' ')[2] != step.way:
         raise SystemExit(f'it would run as {backend.name}')
     if step.kernels and backend.kernels is None:
         raise SystemExit('it would run without kernels: is NVRTC installed?')
@@ -384,7 +393,7 @@ def impossible(step: Step, backend) -> str:
     """Why this version of TensorRT cannot do a step; empty: it can."""
     if backend.max_batch != step.batch:
         return f'it takes batches of {backend.max_batch} at most'
-    if not step.kernels and step.way == 'fp16' and backend.name == 'tensorrt fp32':
+    if not step.kernels and step.way == 'fp16' and backend.name.endswith(' fp32'):
         return 'it computes in the types of the graph, which in one piece are float32'
     return ''
 

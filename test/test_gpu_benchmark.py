@@ -260,11 +260,14 @@ def test_what_a_version_of_tensorrt_cannot_do_is_no_failure(gpu, work, make, mon
 
 
 def test_a_step_of_the_benchmark_that_fails_leaves_the_others_their_numbers(gpu, tmp_path, monkeypatch):
-    options = SimpleNamespace(minutes=5, tensorrt_python='python', runs=1, tactics='', out=tmp_path / 'numbers.json')
+    options = SimpleNamespace(
+        minutes=5, tensorrt_python='python', runs=1, tactics='', out=tmp_path / 'numbers.json', library='tensorrt_rtx'
+    )
     ends = {1: (-11, ''), 2: (1, 'Traceback\n  somewhere\nEngineError: no memory\n'), 3: (-9, 'a warning\n')}
 
     def run(command, timeout, **_):
         index = int(command[command.index('--step') + 1])
+        assert command[command.index('--library') + 1] == 'tensorrt_rtx'
         if index == 4:
             raise subprocess.TimeoutExpired(command, timeout)
         if index == 5:

@@ -115,7 +115,7 @@ def test_extras(installed):
     base, *sections = re.split(r'^\[(.+)\]$', text, flags=re.MULTILINE)
     extras = dict(zip(sections[::2], sections[1::2], strict=True))
     assert extras.pop(':python_version < "3.14"').split() == ['backports.zstd']
-    assert extras.keys() == {'ros', 'train', 'openvino', 'ray', 'tensorrt', 'test'}
+    assert extras.keys() == {'ros', 'train', 'openvino', 'ray', 'rtx', 'tensorrt', 'test', 'video'}
     # Without this colcon runs no test and reports success.
     assert 'pytest' in extras['test'] and 'hypothesis' in extras['test']
     assert 'numpy' in base
