@@ -38,6 +38,8 @@ os.environ.update(ros_environment())
 import rclpy  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
+from lifecycle_msgs.msg import Transition  # noqa: E402
+from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from nav_msgs.msg import OccupancyGrid  # noqa: E402
 from rcl_interfaces.msg import SetParametersResult  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
@@ -229,6 +231,15 @@ class Client:
         future = self._parameters.call_async(request)
         self.spin_until(future.done, 'an answer of the parameter service')
         return future.result().results[0]
+
+    def activate(self) -> None:
+        """Configure and activate a managed node."""
+        change = self.node.create_client(ChangeState, f'{self._node}/change_state')
+        self.spin_until(change.service_is_ready, 'the service change_state of the node')
+        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+            future = change.call_async(ChangeState.Request(transition=Transition(id=transition)))
+            self.spin_until(future.done, 'an answer of change_state')
+            assert future.result().success
 
     def set_enabled(self, enabled: bool) -> SetBool.Response:
         """Call the node's service ``~/set_enabled``."""

@@ -98,3 +98,30 @@ def test_signals_that_follow_do_not_change_the_exit_status(first, second):
             process.process.send_signal(second)
             time.sleep(0.005)
         check_clean_end(process, process.wait())
+
+
+#: A network that never answers, but for the image that every model is tried on.
+HANGING = """
+import time
+from stdc_core.inference import Segmenter
+segment = Segmenter.__call__
+def hang(self, images, confidence=False):
+    if images.ndim == 4:
+        print('hangs', flush=True)
+        time.sleep(1000)
+    return segment(self, images, confidence)
+Segmenter.__call__ = hang
+"""
+
+
+@pytest.mark.parametrize('options', [[], ['--lifecycle']], ids=['plain', 'managed'])
+def test_a_frame_that_never_finishes_is_told_and_nothing_is_destroyed_under_its_thread(options):
+    with NodeProcess(namespace='/left', prelude=HANGING, options=options) as process, Client('/left') as client:
+        if options:
+            client.activate()
+        client.listen('mask')
+        client.send(message_of(scene()))
+        process.wait_for_output('hangs')
+        assert process.end(signal.SIGINT) == 1
+        assert 'the current frame has not finished within 5 s' in process.output
+        assert 'Traceback' not in process.output and 'terminate called' not in process.output
