@@ -34,7 +34,7 @@ KEYS = {
 
 #: Modules that pip installs, because rosdep has no key for them, and those of the optional extras of setup.py.
 PIP = {
-    *('backports', 'colcon_core', 'compression', 'google', 'lz4', 'onnx', 'onnxruntime', 'rosbags', 'simplejpeg'),
+    *('av', 'backports', 'colcon_core', 'compression', 'google', 'lz4', 'onnx', 'onnxruntime', 'rosbags', 'simplejpeg'),
     *('cuda', 'lightning', 'openvino', 'ray', 'safetensors', 'tensorrt', 'tensorrt_rtx', 'torch', 'torchmetrics'),
 }
 
@@ -73,7 +73,12 @@ def test_colcon_takes_it_for_a_ros_package():
 
 def imported(folder: str) -> dict[str, str]:
     """Top-level modules that the Python files of a folder import from elsewhere, each with a file that imports it."""
-    own = {'stdc_core', 'stdc_ros', *sys.stdlib_module_names, *(path.stem for path in (REPOSITORY / 'test').iterdir())}
+    own = {
+        'stdc_core',
+        'stdc_ros',
+        *sys.stdlib_module_names,
+        *(path.stem for path in (REPOSITORY / 'test').rglob('*.py')),
+    }
     found: dict[str, str] = {}
     for path in (REPOSITORY / folder).rglob('*.py'):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 #: Extra of ``setup.py`` that brings a module.
 EXTRAS = {
+    'av': 'video',
     'cuda': 'tensorrt',
     'lightning': 'train',
     'openvino': 'openvino',
