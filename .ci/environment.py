@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make a virtual environment, once: python3 .ci/environment.py FOLDER REQUIREMENTS...
 
-It is made anew when the requirement files, the interpreter or the ROS 2 environment are others than it was made for.
-Only the standard library is used: this runs before anything is installed.
+The environment is made again when the requirement files, the interpreter or the ROS 2 environment have changed.
+This file uses the standard library only, because it runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ HERE = Path(__file__).resolve().parent
 #: A sourced ROS 2 brings rclpy, messages and cv_bridge, all compiled against its own numpy.
 ROS = os.environ.get('ROS_DISTRO')
 
-#: Exact versions, checked against their hashes; not where those do not exist (Python 3.10) or ROS 2 has its own.
+#: Whether to install exact versions with hashes. On Python 3.10 they do not exist, and ROS 2 has its own.
 EXACT = not ROS and sys.version_info >= (3, 11)
 
-#: Held even where versions are not pinned: setuptools and pytest for colcon, OpenCV for cv_bridge.
+#: Limits where versions are not pinned: setuptools and pytest for colcon, OpenCV for cv_bridge.
 LIMITS = ['opencv-python-headless<5', 'setuptools<80', 'pytest<9']
 
-#: What is installed is compiled at the end, on all cores; pip takes one.
+#: pip compiles on one core; the files are compiled on all cores at the end.
 INSTALL = ['-m', 'pip', 'install', '--no-compile']
 
 
 def main(folder: Path, files: list[Path]) -> None:
-    """Make the environment unless it is there. Exits with one line if that cannot be done."""
+    """Make the environment unless it exists. Exit with a one-line error if that fails."""
     if ROS:
         files = [file for file in files if file.name != 'requirements-ros.txt']
     wanted = hashlib.sha256(
@@ -52,7 +52,7 @@ def main(folder: Path, files: list[Path]) -> None:
 
 
 def need_venv() -> None:
-    """Debian's python3 comes without what `venv` needs: install it as root, else say how."""
+    """Install the package that `venv` needs on Debian, or, without root, print the command that does."""
     try:
         from ensurepip import version  # noqa: F401
 
@@ -70,7 +70,7 @@ def need_venv() -> None:
 
 
 def requirements(files: list[Path]) -> list[str]:
-    """The entries of the files, each a version and its hashes; without those where the versions are not exact."""
+    """Return the entries of the files: versions with hashes or, where versions are not exact, names alone."""
     text = ''.join(file.read_text() for file in files).replace('\\\n', ' ')
     lines = [line for line in text.splitlines() if line and not line.startswith('#')]
     if EXACT:
@@ -81,14 +81,14 @@ def requirements(files: list[Path]) -> list[str]:
 
 
 def limits() -> list[str]:
-    """Constraints where versions are not exact, among them a numpy that goes with what ROS 2 was compiled against."""
+    """Return the constraints where versions are not exact, among them the numpy that ROS 2 was compiled for."""
     command = [sys.executable, '-c', 'import numpy; print(numpy.__version__)']
     found = subprocess.run(command, capture_output=True, text=True).stdout.strip() if ROS else ''
     return [*LIMITS, f'numpy>={found},<{int(found.split(".")[0]) + 1}'] if found else LIMITS
 
 
 def install(python: Path, lines: list[str]) -> None:
-    """Install with pip, showing how far it is."""
+    """Install with pip, and show the progress."""
     with tempfile.TemporaryDirectory() as folder:
         wanted, held = Path(folder, 'requirements.txt'), Path(folder, 'constraints.txt')
         wanted.write_text('\n'.join(lines))
@@ -104,7 +104,7 @@ def install(python: Path, lines: list[str]) -> None:
 
 
 def install_exactly(python: Path, wanted: Path, lines: list[str]) -> None:
-    """Install files of the listed hashes, nothing else, and see that nothing is missing."""
+    """Install only files with the listed hashes, and check that none is missing."""
     hashed = ['--require-hashes', '--no-deps', '-r']
     torch = [line for line in lines if line.startswith('torch==')]
     if torch:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Give every exact version in requirement files the hashes of all its files: .venv-tools/bin/python .ci/pin.py FILES...
+"""Write the hashes of all files of each version into requirement files: .venv-tools/bin/python .ci/pin.py FILES...
 
-`make pins` does it for all of .ci/. A version is changed by hand; this then asks the package index for its hashes. No
-file is downloaded, and nothing of the index but the hashes is written.
+`make pins` runs it on all files of .ci/. Change a version by hand; this program then asks the package index for its
+hashes. It downloads no files, and writes nothing but the hashes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EXTRA = {'torch==2.13.0': ['sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a89
 
 
 def main(files: list[Path]) -> None:
-    """Rewrite the files; those of which a version is not in the index stay as they are, and it is named."""
+    """Rewrite the files. A file with a version that is not in the index stays unchanged, and the version is printed."""
     for file in files:
         lines = [line for line in file.read_text().splitlines() if not line.lstrip().startswith('--hash=')]
         lines = [line.removesuffix('\\').rstrip() for line in lines]
@@ -33,7 +33,7 @@ def main(files: list[Path]) -> None:
 
 
 def ask(pins: list[str]) -> dict[str, list[str]]:
-    """Hashes by :func:`key`. uv because it takes all files of a version, pip those that fit this machine."""
+    """Return the hashes by :func:`key`. uv finds all files of a version, pip only those for this machine."""
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder, 'requirements.in')
         wanted.write_text('\n'.join(pins))

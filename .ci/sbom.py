@@ -26,7 +26,7 @@ UNSAID = {'protobuf': 'BSD-3-Clause', 'ros-fastcdr': 'Apache-2.0', 'ros-fastrtps
 
 
 def main(environment: Path, target: Path) -> None:
-    """Write the file. Exits with one line if a licence is unknown, or the environment is of other versions."""
+    """Write the file. Exit with a one-line error if a licence is unknown or the environment has other versions."""
     bill = scan(environment)
     wanted = pinned()
     # ROS wheels hold a second description of themselves, and the interpreter brought pip.
@@ -53,7 +53,7 @@ def main(environment: Path, target: Path) -> None:
 
 
 def scan(environment: Path) -> dict:
-    """What cyclonedx-py finds in an environment; without times and serial numbers, the same on every run."""
+    """Return what cyclonedx-py finds in an environment; without times and serial numbers, so that runs agree."""
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder, 'bom.json')
         command = ['-m', 'cyclonedx_py', 'environment', str(environment / 'bin' / 'python'), '--spec-version', '1.6']
@@ -62,13 +62,13 @@ def scan(environment: Path) -> dict:
 
 
 def pinned() -> set[str]:
-    """The versions in the requirement files, by :func:`pin.key`."""
+    """Return the versions in the requirement files, by :func:`pin.key`."""
     text = ''.join((HERE / f'requirements-{name}.txt').read_text() for name in ('demo', 'ros'))
     return {key(line) for line in text.splitlines() if re.match(r'\w', line)}
 
 
 def licences(name: str, environment: Path) -> list[dict]:
-    """Of a package whose metadata name none: from the package.xml that ROS packages install."""
+    """Return the licences of a package without licence metadata, from the package.xml that ROS packages install."""
     folder = name.removeprefix('ros-').replace('-', '_')
     manifest = environment / 'share' / folder / 'package.xml'
     if name in UNSAID or not manifest.is_file():
@@ -81,7 +81,7 @@ def licences(name: str, environment: Path) -> list[dict]:
 
 
 def package_and_model() -> tuple[dict, dict]:
-    """Components of this package and of the model in it."""
+    """Return the components of this package and of its model."""
     manifest = ElementTree.parse(HERE.parent / 'package.xml').getroot()
     licence = [{'license': {'id': manifest.findtext('license')}}]
     name, version = manifest.findtext('name'), manifest.findtext('version')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each part of the recipe is worth: train with and without it, over several seeds, and print a table.
+"""Train with and without each part of the recipe, over several seeds, and print a table.
 
     python benchmarks/ablation.py --data camvid --extra synthetic --out runs/ablation --seeds 3
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def score(options: argparse.Namespace, name: str, changes: list[str], seed: int) -> float:
-    """mIoU in % of one run, which is trained if it has not been."""
+    """Return the mIoU of one run in %; train the run first if it does not exist."""
     out = options.out / f'{name.replace(" ", "_")}_seed{seed}'
     if not (out / WEIGHTS).is_file():
         if (out / RECORD).is_file():

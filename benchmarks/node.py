@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long the segmentation node takes to its first mask, and how much memory it holds: python benchmarks/node.py.
+"""Measure the time to the first mask of the node and its memory: python benchmarks/node.py.
 
 A camera of 360 x 480 pixels publishes at 15 Hz when the node's process starts. The time is from there to the first mask
 that arrives here; the memory is that of the node when nobody listens any more.
@@ -30,7 +30,7 @@ TIMEOUT_S = 60.0
 
 
 def start_once(node) -> tuple[float, dict[str, float]]:
-    """Seconds to the first mask, and the idle node's memory in MB: all resident, and of that shared."""
+    """Return the seconds to the first mask, and the resident and the shared memory of the idle node in MB."""
     camera = node.create_publisher(Image, CAMERA, QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE))
     image = make_image(Image, Header(frame_id='camera'), SyntheticDrive(frames=1)[0].image, 'bgr8')
     arrived = threading.Event()
@@ -53,7 +53,7 @@ def start_once(node) -> tuple[float, dict[str, float]]:
 
 
 def main() -> None:
-    """Start the node some times over and print the medians."""
+    """Start the node several times and print the medians."""
     with ros_node('benchmark') as node:
         results = [start_once(node) for _ in range(STARTS)]
     first = [seconds for seconds, _ in results]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A segmentation node as they are usually written, for `benchmarks/ros.py` to compare with.
+"""Run a segmentation node as it is usually written; `benchmarks/ros.py` compares ours with it.
 
 Typed messages, a queue of ten, and conversion and inference in the subscription's callback. Images are converted as
 `cv_bridge` converts them. ONNX Runtime gets the same model file and number of threads as in ours.
@@ -19,7 +19,7 @@ from sensor_msgs.msg import Image
 
 
 class PlainNode(Node):
-    """Subscribes to ``image``, publishes ``~/mask``."""
+    """Subscribe to ``image`` and publish ``~/mask``."""
 
     def __init__(self, model: str, threads: int) -> None:
         super().__init__('plain')

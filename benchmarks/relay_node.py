@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the middleware costs by itself, for `benchmarks/ros.py` to take off: raw bytes in, bytes of a mask's size out.
+"""Relay raw bytes as bytes of the size of a mask; `benchmarks/ros.py` measures the middleware alone with it.
 
 The least that any node in Python does: nothing is decoded, converted or computed.
 """
@@ -22,7 +22,7 @@ STAMP = slice(4, 12)
 
 
 class RelayNode(Node):
-    """Subscribes to ``image``, publishes ``~/mask``: one byte a pixel, zeros, with the image's stamp."""
+    """Subscribe to ``image`` and publish ``~/mask``: one zero byte for each pixel, with the stamp of the image."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__('relay')

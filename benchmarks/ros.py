@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node against a plain one, on the same middleware, machine and model, in one run: python benchmarks/ros.py.
+"""Compare the node with a plain one on the same middleware, machine and model: python benchmarks/ros.py.
 
 A camera, a process of its own, publishes 1080p bgr8 images; masks arrive in this process. Both nodes run with a network
 that costs nothing, which shows the nodes themselves, and with the shipped network, fed at twice the rate that it can
@@ -51,7 +51,7 @@ SCALE = 0.5
 
 
 class Side(NamedTuple):
-    """A node to measure: its name, its mask topic, and its command for a model and a number of threads."""
+    """Node to measure: its name, its mask topic, and its command for a model and a number of threads."""
 
     name: str
     topic: str
@@ -59,7 +59,7 @@ class Side(NamedTuple):
 
 
 def sides(model: Path, threads: int) -> list[Side]:
-    """The plain node, and ours with every setting at its default but for model and threads."""
+    """Return the plain node, and ours with the default of every setting except model and threads."""
     ours = ['-m', 'stdc_ros.node.main', *REMAP, '-p', f'model:={model}', '-p', f'threads:={threads}']
     return [
         Side('plain node', '/plain/mask', [str(HERE.with_name('plain_node.py')), str(model), str(threads), *REMAP]),
@@ -68,25 +68,25 @@ def sides(model: Path, threads: int) -> list[Side]:
 
 
 def relay() -> Side:
-    """What passes an image on as bytes of a mask's size."""
+    """Return the node that relays an image as bytes of the size of a mask."""
     return Side('relay', '/relay/mask', [str(HERE.with_name('relay_node.py')), *map(str, SIZE), *REMAP])
 
 
 @dataclass
 class Measured:
-    """Of one leg: masks per second, latencies in ms, and CPU time of the node per mask in ms."""
+    """Result of one measurement: masks per second, latencies in ms, and CPU time of the node for each mask in ms."""
 
     rate: float
     latencies: np.ndarray
     cpu: float
 
     def percentile(self, percent: float) -> float:
-        """Latency in ms."""
+        """Return a percentile of the latency in ms."""
         return float(np.percentile(self.latencies, percent))
 
 
 def free_network(path: Path) -> None:
-    """A model file whose mask is all zeros: what is left to time is the node."""
+    """Write a model file whose mask is all zeros, so that only the node takes time."""
     size = ['batch', 'height', 'width']
     image = helper.make_tensor_value_info('image', TensorProto.UINT8, [*size, 3])
     masks = [helper.make_tensor_value_info(name, TensorProto.UINT8, size) for name in ('mask', 'confidence')]
@@ -100,7 +100,7 @@ def free_network(path: Path) -> None:
 
 
 def publish(rate: float) -> None:
-    """The camera: images of noise at a rate, or as fast as they go out for 0, until it is ended."""
+    """Publish images of noise at a rate until the process ends; rate 0: as fast as possible."""
     rclpy.init()
     node = Node('camera')
     publisher = node.create_publisher(Image, CAMERA, QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE))
@@ -120,7 +120,7 @@ def publish(rate: float) -> None:
 
 @contextmanager
 def running(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """A process of this interpreter; ended with the block."""
+    """Start a process of this interpreter, and end it with the block."""
     environment = {**os.environ, 'PYTHONPATH': f'{HERE.parent.parent}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'}
     with log.open('ab') as file:
         process = subprocess.Popen([sys.executable, *command], stdout=file, stderr=file, env=environment)
@@ -136,13 +136,13 @@ def running(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
 
 
 def cpu_seconds(process: subprocess.Popen) -> float:
-    """CPU time of a process so far, all threads (Linux)."""
+    """Return the CPU time of a process with all its threads (Linux)."""
     fields = Path(f'/proc/{process.pid}/stat').read_text().rpartition(')')[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def measure(node: Node, side: Side, rate: float, seconds: float, log: Path) -> Measured:
-    """Feed a node at a rate, 0 as fast as it goes, and measure what arrives of it after a warm-up."""
+    """Send images to a node at a rate, and measure its masks after a warm-up; rate 0: as fast as possible."""
     arrivals: list[tuple[int, int]] = []
     first = threading.Event()
 
@@ -181,7 +181,7 @@ def table(title: str, rows: list[tuple[str, Measured]]) -> None:
 def compare(
     title: str, compared: list[Side], rate: float, options: argparse.Namespace, node: Node, log: Path
 ) -> list[Measured]:
-    """Nodes at one rate, in turns."""
+    """Measure the nodes at one rate, in turns."""
     rounds = [[measure(node, side, rate, options.seconds, log) for side in compared] for _ in range(options.rounds)]
     measured = [pooled(list(legs)) for legs in zip(*rounds, strict=True)]
     table(title, list(zip((side.name for side in compared), measured, strict=True)))
@@ -189,7 +189,7 @@ def compare(
 
 
 def pooled(legs: list[Measured]) -> Measured:
-    """Legs of the same length as one."""
+    """Combine measurements of the same length."""
     latencies = np.concatenate([leg.latencies for leg in legs])
     cpu = sum(leg.cpu * len(leg.latencies) for leg in legs) / len(latencies)
     return Measured(float(np.mean([leg.rate for leg in legs])), latencies, cpu)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What feeds the training fastest, and where a step's time goes: python benchmarks/training.py.
+"""Compare ways to feed the training, and time the parts of a step: python benchmarks/training.py.
 
 The same training step (`SegmentationTask`, backward pass and optimiser, bfloat16) is fed by an ordinary DataLoader, by
 the same with decoded images in memory, and from the device's own memory; and, with nothing to wait for, from one batch
@@ -47,7 +47,7 @@ DRIVES, FRAMES = 16, 12
 
 
 class TrainingStep:
-    """One step of a training, and its parts."""
+    """Step of a training, and its parts."""
 
     def __init__(self, config: TrainConfig, device: torch.device):
         torch.manual_seed(0)
@@ -69,14 +69,14 @@ class TrainingStep:
         self.average.update_parameters(self.task.model)
 
     def network(self, batch: Batch) -> None:
-        """Normalisation, forward and backward pass, with a loss that costs next to nothing."""
+        """Run normalisation, forward and backward pass, with a loss that takes almost no time."""
         self.optimizer.zero_grad()
         with self._mixed():
             output = self.output(batch)
         torch.autograd.backward([logits.float().mean() for logits in _logits(output)])
 
     def losses(self, output: SegmentationOutput, label: Tensor) -> None:
-        """The losses' forward and backward pass, down to the logits."""
+        """Run the forward and backward pass of the losses, down to the logits."""
         with self._mixed():
             loss = sum(self.task.losses(output, label.long()).values())
         loss.backward()
@@ -93,7 +93,7 @@ class TrainingStep:
         return output
 
     def wait(self) -> None:
-        """Until the device has done all that it was given."""
+        """Wait until the device has finished."""
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
 
@@ -106,7 +106,7 @@ def _logits(output: SegmentationOutput) -> list[Tensor]:
 
 
 def make_loaders(options: argparse.Namespace, device: torch.device, data: Path) -> dict[str, Loader]:
-    """The three ways; each is called with the sampler of a run."""
+    """Return the three ways to feed; each is called with the sampler of a run."""
     datasets = [SegmentationFolder(data, 'train', CAMVID)]
     augmentation = Augmentation(options.crop)
     resident = ResidentDataset(datasets, [check(dataset).sizes for dataset in datasets], device)
@@ -134,7 +134,7 @@ def make_loaders(options: argparse.Namespace, device: torch.device, data: Path) 
 
 
 def seconds_per_step(step: TrainingStep, batches: Iterator[Batch], steps: int) -> float:
-    """Mean of ``steps`` steps in a row, after some that do not count."""
+    """Return the mean time of ``steps`` consecutive steps after a warm-up."""
     for batch in itertools.islice(batches, WARM_UP_STEPS):
         step(batch)
     step.wait()
@@ -146,7 +146,7 @@ def seconds_per_step(step: TrainingStep, batches: Iterator[Batch], steps: int) -
 
 
 def seconds(step: TrainingStep, work: Callable[[], object], runs: int) -> float:
-    """Median of single runs, each until the device is done."""
+    """Return the median time of single runs, each until the device has finished."""
     times = []
     for run in range(WARM_UP_STEPS + runs):
         step.wait()
@@ -161,7 +161,7 @@ def seconds(step: TrainingStep, work: Callable[[], object], runs: int) -> float:
 def compare(
     options: argparse.Namespace, step: TrainingStep, loaders: dict[str, Loader], schedule: BatchSchedule
 ) -> None:
-    """Feed the step in each way, in turns, and print the table; then what the step's parts take."""
+    """Feed the step in each way, in turns; print a table, and the times of the parts of the step."""
     steps = WARM_UP_STEPS + options.steps
     resident = list(loaders.values())[-1]
     (fixed,) = resident(ScheduleSampler(schedule, 1))
@@ -208,7 +208,7 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Read the options, render data if none is given, measure, print."""
+    """Read the options, render data unless some is given, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--data', type=Path, help='dataset of CamVid ids with a train split (default: rendered drives)')
     parser.add_argument('--image-size', default='360x480', metavar='HxW', help='of rendered drives (default: 360x480)')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test has; isolation of ROS 2 is in ros_helpers.py."""
+"""Fixtures and settings of all tests; ros_helpers.py isolates ROS 2."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tests are of the CPU, on which masks are compared byte for byte; those of a GPU are for ``pytest -m gpu``."""
+    """Hide GPUs unless ``pytest -m gpu`` is asked for: tests compare masks of the CPU byte for byte."""
     if config.option.markexpr != 'gpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
@@ -44,7 +44,7 @@ def pytest_report_header() -> str | None:
 
 @pytest.fixture(scope='session')
 def camvid() -> Path:
-    """Folder of the CamVid images, which are not in the repository; the test is skipped where they are absent."""
+    """Return the folder of the CamVid images, which are not in the repository; skip the test where they are missing."""
     folder = Path(os.environ.get('CAMVID_DIR', REPOSITORY.parent / 'shared' / 'data' / 'camvid'))
     if not (folder / 'val' / 'images').is_dir():
         pytest.skip(f'CamVid is not at {folder}; set CAMVID_DIR to where it is')

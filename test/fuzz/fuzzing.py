@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of hostile messages share."""
+"""Pictures and checks that the tests of hostile messages share."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ PICTURES = {
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Return a chunk of a PNG."""
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
 
 def png_claiming(width: int, height: int, pixels: bytes = b'') -> bytes:
-    """A PNG that is whole, but for its pixels."""
+    """Return a PNG that is complete except for its pixels."""
     header = chunk(b'IHDR', struct.pack('>II5B', width, height, 8, 2, 0, 0, 0))
     return PICTURES['png'][:8] + header + chunk(b'IDAT', zlib.compress(pixels)) + chunk(b'IEND', b'')
 
 
 def jpeg_claiming(width: int, height: int) -> bytes:
-    """A JPEG whose pixels are those of a smaller one."""
+    """Return a JPEG that claims a larger size than its pixels fill."""
     data = bytearray(PICTURES['jpeg'])
     at = data.find(b'\xff\xc0')
     data[at + 5 : at + 9] = struct.pack('>HH', height, width)
@@ -57,7 +57,7 @@ def picture_of(data: bytes, text: str = 'jpeg') -> SimpleNamespace:
 
 
 def image_or_error(convert, message) -> np.ndarray | None:
-    """What a conversion makes; None: a proper error."""
+    """Return the image of a conversion, or None after a proper error."""
     try:
         image = convert(message)
     except ImageError as error:

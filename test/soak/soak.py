@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node for a long time, with several cameras at full rate: python test/soak/soak.py --minutes 30.
+"""Run the node for a long time, with several cameras at full rate: python test/soak/soak.py --minutes 30.
 
 Each camera is a process of its own; masks arrive in this one. Of the node's process: memory, open descriptors, threads
 and segments of shared memory, from /proc (Linux). Latency is from an image's stamp to the arrival of its mask. All that
