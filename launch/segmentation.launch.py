@@ -87,7 +87,7 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         'backend',
         default_value='',
-        choices=['', 'auto', 'onnxruntime', 'openvino', 'tensorrt'],
+        choices=['', 'auto', 'onnxruntime', 'onnxruntime_cuda', 'openvino', 'tensorrt', 'tensorrt_rtx'],
         description=f'Inference backend. {UNSET}, which is auto.',
     ),
     DeclareLaunchArgument(
