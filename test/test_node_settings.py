@@ -236,10 +236,21 @@ def test_what_the_library_tells_is_in_the_log():
         assert '[] are left' in process.output
 
 
-def test_build_only_ends_when_everything_is_built():
-    with NodeProcess(*parameters(build_only='true', image_size='64x48'), namespace='/right') as process:
+@pytest.mark.skipif(find_spec('tensorrt_rtx') is None, reason='TensorRT for RTX is not installed')
+@pytest.mark.skipif(not missing_driver(), reason='there is an NVIDIA driver')
+def test_build_only_ends_when_the_engine_is_built(tmp_path, monkeypatch):
+    monkeypatch.setenv('STDC_CACHE_DIR', str(tmp_path))
+    settings = parameters(build_only='true', image_size='64x48', backend='tensorrt_rtx')
+    with NodeProcess(*settings, namespace='/right') as process:
         assert process.wait() == 0
-        assert 'for 64x48 images' in process.output
+        assert 'fp16 engine for 64x48 images' in process.output
+    assert list(tmp_path.rglob('*.engine'))
+
+
+def test_build_only_fails_where_no_engine_is_built():
+    with NodeProcess(*parameters(build_only='true', image_size='64x48'), namespace='/right') as process:
+        assert process.wait() == 1
+        assert 'build_only: no engine built, since onnxruntime runs without one' in process.output
 
 
 def test_build_only_without_a_size_is_an_error():

@@ -21,7 +21,7 @@ from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
-from stdc_core.inference import DEFAULT_MODEL, Segmenter
+from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter
 from stdc_core.inference.heap_memory import give_back_freed_memory
 from stdc_ros.node import label_info
 from stdc_ros.node.camera import Camera
@@ -122,15 +122,22 @@ class CameraSegmentation:
         self._segmenter = segmenter
 
     def build(self) -> None:
-        """Build the engine for images of ``image_size``, if the backend needs one.
+        """Build the engine for images of ``image_size``, or find it in the cache.
 
         Raises:
             SizeError: The network cannot see such images.
-            BackendError: The engine cannot be built.
+            BackendError: The backend has no engine, or the engine cannot be built.
         """
         segmenter = self._loaded()
+        if not segmenter.backend.startswith('tensorrt'):
+            # An image that is built without an engine would build one on every robot.
+            why = f' ({segmenter.reason})' if segmenter.reason else ''
+            raise BackendError(
+                f'build_only: no engine built, since {segmenter.backend} runs without one{why}; '
+                "expected TensorRT and a GPU, or backend 'tensorrt_rtx', which builds without a GPU"
+            )
         segmenter.prepare(size_of(self.settings.image_size), self._node.get_logger().info)
-        self._node.get_logger().info(f'built what {segmenter.backend} needs for {self.settings.image_size} images')
+        self._node.get_logger().info(f'built the {segmenter.backend} engine for {self.settings.image_size} images')
 
     def start(self) -> None:
         """Begin to segment. Topics must be open, and the model loaded."""
