@@ -6,12 +6,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from test_architecture import imports, modules
 
 from stdc_core.commands import predict, predict_files
-from stdc_core.commands.main import COMMANDS, main
+from stdc_core.commands.main import COMMANDS, command_module, main
 from stdc_core.io.missing_module import EXTRAS, PACKAGES, how_to_install
 
 
@@ -32,6 +33,26 @@ def test_help_loads_no_slow_module():
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert all(re.search(rf'^    {name}\s', result.stdout, re.MULTILINE) for name in COMMANDS)
     assert not {'numpy', 'cv2', 'torch', 'onnx', 'onnxruntime', 'yaml', 'tqdm'} & set(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        (
+            ['predict', '--outputs', 'mask', 'color', 'street.jpg', '--out', 'out'],
+            {'outputs': ['mask', 'color'], 'inputs': [Path('street.jpg')]},
+        ),
+        (
+            ['quantize', '--images', 'a.jpg', 'pictures', 'model.onnx', 'int8.onnx'],
+            {'images': [Path('a.jpg'), Path('pictures')], 'model': Path('model.onnx'), 'out': Path('int8.onnx')},
+        ),
+    ],
+)
+def test_lists_leave_the_other_arguments_alone(monkeypatch, arguments, expected):
+    given = []
+    monkeypatch.setattr(command_module(arguments[0]), 'run', given.append)
+    assert main(arguments) == 0
+    assert {name: getattr(given[0], name) for name in expected} == expected
 
 
 def test_outputs_of_predict_are_those_that_it_writes():

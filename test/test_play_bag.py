@@ -146,6 +146,7 @@ def test_a_looping_bag_is_segmented_round_after_round(tmp_path):
         (['no.mcap'], 1, 'no.mcap: no such bag'),
         (['{bag}', '--wait', '0.2'], 1, f'nobody subscribes to {CAMERA} within 0.2 s'),
         (['{bag}', '--topic', '/no'], 1, 'no topic /no; its image topics are'),
+        (['--topic', '/no', '{bag}'], 1, 'no topic /no; its image topics are'),
         (['{bag}', '--rate', '0'], 2, '--rate is 0, expected more than 0'),
         (['{bag}', '--fast'], 2, 'unrecognized arguments: --fast'),
     ],

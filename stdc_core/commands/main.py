@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import ModuleType
 
+from stdc_core.io.arguments import separate_lists
 from stdc_core.io.missing_module import how_to_install
 
 #: Subcommands in the order of a project: name, module in this folder, and summary for ``stdc --help``.
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 2 after a user's mistake, or 130 after Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = build_parser(arguments).parse_args(arguments)
+    options = build_parser(arguments).parse_args(separate_lists(arguments, _lists(arguments)))
     try:
         command_module(options.command).run(options)
     except ModuleNotFoundError as error:
@@ -67,7 +68,7 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser('stdc', description='Train, evaluate, export and run STDC segmentation networks.')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
-    chosen = next((argument for argument in arguments if not argument.startswith('-')), None)
+    chosen = _command(arguments)
     for name, (_, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
         if name == chosen:
@@ -75,8 +76,22 @@ def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     return parser
 
 
+def _command(arguments: Sequence[str]) -> str | None:
+    """Return the name of the subcommand on the command line."""
+    return next((argument for argument in arguments if not argument.startswith('-')), None)
+
+
+def _lists(arguments: Sequence[str]) -> Mapping[str, Callable[[str], bool]]:
+    """Return the options of the subcommand that take a list; see ``separate_lists``."""
+    chosen = _command(arguments)
+    return getattr(command_module(chosen), 'LISTS', {}) if chosen in COMMANDS else {}
+
+
 def command_module(name: str) -> ModuleType:
-    """Return the module of a subcommand, which has ``add_arguments(parser)`` and ``run(options)``."""
+    """Return the module of a subcommand, which has ``add_arguments(parser)`` and ``run(options)``.
+
+    A module whose options take a list names them in ``LISTS``, as ``separate_lists`` expects them.
+    """
     return import_module(f'stdc_core.commands.{COMMANDS[name][0]}')
 
 

@@ -10,6 +10,8 @@ from stdc_core.io.arguments import expand_user
 
 OUTPUTS = ('mask', 'color', 'overlay', 'confidence')
 
+LISTS = {'--outputs': OUTPUTS.__contains__}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``stdc predict``."""
@@ -17,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=expand_user, required=True, help='folder to write to')
     parser.add_argument('--model', type=expand_user, help='a model.onnx (default: the shipped model)')
     parser.add_argument(
-        '--outputs', nargs='+', choices=OUTPUTS, default=['mask', 'overlay'], help='outputs (default: mask overlay)'
+        '--outputs', action='append', choices=OUTPUTS, help='one or more outputs (default: mask overlay)'
     )
     parser.add_argument(
         '--input-scale', type=float, metavar='S', help='input scale (default: that of the model, less for large images)'
@@ -64,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
         ),
         options.inputs,
         options.out,
-        outputs=options.outputs,
+        outputs=list(dict.fromkeys(options.outputs or ['mask', 'overlay'])),
         opacity=options.overlay_opacity,
         overwrite=options.overwrite,
         progress=True,

@@ -6,12 +6,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+LISTS = {'--images': lambda text: not text.endswith('.onnx')}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``stdc quantize``."""
     parser.add_argument('model', type=Path, help='model.onnx from stdc export')
     parser.add_argument('out', type=Path, help='model.onnx to write')
-    parser.add_argument('--images', type=Path, nargs='+', required=True, help='images, or folders to search for them')
+    parser.add_argument(
+        '--images', type=Path, action='append', required=True, help='images, or folders to search for them'
+    )
     parser.add_argument('--data', type=Path, help='labelled dataset, to measure the mIoU before and after')
     parser.add_argument('--split', default='val', help='split of the dataset (default: val)')
     parser.add_argument(

@@ -181,6 +181,11 @@ class Bag:
             yield from (raw for raw in reader.messages(topics) if raw.time >= last)
 
 
+def may_be_topic(text: str) -> bool:
+    """Return whether an argument behind ``--topic NAME`` is another topic and not a bag."""
+    return text.startswith('/') and not text.endswith(SUFFIXES) and not Path(text).exists()
+
+
 def _topics(channels: dict[Channel, int]) -> dict[str, Topic]:
     """Return the topics by name: several channels of one topic are added up."""
     topics: dict[str, Topic] = {}

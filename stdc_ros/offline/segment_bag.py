@@ -11,7 +11,6 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -21,7 +20,7 @@ from stdc_core.io.arguments import expand_user, separate_lists
 from stdc_core.io.signals import interrupt_once
 from stdc_core.io.terminal import print_result
 from stdc_ros.bags.message import BagError
-from stdc_ros.bags.reader import SUFFIXES
+from stdc_ros.bags.reader import may_be_topic
 from stdc_ros.offline.many_bags import segment_many
 from stdc_ros.offline.one_bag import OUTPUTS, segment_bag
 
@@ -128,7 +127,7 @@ since, are replaced only with --overwrite. A bag that cannot be segmented does n
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = _parser()
-    lists = {'--topic': _may_be_topic, '--outputs': lambda text: text in OUTPUTS}
+    lists = {'--topic': may_be_topic, '--outputs': lambda text: text in OUTPUTS}
     given = parser.parse_intermixed_args(separate_lists(arguments, lists))
     if given.out_dir is None and len(given.bags) < 2:
         # `in --topic /a /out`: the last value may be the bag to write.
@@ -148,11 +147,6 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     if len(given.bags) != 2:
         parser.error(f'expected IN and OUT, or --out-dir for many bags, found {" ".join(map(str, given.bags))}')
     return given
-
-
-def _may_be_topic(text: str) -> bool:
-    """Return whether a value behind ``--topic NAME`` is another topic and not a bag."""
-    return text.startswith('/') and not text.endswith(SUFFIXES) and not Path(text).exists()
 
 
 def _ray_address(text: str) -> str:

@@ -21,11 +21,11 @@ from rclpy.validate_topic_name import validate_topic_name
 from sensor_msgs.msg import Image
 from tqdm import tqdm
 
-from stdc_core.io.arguments import expand_user
+from stdc_core.io.arguments import expand_user, separate_lists
 from stdc_core.io.signals import keep_signals
 from stdc_core.io.text import one_line
 from stdc_ros.bags.message import BagError, BagMessage, Topic, make_header
-from stdc_ros.bags.reader import Bag
+from stdc_ros.bags.reader import Bag, may_be_topic
 from stdc_ros.bags.topic_selection import IMAGE_TYPES, playable_topics, published_name
 from stdc_ros.messages.cdr import IMAGE, TYPES
 from stdc_ros.messages.images import ImageError
@@ -151,15 +151,16 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument('bag', help='.bag, .mcap or .db3 file, or folder of a rosbag2')
     parser.add_argument(
         '--topic',
-        nargs='+',
+        action='append',
         default=[],
-        help='image topics; default: all, but of a camera with raw and compressed images the raw ones',
+        help='one or more image topics; default: all, but of a camera with raw and compressed images the raw ones',
     )
     parser.add_argument('--rate', type=float, default=1.0, help='times the recorded pace')
     parser.add_argument('--loop', action='store_true', help='begin again at the end')
     parser.add_argument('--stamp-now', action='store_true', help='stamp images with the time of publication')
     parser.add_argument('--wait', type=float, default=10.0, help='seconds to wait for subscribers; 0: do not')
-    given, ros_arguments = parser.parse_known_args(args)
+    arguments = separate_lists(sys.argv[1:] if args is None else args, {'--topic': may_be_topic})
+    given, ros_arguments = parser.parse_known_args(arguments)
     if ros_arguments and ros_arguments[0] != '--ros-args':
         parser.error(f'unrecognized arguments: {" ".join(ros_arguments)}')
     if not given.rate > 0:
