@@ -209,4 +209,4 @@ def test_several_datasets_make_one_table(tmp_path, capsys):
     assert main(['evaluate', '--data', str(first)]) == 2
     assert 'the model is missing' in capsys.readouterr().err
     assert main([*command[:4], '--data', str(first), str(first)]) == 2
-    assert 'the same folder is there twice' in capsys.readouterr().err
+    assert f'--data: expected different folders, found {first} twice' in capsys.readouterr().err

@@ -108,5 +108,6 @@ def dataset_names(paths: Sequence[Path]) -> dict[Path, str]:
     short = [path.resolve().name for path in paths]
     names = {path: name if short.count(name) == 1 else str(path) for path, name in zip(paths, short, strict=True)}
     if len(names) < len(paths):
-        raise ValueError('--data: expected different folders, found one twice')
+        twice = next(path for path in paths if list(paths).count(path) > 1)
+        raise ValueError(f'--data: expected different folders, found {twice} twice')
     return {path: name.strip('/').replace('/', '_') for path, name in names.items()}

@@ -200,7 +200,7 @@ def _stop_on_signal() -> threading.Event:
 
 def _named_for_ros(bag: Bag, wanted: Sequence[str]) -> dict[str, Topic]:
     """Return the topics that are wanted or whose names ROS 2 takes; all, if it takes none with images."""
-    named = {}
+    named, refused = {}, []
     for name, topic in bag.topics.items():
         try:
             validate_topic_name(name)
@@ -208,10 +208,14 @@ def _named_for_ros(bag: Bag, wanted: Sequence[str]) -> dict[str, Topic]:
             if name not in wanted:
                 if topic.type in IMAGE_TYPES:
                     reason = one_line(str(error).splitlines()[0].rstrip(':'))
-                    print(f'play_bag: {one_line(repr(name), 80)} is not played: {reason}', file=sys.stderr)
+                    refused.append(f'play_bag: {one_line(repr(name), 80)} is not played: {reason}')
                 continue
         named[name] = topic
-    return named if any(topic.type in IMAGE_TYPES for topic in named.values()) else dict(bag.topics)
+    if not any(topic.type in IMAGE_TYPES for topic in named.values()):
+        return dict(bag.topics)
+    for line in refused:
+        print(line, file=sys.stderr)
+    return named
 
 
 @contextmanager
