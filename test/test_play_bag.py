@@ -18,9 +18,11 @@ from rclpy.qos import QoSProfile
 from ros_helpers import TIMEOUT, Client, NodeProcess
 from scenes import pixels
 from sensor_msgs.msg import Image
+from test_compressed_video import BEGIN, FRAMES, encode, record
 
 from stdc_core.inference import Segmenter
 from stdc_ros.bags.message import Topic, make_header
+from stdc_ros.bags.message_types import COMPRESSED_VIDEO
 from stdc_ros.bags.reader import Bag
 from stdc_ros.bags.topic_selection import without_compressed_twins
 from stdc_ros.bags.writer import write_bag
@@ -157,6 +159,23 @@ def test_user_errors(tmp_path, arguments, status, message):
     _, error = process.communicate(timeout=TIMEOUT)
     assert process.returncode == status
     assert message in error and 'Traceback' not in error
+
+
+def test_a_video_topic_is_played_as_images(tmp_path):
+    bag = record(tmp_path / 'video.mcap', encode('libx264'), COMPRESSED_VIDEO, 'h264')
+    received: list[Image] = []
+    with Client() as client:
+        client.node.create_subscription(Image, CAMERA, received.append, QoSProfile(depth=FRAMES))
+        process = start(str(bag))
+        try:
+            client.spin_until(lambda: len(received) == FRAMES, f'{FRAMES} images')
+        finally:
+            process.kill()
+            process.wait()
+    assert [nanoseconds(image) - BEGIN for image in received] == list(range(FRAMES))
+    assert {(image.encoding, image.height, image.width, image.header.frame_id) for image in received} == {
+        ('bgr8', 96, 128, 'front')
+    }
 
 
 @pytest.mark.parametrize('other', ['/rear/image', '/cam-2/image', '/front camera/image'])
