@@ -442,9 +442,8 @@ def test_a_recipe_and_data_are_enough(dataset, tmp_path, monkeypatch, capsys):
         *(f'--set={each}' for each in small),
     ]
     assert main(command) == 0
-    assert (
-        f'warning: without --extra, of which {RECIPES / "camvid_stdc1.yaml"} would take 0.25' in capsys.readouterr().err
-    )
+    recipe = RECIPES / 'camvid_stdc1.yaml'
+    assert f'warning: {recipe} takes 0.25 of the samples from --extra, which is missing' in capsys.readouterr().err
     assert main(command) == 2
     assert 'stdc train: runs/camvid_stdc1 is not empty; --resume continues' in capsys.readouterr().err
     assert load_weights('runs/camvid_stdc1/weights.safetensors')[2]['data'] == f'{dataset.name}/train'
