@@ -10,9 +10,12 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pytest
+
+if TYPE_CHECKING:
+    import onnx
 
 Result = TypeVar('Result')
 
@@ -59,6 +62,24 @@ def root_logger_at_warning() -> Iterator[None]:
     root.setLevel(logging.WARNING)
     yield
     root.setLevel(before)
+
+
+@pytest.fixture(scope='session')
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
+    """Deployed graph of the shipped model in int8, calibrated on three rendered frames; tests must not change it."""
+    quantization = pytest.importorskip('stdc_core.export.quantize', reason='torch is not installed')
+    # Late: the settings above have to be made before anything else is imported.
+    from stdc_core.data.synthetic import SyntheticDrive
+    from stdc_core.inference import DEFAULT_MODEL
+    from stdc_core.inference.model_file import read_model
+    from stdc_core.io.files import write_png
+
+    folder = tmp_path_factory.mktemp('int8')
+    drive = SyntheticDrive(seed=3, height=72, width=96, frames=40)
+    for index in (0, 20, 39):
+        write_png(folder / f'{index}.png', drive[index].image)
+    quantization.quantize(DEFAULT_MODEL, folder / 'int8.onnx', sorted(folder.glob('*.png')), max_loss=100.0)
+    return read_model(folder / 'int8.onnx')[0]
 
 
 def in_own_process(function: Callable[..., Result], *arguments: object) -> Result:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 
-import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -60,17 +59,6 @@ CONSTANT = {
     'Slice': [3],
     'Unsqueeze': [1],
 }
-
-
-@pytest.fixture(scope='module')
-def quantized(tmp_path_factory) -> onnx.ModelProto:
-    quantization = pytest.importorskip('stdc_core.export.quantize', reason='torch is not installed')
-    folder = tmp_path_factory.mktemp('int8')
-    drive = SyntheticDrive(seed=3, height=72, width=96, frames=40)
-    for index in (0, 20, 39):
-        cv2.imwrite(str(folder / f'{index}.png'), drive[index].image)
-    quantization.quantize(DEFAULT_MODEL, folder / 'int8.onnx', sorted(folder.glob('*.png')), max_loss=100.0)
-    return read_model(folder / 'int8.onnx')[0]
 
 
 @pytest.fixture(scope='module', params=['float', 'int8'])

@@ -9,7 +9,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import pytest
@@ -18,7 +17,6 @@ from onnx import helper
 
 from stdc_core.classes import class_table
 from stdc_core.commands.main import main
-from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter, backend_choice
 from stdc_core.inference.backend_choice import make_backend
 from stdc_core.inference.input_scale import InputScale
@@ -51,17 +49,6 @@ def cache(monkeypatch, tmp_path) -> Path:
 @pytest.fixture(scope='module')
 def model() -> onnx.ModelProto:
     return read_model(DEFAULT_MODEL)[0]
-
-
-@pytest.fixture(scope='module')
-def quantized(tmp_path_factory) -> onnx.ModelProto:
-    quantization = pytest.importorskip('stdc_core.export.quantize', reason='torch is not installed')
-    folder = tmp_path_factory.mktemp('int8')
-    drive = SyntheticDrive(seed=3, height=72, width=96, frames=40)
-    for index in (0, 20, 39):
-        cv2.imwrite(str(folder / f'{index}.png'), drive[index].image)
-    quantization.quantize(DEFAULT_MODEL, folder / 'int8.onnx', sorted(folder.glob('*.png')), max_loss=100.0)
-    return read_model(folder / 'int8.onnx')[0]
 
 
 @pytest.fixture(scope='module')
