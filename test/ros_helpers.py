@@ -23,6 +23,9 @@ CONFIG = Path(__file__).parent.parent / 'config'
 #: Seconds. Discovery takes 0.1 s or 3 s; a busy machine takes longer for everything.
 TIMEOUT = 30.0
 
+#: Seconds without an answer after which an image is published again: far longer than a mask takes.
+RESEND = 6.0
+
 
 def ros_environment() -> dict[str, str]:
     """Environment of this process and of those it starts: a domain of its own, this machine only, checked messages."""
@@ -210,19 +213,38 @@ class Client:
     def camera_subscriptions(self) -> int:
         return self._camera.get_subscription_count()
 
+    def send_until(self, condition: Callable[[], bool], message: Image | CompressedImage, what: str) -> None:
+        """Publish an image until the condition holds; fail after TIMEOUT.
+
+        One image is enough nearly always. The node's subscription is best effort: it gets nothing from a publisher that
+        it has not discovered yet, and this publisher cannot see whether it has.
+        """
+        next_time = 0.0
+
+        def sent() -> bool:
+            nonlocal next_time
+            if condition():
+                return True
+            if time.monotonic() >= next_time:
+                self.send(message)
+                next_time = time.monotonic() + RESEND
+            return False
+
+        self.spin_until(sent, what)
+
     def segment(self, message: Image | CompressedImage, output: str = 'mask') -> Image:
         """Publish an image and wait for the output of its stamp."""
-        self.send(message)
-        return self.wait_for(output, message.header.stamp)
+        stamp = message.header.stamp
+        self.send_until(lambda: bool(self._found(output, stamp)), message, _described(output, stamp))
+        return self._found(output, stamp)[0]
 
     def wait_for(self, output: str, stamp: Time) -> Image:
-        """The message with this stamp on an output, waited for."""
+        """Wait for the message with this stamp on an output and return it."""
+        self.spin_until(lambda: bool(self._found(output, stamp)), _described(output, stamp))
+        return self._found(output, stamp)[0]
 
-        def found() -> list[Image]:
-            return [message for message in self.received[output] if message.header.stamp == stamp]
-
-        self.spin_until(lambda: bool(found()), f'{output} of the image stamped {stamp.sec}.{stamp.nanosec:09d}')
-        return found()[0]
+    def _found(self, output: str, stamp: Time) -> list[Image]:
+        return [message for message in self.received[output] if message.header.stamp == stamp]
 
     def set_parameter(self, name: str, value: object) -> SetParametersResult:
         """Set a parameter of the node, as ``ros2 param set`` does."""
@@ -266,3 +288,7 @@ class Client:
         self._diagnostics = {value.key: value.value for value in status.values}
         self._diagnostics.update(message=status.message, level=str(status.level[0]), hardware_id=status.hardware_id)
         self._reports += 1
+
+
+def _described(output: str, stamp: Time) -> str:
+    return f'{output} of the image stamped {stamp.sec}.{stamp.nanosec:09d}'

@@ -56,7 +56,7 @@ def test_four_cameras_share_one_network_and_keep_their_topics_apart(segmenter, p
             for name, client in clients.items():
                 client.send(sent[name])
         for name, client in clients.items():
-            mask = client.wait_for('mask', sent[name].header.stamp)
+            mask = client.segment(sent[name])
             assert mask.header.frame_id == name
             np.testing.assert_array_equal(pixels(mask), segmenter(image_to_bgr(sent[name])).mask, name)
             report = client.diagnostics()
@@ -82,6 +82,7 @@ def test_a_camera_that_floods_the_node_does_not_starve_the_others():
         front.listen('mask')
         rear.listen('mask')
         flood, calm = message_of(scene(240, 320)), message_of(scene(240, 320, seed=1))
+        rear.segment(calm)
         for _ in range(10):
             before = len(rear.received['mask'])
             rear.send(calm)
@@ -241,8 +242,7 @@ def test_in_a_batch_no_mask_waits_for_the_pictures_of_another_camera():
 def test_nothing_comes_after_the_node_has_been_switched_off():
     with NodeProcess(namespace='/left', prelude=WATCHED) as process, Client('/left') as client:
         client.listen('mask', 'overlay')
-        client.send(message_of(scene()))
-        process.wait_for_output('asked for 1\n')
+        client.send_until(lambda: 'asked for 1\n' in process.output, message_of(scene()), 'a frame at work')
         assert client.set_enabled(False).success
         client.wait_for_diagnostics('frames unwanted', '1')
         assert 'published' not in process.output

@@ -58,6 +58,7 @@ def test_pixels_below_the_confidence_threshold_have_no_class(client):
 
 def test_frames_that_are_too_old_are_dropped_and_counted(client, process):
     client.listen('mask')
+    client.segment(message_of(scene()))
     assert client.set_parameter('max_frame_age', 10.0).successful
     before = client.diagnostics()
     client.send(message_of(scene()))  # stamped in 2023

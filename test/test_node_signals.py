@@ -120,8 +120,7 @@ def test_a_frame_that_never_finishes_is_told_and_nothing_is_destroyed_under_its_
         if options:
             client.activate()
         client.listen('mask')
-        client.send(message_of(scene()))
-        process.wait_for_output('hangs')
+        client.send_until(lambda: 'hangs' in process.output, message_of(scene()), 'a frame at work')
         assert process.end(signal.SIGINT) == 1
         assert 'the current frame has not finished within 5 s' in process.output
         assert 'Traceback' not in process.output and 'terminate called' not in process.output
