@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Isolated runs on one machine: each has a ROS domain of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stdc_ros.playback import isolation
+
+CLAIM = 'from stdc_ros.playback.isolation import claim_domain; print(claim_domain(), flush=True)'
+
+
+def test_runs_side_by_side_have_different_domains_and_give_them_back(monkeypatch):
+    folder = Path(__file__).parent.parent
+    program = [sys.executable, '-c', f'{CLAIM}; input()']
+    runs = [
+        subprocess.Popen(program, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    domains = [int(run.stdout.readline()) for run in runs]
+    assert len(set(domains)) == 3
+    assert set(domains) <= set(isolation.DOMAINS)
+    monkeypatch.setattr(isolation, 'DOMAINS', range(domains[0], domains[0] + 1))
+    with pytest.raises(RuntimeError, match=f'all ROS domains from {domains[0]} to {domains[0]} are in use'):
+        isolation.claim_domain()
+    for run in runs:
+        run.kill()
+        run.communicate()
+    assert isolation.claim_domain() == domains[0]
