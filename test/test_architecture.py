@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 #: Rooms from high to low. A room imports only rooms of lower tiers; rooms of one tier do not import each other.
 TIERS = {
-    'stdc_ros': [{'node', 'playback'}, {'offline'}, {'bags'}, {'ground'}, {'messages'}],
+    'stdc_ros': [{'node', 'playback'}, {'offline'}, {'bags'}, {'points'}, {'ground'}, {'messages'}],
     'stdc_core': [
         {'commands'},
         {'training'},

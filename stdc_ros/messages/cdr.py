@@ -16,6 +16,7 @@ from stdc_core.io.text import one_line
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+POINT_CLOUD = 'sensor_msgs/msg/PointCloud2'
 
 #: Message definitions for writing, and for reading bags that have none of their own (rosbag2 before Iron). The messages
 #: that are used here are the same from Humble on.
