@@ -135,6 +135,12 @@ ARGUMENTS = (
         '`image`.',
     ),
     DeclareLaunchArgument(
+        'points',
+        default_value='',
+        description='Topic of point clouds (sensor_msgs/msg/PointCloud2), which are painted on ~/points. Empty: the '
+        'value in params_file, which is none.',
+    ),
+    DeclareLaunchArgument(
         'rviz', default_value='false', description='true or false: show overlay and class colours in rviz2.'
     ),
 )
@@ -189,14 +195,18 @@ def _node(
         parameters['build_only'] = True
     if cameras:
         parameters['cameras'] = cameras
+    remappings = [(f'{camera}/image', f'{camera}/{given["image"]}') for camera in cameras]
+    remappings = remappings or [('image', given['image'])]
+    if given['points']:
+        parameters['points'] = True
+        remappings.append(('points', given['points']))
     return Node(
         package='stdc_ros',
         executable='segmentation_node',
         name=given['node_name'],
         namespace=given['namespace'],
         parameters=[given['params_file'], parameters, *sim_time],
-        remappings=[(f'{camera}/image', f'{camera}/{given["image"]}') for camera in cameras]
-        or [('image', given['image'])],
+        remappings=remappings,
         arguments=['--lifecycle'] if flags['lifecycle'] else [],
         ros_arguments=['--log-level', given['log_level'].lower()],
         additional_env=profile,
@@ -245,7 +255,10 @@ def _rviz(given: dict[str, str], cameras: list[str], sim_time: list[dict]) -> No
         namespace=given['namespace'],
         arguments=['-d', str(CONFIG / 'segmentation.rviz')],
         parameters=sim_time,
-        remappings=[(f'/segmentation/{name}', f'{base}/{name}') for name in SHOWN],
+        remappings=[
+            *((f'/segmentation/{name}', f'{base}/{name}') for name in SHOWN),
+            ('/segmentation/points', f'{given["node_name"]}/points'),  # of all cameras
+        ],
         output='screen',
     )
 
@@ -267,13 +280,15 @@ def _check(given: dict[str, str], cameras: list[str]) -> None:
     if given['log_level'].lower() not in LOG_LEVELS:
         raise ValueError(f'log_level is {given["log_level"]}, expected one of {", ".join(LOG_LEVELS)}')
     namespace = given['namespace']
+    for name in ('image', 'points'):
+        try:
+            validate_topic_name(given[name] or name)
+        except InvalidTopicNameException as error:
+            raise ValueError(f'{name} is {given[name]!r}, expected a topic name: {_first_line(error)}') from error
     try:
-        validate_topic_name(given['image'])
         validate_node_name(given['node_name'])
         if namespace.strip('/'):
             validate_namespace(namespace if namespace.startswith('/') else f'/{namespace}')
-    except InvalidTopicNameException as error:
-        raise ValueError(f'image is {given["image"]!r}, expected a topic name: {_first_line(error)}') from error
     except InvalidNodeNameException as error:
         raise ValueError(f'node_name is {given["node_name"]!r}, expected a node name: {_first_line(error)}') from error
     except InvalidNamespaceException as error:

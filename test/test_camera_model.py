@@ -227,7 +227,7 @@ def test_what_is_no_camera_is_an_error_that_says_why(fields, words):
 
 def test_a_calibration_of_rectified_images_alone_is_named():
     info = info_of(k=np.zeros(9), p=np.column_stack([MATRIX, np.zeros(3)]).reshape(-1))
-    with pytest.raises(CameraInfoError, match='if the images are rectified, set the parameter grid_rectified'):
+    with pytest.raises(CameraInfoError, match='rectified, set the parameter grid_rectified or points_rectified'):
         CameraModel.from_info(info)
     assert CameraModel.from_info(info, rectified=True).focal == (510.0, 520.0)
 

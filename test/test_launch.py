@@ -28,7 +28,7 @@ from sensor_msgs.msg import Image
 
 import stdc_ros
 from stdc_core.inference import Segmenter
-from stdc_ros.node.camera import OUTPUTS
+from stdc_ros.node.camera import OUTPUTS, POINTS
 from stdc_ros.node.parameters import Parameters
 
 ROOT = Path(__file__).parent.parent
@@ -78,6 +78,15 @@ def test_the_costmap_file_tells_which_class_the_layer_calls_an_error():
         assert f"CRITICAL ERROR: Class '{name}' from label_info is not defined in the costmap parameters!" in comments
 
 
+def test_the_costmap_file_of_points_names_topics_and_classes_that_there_are():
+    text = (ROOT / 'config' / 'nav2_points_layer.yaml').read_text()
+    layer = yaml.safe_load(text)['local_costmap']['local_costmap']['ros__parameters']['obstacle_layer']
+    assert layer['observation_sources'].split() == ['painted', 'free']
+    assert layer['painted']['topic'] == f'/segmentation/{POINTS}'
+    named = set(re.search(r'points_only: \[(.*)\]', text)[1].split(', '))
+    assert set(Segmenter.load().info.classes.names) - named == {'sky', 'road', 'sidewalk'}
+
+
 def test_the_foxglove_layout_shows_topics_that_there_are():
     layout = json.loads((ROOT / 'config' / 'foxglove_layout.json').read_text())
     panels = layout['configById']
@@ -114,7 +123,7 @@ def test_rviz_shows_outputs_that_there_are():
     displays = yaml.safe_load((ROOT / 'config' / 'segmentation.rviz').read_text())['Visualization Manager']['Displays']
     topics = [display['Topic']['Value'] for display in displays]
     assert topics
-    assert all(topic.removeprefix('/segmentation/') in OUTPUTS for topic in topics)
+    assert all(topic.removeprefix('/segmentation/') in {*OUTPUTS, POINTS} for topic in topics)
 
 
 def test_the_fast_dds_profile_carries_1080p_images():
@@ -498,6 +507,7 @@ def test_parameters_are_those_of_the_file_unless_they_are_asked_for(given, expec
         ({}, {'image': 'image'}),
         ({'image': '/front/image_raw'}, {'image': '/front/image_raw'}),
         ({'cameras': 'a b', 'image': 'image_raw'}, {'a/image': 'a/image_raw', 'b/image': 'b/image_raw'}),
+        ({'points': '/lidar'}, {'image': 'image', 'points': '/lidar'}),
     ],
 )
 def test_images_come_from_the_topics_that_are_named(given, expected):
@@ -539,6 +549,7 @@ def test_cameras_are_a_list_in_every_usual_spelling(text):
         ({'cameras': 'Mitte,Süd'}, "cameras is Mitte,Süd: 'Süd' is not a camera name"),
         ({'cameras': 'a,b,a'}, 'cameras is a,b,a, expected names that differ'),
         ({'image': 'a b'}, "image is 'a b', expected a topic name: "),
+        ({'points': 'a b'}, "points is 'a b', expected a topic name: "),
         ({'namespace': '1x'}, "namespace is '1x', expected a namespace: "),
         ({'node_name': 'a/b'}, "node_name is 'a/b', expected a node name: "),
         ({'input_scale': 'half'}, 'input_scale is half, expected a number such as 0.5'),
@@ -573,6 +584,7 @@ def test_rviz_shows_the_outputs_in_the_namespace_that_a_robot_pushes(cameras):
         inside = '/robot/car/front' if cameras else '/robot/car'
         for name in ('overlay', 'color_mask', 'drivable_grid'):
             assert node.resolve_topic_name(f'/segmentation/{name}') == f'{inside}/eyes/{name}'
+        assert node.resolve_topic_name('/segmentation/points') == '/robot/car/eyes/points'
     finally:
         node.destroy_node()
         rclpy.shutdown(context=own)

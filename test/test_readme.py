@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from stdc_core.commands.main import COMMANDS
-from stdc_ros.node.camera import OUTPUTS
+from stdc_ros.node.camera import OUTPUTS, POINTS
 from stdc_ros.node.parameters import Parameters
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -37,8 +37,9 @@ def test_parameters_are_those_of_the_node():
 
 
 def test_topics_are_those_of_the_node():
-    inputs, reports = {'image', 'image/compressed', 'camera_info'}, {'~/label_info', '~/performance', '/diagnostics'}
-    assert set(table('Topics')) == {*inputs, *(f'~/{name}' for name in OUTPUTS), *reports}
+    inputs, reports = {'image', 'image/compressed', 'camera_info', 'points'}, {'~/performance', '/diagnostics'}
+    outputs = {f'~/{name}' for name in (*OUTPUTS, POINTS, 'label_info')}
+    assert set(table('Topics')) == inputs | outputs | reports
 
 
 def test_launch_arguments_are_those_of_the_launch_file():

@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 from onnx.external_data_helper import set_external_data
 from rclpy.node import NodeNameNonExistentError
 from ros_helpers import TIMEOUT, Client, NodeProcess
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, PointCloud2
 from test_launch import LAUNCH_FILE, LAUNCHER, needs_launch
 
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
@@ -66,6 +66,7 @@ def used(*arguments: str, cameras: tuple[str, ...] = ('',)) -> dict[tuple[str, s
     if cameras != ('',):
         arguments = (*arguments, '-p', f'cameras:=[{", ".join(cameras)}]')
     with Client() as client, NodeProcess(*arguments) as node:
+        client.node.create_subscription(PointCloud2, 'segmentation/points', lambda _: None, 1)
         for camera in cameras:
             client.node.create_subscription(CameraInfo, f'{camera}/segmentation/camera_info', lambda _: None, 1)
 
@@ -92,6 +93,7 @@ def used(*arguments: str, cameras: tuple[str, ...] = ('',)) -> dict[tuple[str, s
 def test_the_policy_allows_what_the_node_does_and_no_more(enclave, cameras):
     poses = ', '.join(['0.0'] * 6 * len(cameras))
     settings = ('-p', 'use_sim_time:=true', '-p', 'drivable_grid:=true', '-p', f'grid_camera_pose:=[{poses}]')
+    settings += ('-p', 'points:=true')
     found = used(*settings, cameras=cameras)
     compressed = used('-p', 'image_transport:=compressed', cameras=cameras)
     found = {kind: found[kind] | compressed[kind] for kind in KINDS}

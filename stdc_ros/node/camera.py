@@ -19,7 +19,7 @@ from stdc_ros.ground.camera_info import CameraInfoError
 from stdc_ros.messages.cdr import CAMERA_INFO, WireError, decode, encode
 from stdc_ros.node.camera_health import CameraHealth
 from stdc_ros.node.diagnostics import explain_silence
-from stdc_ros.node.frame_pipeline import DECODERS, Frame
+from stdc_ros.node.frame_pipeline import DECODERS, NEED_INFO, Frame
 from stdc_ros.node.frame_statistics import FrameStatistics
 from stdc_ros.node.label_info import create_label_info, make_label_info
 from stdc_ros.node.outputs import check_fit
@@ -43,6 +43,9 @@ OUTPUTS: dict[str, type] = {
 #: Outputs that late listeners get the last message of: a static layer of a costmap expects its map latched.
 LATCHED = ('drivable_grid',)
 
+#: Output of the whole node: clouds that the masks of all cameras paint.
+POINTS = 'points'
+
 #: Message class by the parameter ``image_transport``.
 MESSAGE_CLASSES: dict[str, type] = {'raw': Image, 'compressed': CompressedImage}
 
@@ -58,6 +61,7 @@ class Camera:
         name: Name of the camera, which is the namespace of its topics; empty for the node's only camera.
         settings: Current values of the parameters.
         receive: Function that is called with each image, in the thread of the executor.
+        paints_clouds: Function that returns whether somebody listens to clouds, which the masks of all cameras paint.
 
     Attributes:
         name: Name of the camera.
@@ -68,13 +72,21 @@ class Camera:
         ValueError, rclpy.exceptions.ParameterException: A quality of service is overridden by an invalid value.
     """
 
-    def __init__(self, node: Node, name: str, settings: Parameters, receive: Callable[[Frame], None]):
+    def __init__(
+        self,
+        node: Node,
+        name: str,
+        settings: Parameters,
+        receive: Callable[[Frame], None],
+        paints_clouds: Callable[[], bool] = lambda: False,
+    ):
         self.name = name
         self.statistics = FrameStatistics()
         self.health = CameraHealth()
         self._node = node
         self._settings = settings
         self._receive = receive
+        self._paints_clouds = paints_clouds
         self._source, self._info_source = find_sources(node, name, settings.image_transport)
         below = output_namespace(node, name)
         self._outputs = {
@@ -116,14 +128,15 @@ class Camera:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the outputs in the order in which they are published."""
-        return tuple(self._outputs)
+        """Names of the outputs in the order in which they are published; the clouds of all cameras come last."""
+        return (*self._outputs, POINTS) if self._settings.points else tuple(self._outputs)
 
     def wanted(self) -> set[str]:
         """Return the names of the outputs that somebody listens to; none if the node is switched off."""
         if not self._settings.enabled:
             return set()
-        return {name for name, output in self._outputs.items() if output.get_subscription_count()}
+        wanted = {name for name, output in self._outputs.items() if output.get_subscription_count()}
+        return wanted | {POINTS} if self._paints_clouds() else wanted
 
     def follow_listeners(self) -> None:
         """Subscribe to the camera if somebody listens, else leave it. Call it often: Humble has no event for this."""
@@ -139,7 +152,7 @@ class Camera:
         elif not wanted and self._images is not None:
             self._leave_images()
             give_back_freed_memory()
-        informed = bool(wanted & {'camera_info', 'drivable_grid'})
+        informed = bool(wanted & NEED_INFO)
         if informed and self._infos is None:
             self._infos = self._subscribe(CameraInfo, self._info_source, self._take_info, _newest('best_effort'))
             self._infos_since = time.monotonic()
@@ -233,6 +246,11 @@ class Camera:
             self._published_labels = news
             self._label_info.publish(make_label_info(names, threshold, now.to_msg()))
 
+    @property
+    def _needing_info(self) -> str:
+        """Names of the outputs that need the CameraInfo, for messages."""
+        return 'camera_info, drivable_grid and points' if self._settings.points else 'camera_info and drivable_grid'
+
     def complaint(self) -> str:
         """Return why no image arrives, or what images and CameraInfo lack; empty if all is well."""
         now = time.monotonic()
@@ -242,10 +260,10 @@ class Camera:
             reason = explain_silence(self._node, self._source, message_type, self._images.qos_profile)
             return f'no image on {self.topic} for {now - self._last_sign:.0f} s: {reason}'
         if self._infos is not None and self._bad_info:
-            return f'{self._info_source.topic}: {self._bad_info}; nothing for camera_info and drivable_grid'
+            return f'{self._info_source.topic}: {self._bad_info}; nothing for {self._needing_info}'
         if self._infos is not None and self._info is None and now - self._infos_since > patience:
             reason = explain_silence(self._node, self._info_source, CAMERA_INFO, self._infos.qos_profile)
-            return f'nothing for camera_info and drivable_grid: no CameraInfo on {self._info_source.topic}: {reason}'
+            return f'nothing for {self._needing_info}: no CameraInfo on {self._info_source.topic}: {reason}'
         seen = self.health.complaint(now, patience) if self._images is not None else ''
         return f'{self.topic} shows {seen}' if seen else ''
 

@@ -121,19 +121,40 @@ class TransformedPose:
         Raises:
             CameraInfoError: TF does not know the pose.
         """
-        stamp = _nanoseconds(header.stamp)
-        if stamp < 0:  # rclpy has no such time
-            raise CameraInfoError(f'an image stamped {stamp / 1e9:.9f} s, expected 0 or later for its transform')
-        frames = self._ground, tf_frame(header.frame_id)
-        try:
-            # Waiting helps against an old transform, not against unconnected frames: all cameras would wait for one.
-            patience = PATIENCE if self._buffer.can_transform(*frames, Time()) else 0
-            found = self._buffer.lookup_transform(*frames, Time(nanoseconds=stamp), Duration(seconds=patience))
-        except tf2_ros.TransformException as error:
-            asked = f'{quoted(header.frame_id)} to {self._ground!r}'
-            raise CameraInfoError(f'no transform from {asked}: {one_line(error)}') from error
-        move, turn = found.transform.translation, found.transform.rotation
-        return pose_of_transform((move.x, move.y, move.z), (turn.x, turn.y, turn.z, turn.w))
+        return look_up(self._buffer, self._ground, tf_frame(header.frame_id), _nanoseconds(header.stamp))
+
+
+def look_up(
+    buffer: Any, target: str, source: str, stamp: int, target_stamp: int | None = None, fixed: str = ''
+) -> np.ndarray:
+    """Return the matrix ``[4, 4]`` that takes points of a frame to another one.
+
+    Args:
+        buffer: ``tf2_ros.Buffer``.
+        target: Frame to go to.
+        source: Frame of the points.
+        stamp: Time of the points, nanoseconds.
+        target_stamp: Another time at which the target is looked for, nanoseconds; None for the same.
+        fixed: Frame that does not move between the two times.
+
+    Raises:
+        CameraInfoError: TF does not know the transform.
+    """
+    stamps = (stamp,) if target_stamp is None else (stamp, target_stamp)
+    if min(stamps) < 0:  # rclpy has no such time
+        raise CameraInfoError(f'a message stamped {min(stamps) / 1e9:.9f} s, expected 0 or later for its transform')
+    times = [Time(nanoseconds=each) for each in stamps]
+    try:
+        # Waiting helps against an old transform, not against unconnected frames: all cameras would wait for one.
+        patience = Duration(seconds=PATIENCE if buffer.can_transform(target, source, Time()) else 0)
+        if target_stamp is None:
+            found = buffer.lookup_transform(target, source, times[0], patience)
+        else:
+            found = buffer.lookup_transform_full(target, times[1], source, times[0], fixed, patience)
+    except tf2_ros.TransformException as error:
+        raise CameraInfoError(f'no transform from {quoted(source)} to {target!r}: {one_line(error)}') from error
+    move, turn = found.transform.translation, found.transform.rotation
+    return pose_of_transform((move.x, move.y, move.z), (turn.x, turn.y, turn.z, turn.w))
 
 
 def _nanoseconds(stamp: Any) -> int:

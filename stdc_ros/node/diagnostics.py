@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, POINT_CLOUD
 from stdc_ros.node.topics import COMPRESSED, Source
 
 #: Value of the parameter image_transport, by the message type that it stands for.
@@ -20,6 +20,7 @@ EXAMPLES = {
     IMAGE: '/camera/image_raw',
     COMPRESSED_IMAGE: f'/camera/image_raw{COMPRESSED}',
     CAMERA_INFO: '/camera/camera_info',
+    POINT_CLOUD: '/lidar/points',
 }
 
 #: Kinds of trouble that are the node's own and not the camera's.
@@ -119,4 +120,5 @@ def _where_else(node: Node, source: Source, topic_type: str) -> str:
             return f', but {other} is there (set image_transport to {transport})'
     if source.topic != node.resolve_topic_name(source.name, only_expand=True):  # it is remapped already
         return ''
-    return f' (remap {source.name} to your camera: --ros-args -r {source.name}:={EXAMPLES[topic_type]})'
+    device = 'LiDAR or depth camera' if topic_type == POINT_CLOUD else 'camera'
+    return f' (remap {source.name} to your {device}: --ros-args -r {source.name}:={EXAMPLES[topic_type]})'

@@ -31,6 +31,9 @@ DECODERS: dict[str, tuple[str, Callable[[Any], np.ndarray]]] = {
     'compressed': (COMPRESSED_IMAGE, compressed_to_bgr),
 }
 
+#: Outputs that need a CameraInfo.
+NEED_INFO = {'camera_info', 'drivable_grid', 'points'}
+
 #: Number of image sizes whose scale is logged.
 LOGGED_SIZES = 16
 
@@ -72,6 +75,13 @@ class Grid(Protocol):
 
     def message(self, header: Any, segmentation: Segmentation, info: Any) -> Any:
         """Return the grid of a segmented image. Raises CameraInfoError or GridError."""
+
+
+class Clouds(Protocol):
+    """Painter of point clouds; :class:`stdc_ros.node.cloud_painter.CloudPainter` is one."""
+
+    def add_mask(self, camera: str, header: Any, segmentation: Segmentation, info: Any | None) -> None:
+        """Take the mask of a camera by its name, with the header of the image and its CameraInfo."""
 
 
 class Frame(NamedTuple):
@@ -117,17 +127,26 @@ class FramePipeline:
         settings: Current values of the parameters.
         grids: Source of the drivable grid by camera name; empty without a grid.
         now: Clock that stamps images, in seconds.
+        clouds: Painter of point clouds, or None.
 
     Example:
         >>> pipeline = FramePipeline(Segmenter.load(), Parameters(), {}, time.time)
         >>> pipeline.process([Frame(camera, data, time.monotonic(), time.time())])
     """
 
-    def __init__(self, segmenter: Segmenter, settings: Parameters, grids: Mapping[str, Grid], now: Callable[[], float]):
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        settings: Parameters,
+        grids: Mapping[str, Grid],
+        now: Callable[[], float],
+        clouds: Clouds | None = None,
+    ):
         self._segmenter = segmenter
         self._settings = settings
         self._grids = grids
         self._now = now
+        self._clouds = clouds
         self._message_type, self._to_bgr = DECODERS[settings.image_transport]
         self._may_log = LogThrottle()
         self._logged_sizes: set[tuple[int, int]] = set()
@@ -205,7 +224,7 @@ class FramePipeline:
         threshold = self._settings.confidence_threshold
         unsure_cells = self._settings.grid_min_confidence > 0
         confident = any(
-            'confidence' in job.wanted or (unsure_cells and 'drivable_grid' in job.wanted) or threshold > 0
+            job.wanted & {'confidence', 'points'} or (unsure_cells and 'drivable_grid' in job.wanted) or threshold > 0
             for job in jobs
         )
         start = time.monotonic()
@@ -225,6 +244,8 @@ class FramePipeline:
             done.append((index, job, segmentation, *self._publish_labels(job, segmentation, threshold, inference)))
         # No camera's labels wait for the grid of another, and no grid for pictures.
         for _, job, segmentation, _, info in done:
+            if self._clouds is not None and 'points' in job.wanted:
+                self._clouds.add_mask(job.frame.camera.name, job.header, segmentation, info)
             if 'drivable_grid' in job.wanted and info is not None:
                 self._publish_grid(job, segmentation, info)
         classes, settings = self._segmenter.info.classes, self._settings
@@ -243,7 +264,7 @@ class FramePipeline:
         size = output_size(self._settings.output_size, shape, self._segmenter.scale.of(shape))
         outputs = FrameOutputs(job.header, job.image, segmentation, size, threshold)
         # The camera itself complains of a bad CameraInfo.
-        info = camera.camera_info(*shape) if job.wanted & {'camera_info', 'drivable_grid'} else None
+        info = camera.camera_info(*shape) if job.wanted & NEED_INFO else None
         for name, message in outputs.labels(job.wanted, info):
             camera.publish(name, message)
         end = time.monotonic()

@@ -26,7 +26,42 @@ OUTCOMES = ('segmented', 'dropped', 'too old', 'unwanted', 'bad', 'failed')
 LACKS = ('with a bad CameraInfo', 'without a grid')
 
 
-class FrameStatistics:
+class TroubleCounter:
+    """Counts of frames or clouds by their outcome, with the latest reason of each trouble.
+
+    Args:
+        noun: Word for what is counted, in the plural.
+
+    Attributes:
+        counts: Number by outcome.
+    """
+
+    def __init__(self, noun: str) -> None:
+        self.counts: Counter[str] = Counter()
+        self._noun = noun
+        self._reasons: dict[str, str] = {}
+        self._reported: Counter[str] = Counter()
+
+    def add_trouble(self, kind: str, reason: str) -> None:
+        """Count a trouble, and keep the reason for the next report."""
+        self.counts[kind] += 1
+        self._reasons[kind] = reason
+
+    def new_troubles(self) -> dict[str, str]:
+        """Return the troubles since the last call: by kind, their number and the latest reason."""
+        troubles = {}
+        for kind, reason in self._reasons.copy().items():
+            count = self.counts[kind]
+            if count > self._reported[kind]:
+                troubles[kind] = f'{count - self._reported[kind]} {self._counted(kind)} ({reason})'
+            self._reported[kind] = count
+        return troubles
+
+    def _counted(self, kind: str) -> str:
+        return f'{self._noun} {kind}'
+
+
+class FrameStatistics(TroubleCounter):
     """Frames of one camera since the start, and the latencies of the latest ones.
 
     Attributes:
@@ -38,11 +73,9 @@ class FrameStatistics:
     """
 
     def __init__(self) -> None:
+        super().__init__('frames')
         self.received = 0
         self.missed: int | None = None
-        self.counts: Counter[str] = Counter()
-        self._reasons: dict[str, str] = {}
-        self._reported: Counter[str] = Counter()
         self._latencies = {stage: deque[float](maxlen=WINDOW) for stage in STAGES}
         self._published = deque[float]()
 
@@ -62,21 +95,6 @@ class FrameStatistics:
             if 0 <= seconds < PLAUSIBLE_LATENCY:
                 self._latencies[stage.replace('_', ' ')].append(seconds)
 
-    def add_trouble(self, kind: str, reason: str) -> None:
-        """Count a frame under one of :data:`OUTCOMES` or :data:`LACKS`, and keep the reason for the next report."""
-        self.counts[kind] += 1
-        self._reasons[kind] = reason
-
-    def new_troubles(self) -> dict[str, str]:
-        """Return the troubles since the last call: by kind, their number and the latest reason."""
-        troubles = {}
-        for kind, reason in self._reasons.copy().items():
-            count = self.counts[kind]
-            if count > self._reported[kind]:
-                troubles[kind] = f'{count - self._reported[kind]} {_counted(kind)} ({reason})'
-            self._reported[kind] = count
-        return troubles
-
     def rate(self, now: float) -> float:
         """Return the number of masks per second over the last :data:`RATE_WINDOW` seconds."""
         # A copy in one step: the worker thread appends meanwhile.
@@ -91,7 +109,7 @@ class FrameStatistics:
         """
         rows = {'masks per second': f'{self.rate(now):.1f}', 'frames received': str(self.received)}
         rows['frames missed'] = 'unknown' if self.missed is None else str(self.missed)
-        rows.update({_counted(kind): str(self.counts[kind]) for kind in (*OUTCOMES, *LACKS)})
+        rows.update({self._counted(kind): str(self.counts[kind]) for kind in (*OUTCOMES, *LACKS)})
         for stage, latencies in self._latencies.items():
             milliseconds = np.array(latencies.copy()) * 1000
             for percent in percents:
@@ -99,6 +117,5 @@ class FrameStatistics:
                 rows[f'{stage} p{percent} (ms)'] = value
         return rows
 
-
-def _counted(kind: str) -> str:
-    return 'bad images' if kind == 'bad' else f'frames {kind}'
+    def _counted(self, kind: str) -> str:
+        return 'bad images' if kind == 'bad' else super()._counted(kind)

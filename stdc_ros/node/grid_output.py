@@ -99,6 +99,11 @@ class GridOutputs(dict[str, GridOutput]):
                 raise CameraInfoError('drivable_grid needs grid_camera_pose here: tf2_ros is not installed')
             self[name] = GridOutput(settings, classes, p.grid_frame, pose, p.grid_rectified)
 
+    @property
+    def transforms(self) -> Transforms | None:
+        """TF listener of the grids; None if the poses are parameters."""
+        return self._transforms
+
     def close(self) -> None:
         """Stop listening to TF."""
         if self._transforms is not None:

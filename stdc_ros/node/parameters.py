@@ -170,6 +170,32 @@ class Parameters:
     grid_min_confidence: float = _parameter(
         0.5, 'Least confidence of a pixel, 0 to 1. Cells whose pixel has less are unknown.', bounds=(0.0, 1.0)
     )
+    points: bool = _parameter(
+        False, 'Whether to paint the clouds of the topic points with the classes of the masks, on ~/points.'
+    )
+    points_only: tuple[str, ...] = _parameter(
+        (), 'Names of classes; ~/points then holds the points of these alone. Not given: all points.'
+    )
+    points_max_time_difference: float = _parameter(
+        0.1,
+        'Greatest difference between the stamps of a cloud and of the mask that paints it, in seconds.',
+        bounds=(0.0, 10.0),
+    )
+    points_fixed_frame: str = _parameter(
+        '',
+        'Frame of TF that does not move, such as odom: corrects for the motion between the stamps of cloud and image. '
+        'Empty: no correction.',
+    )
+    points_camera_pose: tuple[float, ...] = _parameter(
+        (),
+        'Pose of the camera in the frame of the clouds: x, y, z, roll, pitch, yaw in metres and radians; poses of '
+        'several cameras follow each other. Not given: from TF.',
+    )
+    points_rectified: bool = _parameter(
+        False,
+        'Whether the images are rectified, as image_rect of image_proc is. True: P of their CameraInfo is used, not K '
+        'and the distortion.',
+    )
 
 
 def output_size(setting: str, image: tuple[int, int], input_scale: float) -> tuple[int, int]:

@@ -44,7 +44,8 @@ def run(signals: list[int], args: list[str] | None = None, lifecycle: bool = Fal
             _build(node, signals)
             return 0
     except (OSError, ValueError, ParameterException, RuntimeError) as error:
-        # ValueError: BackendError, ModelError, GridError, CameraInfoError. RuntimeError: rcl, on bad --ros-args.
+        # ValueError: BackendError, ModelError, GridError, CameraInfoError, PointsError.
+        # RuntimeError: rcl, on bad --ros-args.
         _fatal(error)
         rclpy.try_shutdown()
         return 1

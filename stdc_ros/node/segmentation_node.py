@@ -32,6 +32,7 @@ from stdc_ros.node.grid_output import GridOutputs
 from stdc_ros.node.latest_frame_worker import LatestFrameWorker
 from stdc_ros.node.node_log import LogThrottle, RosLogHandler
 from stdc_ros.node.parameters import size_of
+from stdc_ros.node.points_output import PointsOutput
 from stdc_ros.node.qos import overridable
 from stdc_ros.node.topics import find_sources
 
@@ -75,6 +76,7 @@ class CameraSegmentation:
         self._cameras: list[Camera] = []
         self._segmenter: Segmenter | None = None
         self._grids: GridOutputs | None = None
+        self._points = PointsOutput(node, self.settings) if self.settings.points else None
         self._pipeline: FramePipeline | None = None
         self._worker: LatestFrameWorker[Frame] | None = None
         self._listener_timer: Timer | None = None
@@ -91,7 +93,10 @@ class CameraSegmentation:
         Raises:
             ValueError, rclpy.exceptions.ParameterException: A quality of service is overridden by an invalid value.
         """
-        self._cameras = [Camera(self._node, name, self.settings, self._receive) for name in self._names]
+        paints_clouds = self._points.wanted if self._points else lambda: False
+        if self._points is not None:
+            self._points.open_topics()
+        self._cameras = [Camera(self._node, name, self.settings, self._receive, paints_clouds) for name in self._names]
 
     def load(self) -> None:
         """Read the model, and prepare the grid.
@@ -100,7 +105,8 @@ class CameraSegmentation:
             FileNotFoundError: The model does not exist.
             ModelError: The file is not a model.
             BackendError: The backend is not installed or cannot run here.
-            GridError, CameraInfoError: The parameters of the grid make none.
+            GridError, CameraInfoError: The parameters of the grid make none, or the poses are not six numbers a camera.
+            PointsError: ``points_only`` names a class that the model does not have.
             ValueError: ``build_only`` is set without ``image_size``.
         """
         settings = self.settings
@@ -118,7 +124,10 @@ class CameraSegmentation:
         )
         if settings.drivable_grid:
             self._grids = GridOutputs(self._node, settings, segmenter.info.classes)
-        self._pipeline = FramePipeline(segmenter, settings, self._grids or {}, self._now)
+        painter = None
+        if self._points is not None:
+            painter = self._points.load(segmenter.info.classes, self._grids.transforms if self._grids else None)
+        self._pipeline = FramePipeline(segmenter, settings, self._grids or {}, self._now, painter)
         self._segmenter = segmenter
 
     def build(self) -> None:
@@ -144,6 +153,8 @@ class CameraSegmentation:
         segmenter, pipeline = self._loaded(), self._pipeline
         assert pipeline is not None
         self._worker = LatestFrameWorker(pipeline.process, pipeline.report_failure, segmenter.max_batch)
+        if self._points is not None:
+            self._points.start()
         self._follow_listeners()
         self._listener_timer = self.create_steady_timer(LISTENER_PERIOD, self._follow_listeners)
         log = self._node.get_logger()
@@ -170,6 +181,9 @@ class CameraSegmentation:
             self.failure = WorkerHangsError(f'the current frame has not finished within {STOP_TIMEOUT:g} s')
             raise self.failure
         self._worker = None
+        if self._points is not None and not self._points.close(STOP_TIMEOUT):
+            self.failure = WorkerHangsError(f'the current cloud has not been painted within {STOP_TIMEOUT:g} s')
+            raise self.failure
         for camera in self._cameras:
             camera.close()
         self._cameras = []
@@ -217,6 +231,8 @@ class CameraSegmentation:
 
     def _follow_listeners(self) -> None:
         names = self._loaded().info.classes.names
+        if self._points is not None:
+            self._points.follow_listeners()
         for camera in self._cameras:
             camera.follow_listeners()
             camera.publish_label_info(names)
@@ -231,6 +247,8 @@ class CameraSegmentation:
     def _diagnose(self) -> None:
         if self._cameras:
             statuses = [self._status(camera) for camera in self._cameras]
+            if self._points is not None:
+                statuses.append(self._points_status(self._points))
         else:
             statuses = [self._idle_status(name) for name in self._names]
         report = DiagnosticArray(status=statuses)
@@ -265,6 +283,15 @@ class CameraSegmentation:
             'outputs': ', '.join(name for name in camera.outputs if name in wanted) or 'none: nobody listens',
         }
         return make_status(self._status_name(camera.name), camera.topic, health, rows)
+
+    def _points_status(self, points: PointsOutput) -> DiagnosticStatus:
+        """Return the status of the painted clouds; a new complaint goes to the log, too."""
+        complaint = points.complaint()
+        if complaint and self._may_log('points', 'complaint'):
+            self._node.get_logger().warning(complaint)
+        troubles, enabled = points.statistics.new_troubles(), self.settings.enabled
+        health = assess(points.topic, complaint, troubles, self._failure_text(), enabled, points.wanted())
+        return make_status(self._status_name('points'), points.topic, health, points.rows())
 
     def _idle_status(self, name: str) -> DiagnosticStatus:
         """Return the status of a camera of a managed node that is not active."""

@@ -46,6 +46,11 @@ def find_sources(node: Node, camera: str, transport: str) -> tuple[Source, Sourc
     return images, _source(node, f'{inside}camera_info', str(beside))
 
 
+def find_cloud_source(node: Node) -> Source:
+    """Return the topic of the point clouds."""
+    return _source(node, 'points', node.resolve_topic_name('points'))
+
+
 def output_namespace(node: Node, camera: str) -> str:
     """Return the name below which the outputs of a camera are published, such as ``front/segmentation``."""
     return f'{camera}/{node.get_name()}' if camera else '~'

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from stdc_core.io.text import one_line, quoted
 from stdc_ros.messages.cdr import POINT_CLOUD, TYPES
 
 #: ``PointField.datatype`` of coordinates, and the numpy type that it stands for.
-_FLOATS = {7: np.dtype(np.float32), 8: np.dtype(np.float64)}
+_FLOATS: dict[int, np.dtype] = {7: np.dtype(np.float32), 8: np.dtype(np.float64)}
 
 #: ``PointField.datatype`` of the fields that are added.
 _UINT8, _FLOAT32 = 2, 7
@@ -88,7 +88,7 @@ def read_cloud(message: Any) -> PointCloud:
         raise PointsError(
             f'PointCloud2: {data.size} bytes of data, expected {needed} for {height} x {width} points of {step} bytes'
         )
-    order = '>' if message.is_bigendian else '<'
+    order: Literal['>', '<'] = '>' if message.is_bigendian else '<'
     wide = any(kind.itemsize == 8 for kind, _ in columns)
     xyz = np.empty((3, height, width), np.float64 if wide else np.float32)
     for axis, (kind, offset) in zip(xyz, columns, strict=True):

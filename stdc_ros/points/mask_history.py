@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep the latest masks of a camera, and find the one that is nearest to a cloud in time."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from stdc_ros.ground.camera_model import CameraModel
+
+#: Number of masks that are kept: a third of a second of a 30 Hz camera. Clouds arrive later than masks where a LiDAR
+#: stamps the beginning of its turn.
+KEPT = 10
+
+#: Nanoseconds by which stamps go back when time starts again, as in a bag that loops.
+BACK = 10**9
+
+
+class StampedMask(NamedTuple):
+    """Mask of an image.
+
+    Attributes:
+        stamp: Stamp of the image, nanoseconds.
+        frame_id: Optical frame of the camera.
+        mask: Class ids, uint8 ``[H, W]``.
+        confidence: Confidence, uint8 ``[H, W]``, 0 to 255.
+        camera: Model of the camera.
+    """
+
+    stamp: int
+    frame_id: str
+    mask: np.ndarray
+    confidence: np.ndarray
+    camera: CameraModel
+
+
+class MaskHistory:
+    """Latest masks of one camera in the order of their arrival."""
+
+    def __init__(self) -> None:
+        self._masks: list[StampedMask] = []
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    def add(self, mask: StampedMask) -> None:
+        """Add a mask. If its stamp is far before the last one, time has started again, and the others are forgotten."""
+        # Replaced in one step: another thread may look meanwhile.
+        before = [] if self._masks and mask.stamp < self._masks[-1].stamp - BACK else self._masks
+        self._masks = [*before, mask][-KEPT:]
+
+    def reaches(self, stamp: int) -> bool:
+        """Return whether a mask is as new as this stamp, in nanoseconds; a later one is then no nearer to it."""
+        return any(mask.stamp >= stamp for mask in self._masks)
+
+    def nearest(self, stamp: int) -> StampedMask | None:
+        """Return the mask that is nearest to a stamp in nanoseconds; None if there is none."""
+        return min(self._masks, key=lambda mask: abs(mask.stamp - stamp), default=None)
