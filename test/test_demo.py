@@ -92,6 +92,7 @@ def check_bag(path: Path, camera: str, sent: int, masks: int, information: bool)
     """Images, masks and overlays belong together by their stamps, and the masks are the segmenter's."""
     segmenter = Segmenter.load(input_scale=1.0)
     with Bag(path) as bag:
+        assert bag.classes() == segmenter.info.classes
         assert bag.topics[camera].message_count == sent
         assert bag.topics['/segmentation/mask'].message_count == masks
         assert ('/camera/camera_info' in bag.topics) == information

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,10 @@ import pytest
 from bag_helpers import CAMERA, KINDS, make_bag, picture, stamp
 from rosbags.highlevel import AnyReader
 
-from stdc_core.inference import Segmenter
+from stdc_core.classes import class_table
+from stdc_core.commands.main import main as stdc
+from stdc_core.inference import DEFAULT_MODEL, Segmenter
+from stdc_core.io.bag_metadata import read_custom_data
 from stdc_core.pictures.overlay import colorize, overlay
 from stdc_ros.bags.reader import Bag
 from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
@@ -113,6 +117,8 @@ def test_a_segmented_bag_explains_itself(tmp_path, segmenter, kind, output):
     assert [(each.class_id, each.class_name) for each in label_info.class_map] == list(enumerate(names))
     with Bag(tmp_path / output) as bag, Bag(source) as before:
         assert bag.classes() == segmenter.info.classes and before.classes() is None
+        custom = read_custom_data(tmp_path / output)
+        assert custom['stdc.model'] == 'stdc1-seg150, trained on camvid/train+val, synthetic/train'
         assert {name: topic.message_count for name, topic in bag.topics.items()} == {
             CAMERA: 6,
             '/camera/camera_info': 6,
@@ -123,6 +129,40 @@ def test_a_segmented_bag_explains_itself(tmp_path, segmenter, kind, output):
             copies, originals = ([(each.time, bytes(each.data)) for each in b.messages([name])] for b in (bag, before))
             assert copies == originals
         assert bag.select_topics() == [CAMERA]
+
+
+def test_stdc_reads_the_class_table_of_a_segmented_bag_back(tmp_path, segmenter, capsys):
+    source, out, folder = make_bag(tmp_path, 'mcap'), tmp_path / 'out.mcap', tmp_path / 'out'
+    for target in (out, folder):
+        assert main([str(source), str(target), '--outputs', 'mask']) == 0
+    metadata = folder / 'metadata.yaml'
+    capsys.readouterr()
+    printed = []
+    for given in (out, folder, DEFAULT_MODEL, 'camvid'):
+        if given == folder:  # `ros2 bag reindex` leaves the texts of programs out
+            metadata.write_text(re.sub(r'  custom_data:\n(    .*\n)+', '', metadata.read_text()))
+            assert 'stdc.classes' not in metadata.read_text()
+        assert stdc(['classes', str(given)]) == 0
+        printed.append(capsys.readouterr().out)
+        (tmp_path / 'classes.yaml').write_text(printed[-1])
+        assert class_table(tmp_path / 'classes.yaml') == segmenter.info.classes
+    assert [text.splitlines()[0] for text in printed] == [
+        f'# {out}: {segmenter.info.summary}',
+        f'# {folder}: {segmenter.info.summary}',
+        f'# {DEFAULT_MODEL}: {segmenter.info.summary}',
+        '# camvid',
+    ]
+    assert '  - {name: "road", color: [128, 64, 128]}  # 3\n' in printed[0]
+
+
+def test_a_bag_without_a_class_table_is_told(tmp_path, capsys):
+    for kind in ('mcap', 'sqlite3', 'rosbag1'):
+        source = make_bag(tmp_path, kind)
+        assert stdc(['classes', str(source)]) == 2
+        expected = f'{source}: no class table found; expected a bag that segment_bag wrote'
+        assert capsys.readouterr().err == f'stdc classes: {expected}\n'
+    assert stdc(['classes', str(tmp_path / 'none.mcap')]) == 2
+    assert capsys.readouterr().err == f'stdc classes: {tmp_path / "none.mcap"}: no such bag\n'
 
 
 @pytest.mark.parametrize(

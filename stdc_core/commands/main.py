@@ -19,6 +19,7 @@ COMMANDS = {
     'pretrain': ('pretrain', 'Train a backbone as an image classifier.'),
     'evaluate': ('evaluate', 'Measure the mIoU of a network on a dataset.'),
     'predict': ('predict', 'Segment images, folders of images and videos.'),
+    'classes': ('classes', 'Print the class table of a segmented bag, a model or a dataset.'),
     'export': ('export', 'Convert weights to a model.onnx that describes itself.'),
     'quantize': ('quantize', 'Convert a model.onnx to int8, calibrated on your images.'),
     'engine': ('engine', 'Build the engine of a model for an NVIDIA GPU ahead of time.'),

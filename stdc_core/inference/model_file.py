@@ -62,6 +62,12 @@ class ModelInfo:
         return f'{self.backbone}-seg' + (f'{self.input_scale * 100:.4g}' if self.input_scale != 1 else '')
 
     @property
+    def summary(self) -> str:
+        """Name and training data in one line, such as ``stdc1-seg50, trained on camvid/train``."""
+        data = one_line(self.provenance.get('data', ''))
+        return f'{self.name}, trained on {data}' if data else self.name
+
+    @property
     def scale(self) -> InputScale:
         """Input scale for images of any size. The network sees at most as many pixels as it saw in its training.
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from stdc_core.classes import ClassTable
+from stdc_core.io.bag_metadata import CLASSES_KEY, NAME, read_custom_data
 from stdc_core.io.text import one_line
-from stdc_ros.bags import metadata
 from stdc_ros.bags.compressed_video import VideoDecoder, read_packet
 from stdc_ros.bags.decompression import LARGEST_CHUNK, ZSTD_MAGIC, unpack
 from stdc_ros.bags.indexed_bag import Channel, IndexedBag, RawMessage
 from stdc_ros.bags.message import BagError, BagMessage, Topic
 from stdc_ros.bags.message_types import CDR_ENCODINGS, ROS1_ENCODING, read_message, to_cdr
+from stdc_ros.bags.metadata import read_metadata
 from stdc_ros.bags.topic_selection import IMAGE_TYPES, VIDEO_TYPES, select_topics
 from stdc_ros.bags.truncated_bag import NothingRecoveredError, TruncatedBag, bag_name, storage_files, storage_suffix
 
@@ -115,8 +116,9 @@ class Bag:
         Raises:
             BagError: The class table is damaged.
         """
+        text = read_custom_data(self.path).get(CLASSES_KEY)
         try:
-            return metadata.read_classes(self.path)
+            return None if text is None else ClassTable.from_json(text)
         except ValueError as error:
             raise BagError(f'{self.path}: {error}') from error
 
@@ -239,14 +241,14 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
         return [path], []
     names: list[str] = []
     notes: list[str] = []
-    if (path / metadata.NAME).is_file():
-        names, notes = metadata.read_metadata(path)
+    if (path / NAME).is_file():
+        names, notes = read_metadata(path)
         # Somebody may have unpacked or packed some of them.
         found = [_stored(path / name) for name in names]
         missing = [name for name, file in zip(names, found, strict=True) if file is None]
         if 0 < len(missing) < len(names):
             raise BagError(
-                f'{path}: {len(missing)} of the {len(names)} files that {metadata.NAME} names are missing, '
+                f'{path}: {len(missing)} of the {len(names)} files that {NAME} names are missing, '
                 f'the first is {one_line(missing[0], 80)}'
             )
         if names and not missing:
@@ -259,9 +261,7 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
         listed = ', '.join(one_line(name, 80) for name in bags[:_LISTED])
         raise BagError(f'{path}: holds several bags ({listed}), expected one: give each a folder of its own')
     if names:
-        notes.append(
-            f'{metadata.NAME} names {one_line(names[0], 80)}, which is missing; {files[0].name} is read instead'
-        )
+        notes.append(f'{NAME} names {one_line(names[0], 80)}, which is missing; {files[0].name} is read instead')
     return files, notes
 
 

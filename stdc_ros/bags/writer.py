@@ -12,10 +12,10 @@ from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, Qo
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from stdc_core.classes import ClassTable
+from stdc_core.io.bag_metadata import CLASSES_KEY, MODEL_KEY
 from stdc_core.io.files import WriteError, put_in_place, unfinished
 from stdc_ros.bags.message import BagError
 from stdc_ros.bags.message_types import BAG_TYPES
-from stdc_ros.bags.metadata import CLASSES_KEY
 
 _FOREVER = QosTime(2147483647, 4294967295)
 
@@ -52,9 +52,15 @@ class BagWriter:
             topic, type_name, typestore=BAG_TYPES, offered_qos_profiles=[LATCHED] if latched else []
         )
 
-    def set_classes(self, classes: ClassTable) -> None:
-        """Write the class table into the metadata of the bag; :func:`read_classes` reads it back."""
+    def set_classes(self, classes: ClassTable, model: str) -> None:
+        """Write the class table of the masks into the metadata; :meth:`Bag.classes` and ``stdc classes`` read it back.
+
+        Args:
+            classes: Class table.
+            model: Line about the model that made the masks.
+        """
         self._writer.set_custom_data(CLASSES_KEY, classes.to_json())
+        self._writer.set_custom_data(MODEL_KEY, model)
 
     def write(self, topic: str, time: int, message: Any) -> None:
         """Write a message.

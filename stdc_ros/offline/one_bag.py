@@ -126,7 +126,7 @@ def segment_bag(
         total = sum(bag.topics[topic].message_count for topic in chosen)
         with write_bag(target, overwrite) as writer:
             progress(0, total)
-            writer.set_classes(segmenter.info.classes)
+            writer.set_classes(segmenter.info.classes, segmenter.info.summary)
             copied = _add_topics(writer, bag, prefixes, outputs, with_input)
             unnamed = set(chosen)  # topics without label_info so far
             for image in bag.messages({*chosen, *copied}):

@@ -101,7 +101,7 @@ def run(given: argparse.Namespace) -> None:
             scale = given.input_scale or fast_scale(bag, topic, info)
             info = info.at(scale)
             recorder = Recorder(node, [MASK, OVERLAY], work)
-            drive = Drive(camera, info.classes, recorder, labels, camera_info(bag, topic))
+            drive = Drive(camera, info, recorder, labels, camera_info(bag, topic))
             with node_process(given.model, camera, work / 'node.log', scale) as process:
                 replay(node, Player(node, bag, [topic]), drive, process)
             if bag.damage:

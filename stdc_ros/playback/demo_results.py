@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from stdc_core.classes import ClassTable
 from stdc_core.evaluation.metrics import ConfusionMatrix
+from stdc_core.inference.model_file import ModelInfo
 from stdc_core.io.files import write_png
 from stdc_core.pictures.overlay import colorize
 from stdc_ros.bags.writer import write_bag
@@ -33,7 +33,7 @@ class Drive:
 
     Args:
         camera: image topic.
-        classes: what the ids in the masks mean.
+        info: Description of the model.
         recorder: holds what went out on ``camera`` and what came on :data:`MASK` and :data:`OVERLAY`.
         labels: the true class ids of every image, uint8 ``[H, W]`` each, if they are known.
         camera_info: ``sensor_msgs/CameraInfo`` of all images, if there is one.
@@ -42,13 +42,14 @@ class Drive:
     def __init__(
         self,
         camera: str,
-        classes: ClassTable,
+        info: ModelInfo,
         recorder: Recorder,
         labels: list[np.ndarray] | None,
         camera_info: Any | None,
     ):
         self.camera = camera
-        self.classes = classes
+        self.classes = info.classes
+        self._model = info.summary
         self.recorder = recorder
         self._labels = labels
         self._camera_info = camera_info
@@ -140,6 +141,7 @@ class Drive:
     def _write_bag(self, path: Path) -> None:
         information = self.camera.rpartition('/')[0] + '/camera_info'
         with write_bag(path) as bag:
+            bag.set_classes(self.classes, self._model)
             for topic in (self.camera, MASK, OVERLAY):
                 bag.add_topic(topic, IMAGE)
             if self._camera_info:
