@@ -174,6 +174,10 @@ def test_interrupt_and_death_of_the_node(tmp_path, death):
             os.kill(node, signal.SIGKILL)
         else:
             process.send_signal(signal.SIGINT)
+            time.sleep(0.05)
+            while process.poll() is None:  # also while the node is ended
+                process.send_signal(signal.SIGTERM)
+                time.sleep(0.05)
         _, error = process.communicate(timeout=TIMEOUT)
     finally:
         process.kill()

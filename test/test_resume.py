@@ -112,6 +112,10 @@ def test_a_stopped_run_fails_and_says_how_to_continue_it(sent, name, status, dat
     with started(arguments(dataset, out, steps=6)) as process:
         wait_for_checkpoint(process, out)
         process.send_signal(getattr(signal, sent))
+        time.sleep(0.05)
+        while process.poll() is None:  # a launch system sends more of them
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.02)
         said = process.communicate(timeout=120)[0].decode()
     assert process.returncode == status, said
     assert f'stopped by {name}; --resume --out {out} continues the run' in said.splitlines()

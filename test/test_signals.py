@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs that end in order, whatever number of signals they get and whenever."""
+"""Test that programs end in order, whatever number of signals they get and whenever."""
 
 from __future__ import annotations
 
@@ -7,8 +7,25 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+
+# What a process does that is interrupted for a while, and never finishes its clean-up.
+STUCK = """
+import time
+from stdc_core.io import signals
+signals.PATIENCE = 0.3
+signals.interrupt_once()
+print('ready', flush=True)
+try:
+    time.sleep(30)
+finally:
+    print('cleaning up', flush=True)
+    time.sleep(30)
+"""
 
 # The clean-up and the end of the interpreter take a while: many signals arrive in both.
 PROGRAMS = {
@@ -59,3 +76,55 @@ def test_later_signals_neither_disturb_the_clean_up_nor_change_the_status(progra
         rest = process.stdout.read()
     assert process.returncode == 7, rest
     assert rest == ('cleaned up\n' if program == 'raised once' else '')
+
+
+def test_a_signal_much_later_ends_a_clean_up_that_hangs():
+    with subprocess.Popen([sys.executable, '-c', STUCK], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == 'ready\n'
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == 'cleaning up\n'
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.4)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == -signal.SIGTERM
+
+
+def started(command: str, folder: Path) -> subprocess.Popen[str]:
+    """Start a command of stdc that writes many files into ``folder / 'out'``, and wait for the first one."""
+    arguments = [command, str(folder / 'out')]
+    if command == 'predict':
+        for index in range(500):
+            cv2.imwrite(str(folder / f'{index}.png'), np.zeros((64, 96, 3), np.uint8))
+        arguments = [command, str(folder), '--out', str(folder / 'out'), '--threads', '1']
+    program = [sys.executable, '-m', 'stdc_core.commands.main', *arguments]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 60
+    while not list((folder / 'out').rglob('*.png')):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize(
+    ('command', 'first', 'second'),
+    [
+        ('render', signal.SIGINT, signal.SIGINT),
+        ('render', signal.SIGINT, signal.SIGTERM),
+        # Not SIGTERM and SIGINT: of signals that arrive in one step of C code, Python handles the lower number first.
+        ('predict', signal.SIGTERM, signal.SIGTERM),
+    ],
+)
+def test_later_signals_change_nothing_about_the_end_of_a_command(command, first, second, tmp_path):
+    with started(command, tmp_path) as process:
+        process.send_signal(first)
+        time.sleep(0.05)
+        deadline = time.monotonic() + 20
+        while process.poll() is None and time.monotonic() < deadline:
+            process.send_signal(second)
+            time.sleep(0.005)
+        output = process.stdout.read()
+    assert process.returncode == 128 + first, output
+    assert 'Traceback' not in output and 'Error' not in output
+    assert not list(tmp_path.rglob('.*'))  # no file that is not complete

@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from stdc_core.commands.arguments import image_size
+from stdc_core.io.signals import killed_by_signals
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +54,8 @@ def run(options: argparse.Namespace) -> None:
     if options.target != 'any':
         raise ValueError('--target is for --backend tensorrt_rtx: tensorrt builds for the GPU of this machine')
     segmenter = Segmenter.load(model, 0, options.input_scale, 'tensorrt', options.precision, max_batch=options.batch)
-    segmenter.prepare(options.size, print)
+    with killed_by_signals():  # the cache has only whole files
+        segmenter.prepare(options.size, print)
     print(f'{model}: the engine for {segmenter.backend} on {segmenter.reason} is ready')
 
 
@@ -85,5 +87,6 @@ def _build_for_rtx(model: Path, options: argparse.Namespace) -> None:
         raise
     except ValueError as error:
         raise ModelError(f'{model}: {error}') from error
-    builder.prepare(options.size, print)
+    with killed_by_signals():
+        builder.prepare(options.size, print)
     print(f'{model}: the engine for {builder.name} ({builder.reason}) is ready for GPUs: {options.target}')

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -11,6 +12,7 @@ from types import ModuleType
 
 from stdc_core.io.arguments import separate_lists
 from stdc_core.io.missing_module import how_to_install
+from stdc_core.io.signals import first_signal, interrupt_once
 
 #: Subcommands in the order of a project: name, module in this folder, and summary for ``stdc --help``.
 COMMANDS = {
@@ -30,8 +32,8 @@ COMMANDS = {
 #: Exit status after a mistake of the user, as argparse has it.
 USER_ERROR = 2
 
-#: Exit status after Ctrl-C, as shells have it: 128 and the number of SIGINT.
-INTERRUPTED = 130
+#: Added to the number of a signal, it is the exit status after this signal, as shells have it: 130 after Ctrl-C.
+SIGNALLED = 128
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,10 +45,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Command line without the program; None: that of the process.
 
     Returns:
-        Exit status: 0, 2 after a user's mistake, or 130 after Ctrl-C.
+        Exit status: 0, 2 after a user's mistake, 130 after Ctrl-C, or 143 after SIGTERM. Signals that follow the first
+        one change nothing.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = build_parser(arguments).parse_args(separate_lists(arguments, _lists(arguments)))
+    if arguments is None:
+        interrupt_once()
+        arguments = sys.argv[1:]
+    try:
+        return _run(build_parser(arguments).parse_args(separate_lists(arguments, _lists(arguments))))
+    except KeyboardInterrupt:
+        return SIGNALLED + (first_signal() or signal.SIGINT)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         command_module(options.command).run(options)
     except ModuleNotFoundError as error:
@@ -55,8 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f'stdc {options.command}: {error}', file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
-        return INTERRUPTED
     return 0
 
 

@@ -57,9 +57,7 @@ def run(options: argparse.Namespace) -> None:
     """
     from stdc_core.commands.predict_files import predict
     from stdc_core.inference import DEFAULT_MODEL, Segmenter
-    from stdc_core.io.signals import interrupt_once
 
-    interrupt_once()
     result = predict(
         Segmenter.load(
             options.model or DEFAULT_MODEL, options.threads, options.input_scale, options.backend, options.precision

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from stdc_core.data.check import DataError
 from stdc_core.io.files import appearing
+from stdc_core.io.signals import first_signal, sigterm_without_interrupt
 from stdc_core.io.text import one_line
 from stdc_core.io.yaml_file import read_yaml
 from stdc_core.training.config import ConfigError, make_config
@@ -293,17 +294,22 @@ def running(trainer: lightning.Trainer, out: Path) -> Iterator[None]:
 
     Raises:
         KeyboardInterrupt: Ctrl-C, of which Lightning makes exit status 1.
-        SystemExit: status 143 on SIGTERM, of which Lightning makes 0.
+        SystemExit: status 143 on SIGTERM, of which Lightning makes 0. The first of several signals counts.
         DataError: a process that reads could not; without that process's traceback.
     """
     try:
-        yield
-    except (SystemExit, RuntimeError) as error:
+        with sigterm_without_interrupt():  # Lightning ends the step, and then the run
+            yield
+        if first_signal() is not None:  # SIGTERM in the last step
+            raise KeyboardInterrupt
+    except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
         # SIGTERM to all processes ends those that read, too, which is a RuntimeError here.
+        interrupted = isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+        terminated = trainer.received_sigterm or isinstance(error, SIGTERMException)
         end: BaseException
-        if trainer.received_sigterm or isinstance(error, SIGTERMException):
+        if terminated and first_signal() != signal.SIGINT:
             stopped, end = 'SIGTERM', SystemExit(128 + signal.SIGTERM)
-        elif isinstance(error.__context__, KeyboardInterrupt):
+        elif interrupted or terminated:
             stopped, end = 'Ctrl-C', KeyboardInterrupt()
         else:
             raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 
 import rclpy
@@ -15,6 +14,7 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 from stdc_core.inference.heap_memory import keep_freed_memory
+from stdc_core.io.signals import killed_by_signals
 from stdc_ros.node.fastdds_cleanup import remove_dead_segments
 from stdc_ros.node.lifecycle_node import SegmentationLifecycleNode
 from stdc_ros.node.segmentation_node import LISTENER_PERIOD, SegmentationNode, WorkerHangsError
@@ -53,11 +53,9 @@ def run(signals: list[int], args: list[str] | None = None, lifecycle: bool = Fal
 
 
 def _build(node: SegmentationNode, signals: list[int]) -> None:
-    # A build of minutes that nobody can interrupt ends with the process; the cache has only whole files.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    if not signals:  # that came while the model was read
-        node.segmentation.build()
+    with killed_by_signals():  # the cache has only whole files
+        if not signals:  # that came while the model was read
+            node.segmentation.build()
     node.close()
     rclpy.try_shutdown()
 

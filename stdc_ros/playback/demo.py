@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from stdc_core.inference import DEFAULT_MODEL, ModelError
 from stdc_core.inference.input_scale import InputScale
 from stdc_core.inference.model_file import ModelInfo, read_model
 from stdc_core.io.arguments import expand_user
+from stdc_core.io.signals import interrupt_once
 from stdc_ros.bags.message import BagError, make_header
 from stdc_ros.bags.reader import Bag
 from stdc_ros.bags.topic_selection import published_name
@@ -69,7 +69,7 @@ def main(args: list[str] | None = None) -> int:
         parser.error(f'--input-scale is {given.input_scale:g}, expected 0.1 to 4')
     if given.frames < 1:
         parser.error(f'--frames is {given.frames}, expected 1 or more')
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupt_once()
     try:
         run(given)
     except (DemoError, BagError, ModelError, OSError) as error:
