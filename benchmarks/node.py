@@ -20,7 +20,7 @@ from std_msgs.msg import Header
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL
 from stdc_ros.messages.images import make_image
-from stdc_ros.playback.demo import node_process, ros_node
+from stdc_ros.playback.node_process import node_process, ros_node
 
 CAMERA = '/camera/image_raw'
 STARTS = 5

@@ -38,7 +38,7 @@ from stdc_core.export.onnx import export
 from stdc_core.inference import DEFAULT_MODEL
 from stdc_core.inference.heap_memory import keep_freed_memory
 from stdc_core.inference.model_file import ModelInfo
-from stdc_ros.playback.demo import ros_node
+from stdc_ros.playback.node_process import ros_node
 from stdc_ros.playback.recorder import stamp_of
 
 CAMERA = '/camera/image_raw'

@@ -156,8 +156,8 @@ def test_the_installed_package_works_alone(installed):
     """Commands of an installation that is the only copy there is: they find model, config and code."""
     packages = next(installed.glob('lib/python*/site-packages'))
     code = (
-        'from stdc_core.inference import Segmenter; import stdc_ros.playback.demo as demo; '
-        'print(Segmenter.load().info.name, demo.__file__, demo.fast_dds_profile())'
+        'from stdc_core.inference import Segmenter; from stdc_ros.playback import node_process; '
+        'print(Segmenter.load().info.name, node_process.__file__, node_process.fast_dds_profile())'
     )
     environment = {**os.environ, 'PYTHONPATH': str(packages), 'AMENT_PREFIX_PATH': str(installed)}
     result = subprocess.run(

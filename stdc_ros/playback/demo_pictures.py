@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo shows: a contact sheet and a video. Pictures are uint8 ``[H, W, 3]`` BGR."""
+"""Draw the demo's contact sheet and write its video. Pictures are uint8 ``[H, W, 3]`` BGR."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from stdc_core.classes import ClassTable
 from stdc_core.io.video import webm_writer
 from stdc_core.pictures.drawing import BLACK, DARK, canvas, legend, put_text
 
+#: Pixels between the pictures of the sheet.
 _GAP = 8
-#: Pixels: width of a picture in the sheet, and of one half of the video.
+
+#: Width in pixels of a picture in the sheet, and of one half of the video.
 SHEET_WIDTH = 420
 VIDEO_WIDTH = 640
 
@@ -28,10 +30,15 @@ def _scaled(picture: np.ndarray, width: int, interpolation: int = cv2.INTER_AREA
 def contact_sheet(
     rows: Sequence[tuple[str, np.ndarray, np.ndarray, np.ndarray]], classes: ClassTable, title: str
 ) -> np.ndarray:
-    """Several frames below each other: camera, overlay and mask in colours, with a legend.
+    """Draw one row for each frame: camera, overlay and coloured mask, with a legend below.
 
     Args:
-        rows: caption, camera image, overlay, coloured mask; the pictures of one frame have one size.
+        rows: Caption, camera image, overlay and coloured mask of each frame. The pictures of a frame have one size.
+        classes: Class table for the legend.
+        title: Text at the top.
+
+    Returns:
+        uint8 ``[H, W, 3]`` BGR.
     """
     width = 3 * SHEET_WIDTH + 4 * _GAP
     head = canvas(62, width, DARK)
@@ -52,14 +59,15 @@ def contact_sheet(
 
 
 def write_video(path: Path, frames: Iterable[tuple[np.ndarray, np.ndarray]], rate: float) -> None:
-    """Camera and overlay side by side, as a WebM video; without frames, none is written.
+    """Write a WebM video of camera and overlay side by side. Without frames, no file is written.
 
     Args:
-        frames: camera image and overlay.
-        rate: frames per second.
+        path: File to write.
+        frames: Camera image and overlay of each frame.
+        rate: Frames per second.
 
     Raises:
-        OSError: see ``webm_writer``.
+        OSError: The file cannot be written, see :func:`stdc_core.io.video.webm_writer`.
     """
     pairs = (np.hstack(pair) for pair in frames)
     first = next(pairs, None)

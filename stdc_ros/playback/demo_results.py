@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a replayed drive tells: numbers, a contact sheet, a video and a bag."""
+"""Results of a replayed drive: numbers, a contact sheet, a video and a bag."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from stdc_ros.playback.recorder import Entry, Recorder
 MASK = '/segmentation/mask'
 OVERLAY = '/segmentation/overlay'
 
-#: Frames in the contact sheet.
+#: Number of frames in the contact sheet.
 SHEET = 4
 
 
 class Drive:
-    """A drive that was replayed: images out, masks and overlays back.
+    """Replayed drive: the images that were published, and the masks and overlays that came back.
 
     Args:
-        camera: image topic.
+        camera: Image topic.
         info: Description of the model.
-        recorder: holds what went out on ``camera`` and what came on :data:`MASK` and :data:`OVERLAY`.
-        labels: the true class ids of every image, uint8 ``[H, W]`` each, if they are known.
-        camera_info: ``sensor_msgs/CameraInfo`` of all images, if there is one.
+        recorder: Recorder of the images on ``camera`` and of the outputs on :data:`MASK` and :data:`OVERLAY`.
+        labels: True class ids of every image, uint8 ``[H, W]``; None if they are unknown.
+        camera_info: ``sensor_msgs/CameraInfo`` of all images, or None.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Drive:
 
     @cached_property
     def _complete(self) -> list[tuple[Entry, Entry, Entry]]:
-        """Image, mask and overlay of each frame that has all three."""
-        masks = {entry.stamp: entry for entry in self.recorder.of(MASK)}
-        overlays = {entry.stamp: entry for entry in self.recorder.of(OVERLAY)}
+        """Image, mask and overlay of each frame that was published with both outputs."""
+        masks = {entry.stamp: entry for entry in self.recorder.entries_on(MASK)}
+        overlays = {entry.stamp: entry for entry in self.recorder.entries_on(OVERLAY)}
         return [
             (image, masks[image.stamp], overlays[image.stamp])
-            for image in self.recorder.of(self.camera)
+            for image in self.recorder.entries_on(self.camera)
             if image.stamp in masks and image.stamp in overlays
         ]
 
@@ -76,18 +76,20 @@ class Drive:
     def _confusion(self) -> ConfusionMatrix | None:
         if self._labels is None:
             return None
-        truth = {image.stamp: label for image, label in zip(self.recorder.of(self.camera), self._labels, strict=True)}
+        truth = {
+            image.stamp: label for image, label in zip(self.recorder.entries_on(self.camera), self._labels, strict=True)
+        }
         matrix = ConfusionMatrix(len(self.classes))
-        for entry in self.recorder.of(MASK):
+        for entry in self.recorder.entries_on(MASK):
             matrix.update(self._mask(entry), truth[entry.stamp])
         return matrix
 
     def summary(self) -> str:
-        """Frames, latency and, where the truth is known, mIoU. To be asked for after :meth:`save`."""
+        """Return frame counts, latency and, with known labels, the mIoU as text. Call :meth:`save` first."""
         return '\n'.join(self._lines)
 
-    def _numbers(self) -> list[str]:
-        sent, masks = len(self.recorder.of(self.camera)), self.recorder.of(MASK)
+    def _measure(self) -> list[str]:
+        sent, masks = len(self.recorder.entries_on(self.camera)), self.recorder.entries_on(MASK)
         latency = [(entry.arrival - entry.stamp) / 1e6 for entry in masks]
         p50, p95, p99 = np.percentile(latency, (50, 95, 99))
         lines = [
@@ -96,7 +98,7 @@ class Drive:
             '         (images are stamped when they are published)',
         ]
         if self._confusion:
-            lines.append(f'mIoU     {100 * self._confusion.miou():.1f} % against the truth of the rendered drive')
+            lines.append(f'mIoU     {100 * self._confusion.miou():.1f} % against the labels of the rendered drive')
             scores = [
                 f'{name} {100 * iou:.0f}'
                 for name, iou in zip(self.classes.names, self._confusion.iou(), strict=True)
@@ -106,12 +108,21 @@ class Drive:
         return lines
 
     def save(self, folder: Path, title: str) -> list[Path]:
-        """Write ``contact_sheet.png``, ``drive.webm`` and ``drive.mcap`` into the folder.
+        """Write ``contact_sheet.png``, ``drive.webm`` and ``drive.mcap``.
+
+        Sheet and video need at least one frame with mask and overlay.
+
+        Args:
+            folder: Folder for the files.
+            title: Title of the contact sheet.
 
         Returns:
-            their paths.
+            Paths of the files that were written.
+
+        Raises:
+            BagError, OSError: A file cannot be written.
         """
-        self._lines = self._numbers()
+        self._lines = self._measure()
         made = [folder / name for name in ('contact_sheet.png', 'drive.webm', 'drive.mcap')]
         if self._complete:
             write_png(made[0], self._sheet(title))
@@ -125,8 +136,8 @@ class Drive:
         rows = []
         for image, mask, overlay in (self._complete[i] for i in dict.fromkeys(chosen.tolist())):
             caption = f't = {(image.stamp - begin) / 1e9:.1f} s'
-            seen, drawn = image_to_bgr(self._message(image)), image_to_bgr(self._message(overlay))
-            rows.append((caption, seen, drawn, colorize(self._mask(mask), self.classes)))
+            photo, drawn = image_to_bgr(self._message(image)), image_to_bgr(self._message(overlay))
+            rows.append((caption, photo, drawn, colorize(self._mask(mask), self.classes)))
         score = f', {100 * self._confusion.miou():.1f} % mIoU' if self._confusion else ''
         return contact_sheet(rows, self.classes, title + score)
 
@@ -139,16 +150,16 @@ class Drive:
         return float(np.clip((len(self._complete) - 1) * 1e9 / max(last - first, 1), 1, 60))
 
     def _write_bag(self, path: Path) -> None:
-        information = self.camera.rpartition('/')[0] + '/camera_info'
+        info_topic = self.camera.rpartition('/')[0] + '/camera_info'
         with write_bag(path) as bag:
             bag.set_classes(self.classes, self._model)
             for topic in (self.camera, MASK, OVERLAY):
                 bag.add_topic(topic, IMAGE)
             if self._camera_info:
-                bag.add_topic(information, self._camera_info.__msgtype__)
+                bag.add_topic(info_topic, self._camera_info.__msgtype__)
             entries = sorted(self.recorder.entries, key=lambda entry: entry.arrival)
             for entry in tqdm(entries, desc='Writing the bag', unit='message'):
                 if self._camera_info and entry.topic == self.camera:
                     self._camera_info.header = self._message(entry).header
-                    bag.write(information, entry.arrival, self._camera_info)
+                    bag.write(info_topic, entry.arrival, self._camera_info)
                 bag.write_cdr(entry.topic, entry.arrival, self.recorder.data(entry))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``play_bag drive.mcap``: publishes the images of a bag at their recorded pace, where there is no ``ros2 bag``."""
+"""Publish the images of a bag at their recorded rate (``play_bag``), on machines without ``ros2 bag``."""
 
 from __future__ import annotations
 
@@ -30,24 +30,31 @@ from stdc_ros.bags.topic_selection import IMAGE_TYPES, playable_topics, publishe
 from stdc_ros.messages.cdr import IMAGE, TYPES
 from stdc_ros.messages.images import ImageError
 
-#: Told of every published image: the image of the bag, the stamp that it went out with in nanoseconds, the data.
+#: Function that is called for each published image with the image of the bag, the published stamp in nanoseconds and
+#: the CDR bytes.
 OnPublish = Callable[[BagMessage, int, bytes], object]
 
 
 class PlayError(RuntimeError):
-    """ROS 2 does not start; the message tells the user why."""
+    """ROS 2 cannot start; the message tells the user why."""
 
 
 class Player:
     """Publishes the images of a bag as ``sensor_msgs/Image``, reliably.
 
-    Compressed images are decoded, as the segmentation node needs them, and appear on the topic without ``/compressed``.
-    A topic that ROS 2 refuses does not cost the others: ``problems`` tells why it is not played.
+    Compressed images are decoded and published on the topic without ``/compressed``. A topic whose name ROS 2 refuses
+    is left out.
 
     Args:
         node: Node that publishes.
         bag: Open bag.
         topics: Image topics of the bag.
+
+    Attributes:
+        problems: Reason for each topic that is left out.
+        played: Number of published images.
+        undecodable: Number of images that could not be decoded.
+        last_error: Error of the last image that could not be decoded.
 
     Raises:
         BagError: ROS 2 refuses the names of all topics, or two would be published on one topic.
@@ -67,7 +74,7 @@ class Player:
         for name, topic in sources.items():
             try:
                 self._publishers[topic] = node.create_publisher(Image, name, quality)
-            except (NameValidationException, RuntimeError) as error:  # RuntimeError: rcl, of one that is too long
+            except (NameValidationException, RuntimeError) as error:  # RuntimeError: rcl, for a name that is too long
                 self.problems.append(f'{one_line(topic, 80)} cannot be published: {one_line(error)}')
         if not self._publishers:
             raise BagError(f'{bag.path}: {"; ".join(self.problems)}')
@@ -78,7 +85,7 @@ class Player:
 
     @property
     def total(self) -> int:
-        """Number of images."""
+        """Number of images to play."""
         return sum(self._bag.topics[topic].message_count for topic in self._topics)
 
     def unheard(self) -> list[str]:
@@ -92,10 +99,13 @@ class Player:
     def play(
         self, stop: threading.Event, rate: float = 1.0, stamp_now: bool = False, on_publish: OnPublish | None = None
     ) -> None:
-        """Publish every image once, at the recorded pace times ``rate``; return early when ``stop`` is set.
+        """Publish every image once. Return early when ``stop`` is set.
 
         Args:
-            stamp_now: stamp images with the time of publication instead of that of the recording.
+            stop: Event that ends the playback.
+            rate: Factor on the recorded rate.
+            stamp_now: Whether to stamp images with the time of publication instead of the recorded stamp.
+            on_publish: Function that is called for each published image.
         """
         begin = None
         for image in self._bag.messages(self._topics):
@@ -121,13 +131,18 @@ class Player:
                 on_publish(image, stamp, data)
 
     def finish(self, seconds: float = 5.0) -> None:
-        """Wait until every subscriber has the last image."""
+        """Wait until every subscriber has received the last image, at most ``seconds``."""
         for publisher in self._publishers.values():
             publisher.wait_for_all_acked(Duration(seconds=seconds))
 
 
 def wait_for_subscribers(player: Player, stop: threading.Event, seconds: float) -> None:
-    """Return when one topic has a subscriber, or ``stop`` is set. A listener need not take all cameras.
+    """Return when one topic has a subscriber, or ``stop`` is set. Not every topic needs one.
+
+    Args:
+        player: Player of the topics.
+        stop: Event that ends the wait.
+        seconds: Longest wait.
 
     Raises:
         BagError: No topic has a subscriber in time.
@@ -137,7 +152,7 @@ def wait_for_subscribers(player: Player, stop: threading.Event, seconds: float) 
         if time.monotonic() > deadline:
             raise BagError(
                 f'nobody subscribes to {", ".join(player.unheard())} within {seconds:g} s '
-                '(segmentation_node does while somebody listens to its outputs); --wait 0 plays to nobody'
+                '(segmentation_node does only while somebody listens to its outputs); --wait 0 plays without waiting'
             )
 
 
@@ -145,20 +160,20 @@ def main(args: list[str] | None = None) -> int:
     """Play a bag. Returns the exit status: 0, 1 if nothing could be played, 130 if it was interrupted."""
     parser = argparse.ArgumentParser(
         prog='play_bag',
-        description='Publish the images of a bag (rosbag1, rosbag2 sqlite3, MCAP) at their pace, those of a compressed '
-        'topic decoded, on the topic without /compressed.',
+        description='Publish the images of a bag (rosbag1, rosbag2 sqlite3, MCAP) at their recorded rate. Compressed '
+        'images are decoded and published on the topic without /compressed.',
     )
     parser.add_argument('bag', help='.bag, .mcap or .db3 file, or folder of a rosbag2')
     parser.add_argument(
         '--topic',
         action='append',
         default=[],
-        help='one or more image topics; default: all, but of a camera with raw and compressed images the raw ones',
+        help='one or more image topics; default: all, but only the raw ones of a camera with raw and compressed images',
     )
-    parser.add_argument('--rate', type=float, default=1.0, help='times the recorded pace')
-    parser.add_argument('--loop', action='store_true', help='begin again at the end')
+    parser.add_argument('--rate', type=float, default=1.0, help='factor on the recorded rate')
+    parser.add_argument('--loop', action='store_true', help='start again at the end')
     parser.add_argument('--stamp-now', action='store_true', help='stamp images with the time of publication')
-    parser.add_argument('--wait', type=float, default=10.0, help='seconds to wait for subscribers; 0: do not')
+    parser.add_argument('--wait', type=float, default=10.0, help='seconds to wait for a subscriber; 0: do not wait')
     arguments = separate_lists(sys.argv[1:] if args is None else args, {'--topic': may_be_topic})
     given, ros_arguments = parser.parse_known_args(arguments)
     if ros_arguments and ros_arguments[0] != '--ros-args':
@@ -184,14 +199,14 @@ def main(args: list[str] | None = None) -> int:
 def _stop_on_signal() -> threading.Event:
     """Return an event that the first SIGINT or SIGTERM sets; later ones change nothing.
 
-    rclpy's own handler would shut down while a message is published.
+    rclpy's own handler would shut ROS 2 down while a message is being published.
     """
     signals, stop = keep_signals(), threading.Event()
 
     def forward() -> None:
         while not signals:
             time.sleep(0.02)
-        # Not in the handler: it may interrupt a thread that holds the lock of the event.
+        # Not in the signal handler, which may interrupt a thread that holds the lock of the event.
         stop.set()
 
     threading.Thread(target=forward, daemon=True).start()
@@ -199,7 +214,7 @@ def _stop_on_signal() -> threading.Event:
 
 
 def _named_for_ros(bag: Bag, wanted: Sequence[str]) -> dict[str, Topic]:
-    """Return the topics that are wanted or whose names ROS 2 takes; all, if it takes none with images."""
+    """Return the topics that are wanted or have a valid ROS 2 name; all, if no image topic has one."""
     named, refused = {}, []
     for name, topic in bag.topics.items():
         try:
@@ -220,13 +235,13 @@ def _named_for_ros(bag: Bag, wanted: Sequence[str]) -> dict[str, Topic]:
 
 @contextmanager
 def _ros_node(ros_arguments: list[str]) -> Iterator[Node]:
-    """The node that publishes.
+    """Start the node that publishes.
 
     Args:
-        ros_arguments: of the command line, from ``--ros-args`` on; or none.
+        ros_arguments: Arguments from ``--ros-args`` on; may be empty.
 
     Raises:
-        PlayError: ROS 2 does not take them, or does not start at all.
+        PlayError: ROS 2 refuses the arguments or cannot start.
     """
     try:
         rclpy.init(args=ros_arguments, signal_handler_options=SignalHandlerOptions.NO)
@@ -251,7 +266,7 @@ def _play(player: Player, given: argparse.Namespace, stop: threading.Event) -> N
         with tqdm(total=player.total, unit='image', desc='playing') as bar:
             player.play(stop, given.rate, given.stamp_now, lambda *_: bar.update())
         if not player.played:
-            break  # another round would not play more
+            break  # another round would not play anything either
     player.finish()
     if player.undecodable and not player.played:
         raise BagError(f'{given.bag}: no image could be decoded; {player.last_error}')
@@ -260,6 +275,7 @@ def _play(player: Player, given: argparse.Namespace, stop: threading.Event) -> N
 
 
 def _rounds(loop: bool, stop: threading.Event) -> Iterator[None]:
+    """Yield once or, with ``loop``, until ``stop`` is set."""
     yield
     while loop and not stop.is_set():
         yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records the images of some topics as they come, for the demo: messages to a file, what is known of them in memory."""
+"""Record serialised images for the demo: the messages in a file, their stamps and arrival times in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ from stdc_core.io.files import WriteError
 
 
 class Entry(NamedTuple):
-    """A recorded message: its stamp and when it came, both in nanoseconds, and where its data lies in the file."""
+    """Recorded message.
+
+    Args:
+        topic: Name of the topic.
+        stamp: Stamp of the message, nanoseconds.
+        arrival: Time of arrival, nanoseconds.
+        offset: Position of its data in the file, bytes.
+        size: Size of its data, bytes.
+    """
 
     topic: str
     stamp: int
@@ -28,14 +36,17 @@ class Entry(NamedTuple):
 
 
 class Recorder:
-    """Keeps serialised images; a drive of any length, for they lie in a nameless file.
+    """Records serialised images in a temporary file without a name, so that a drive may have any length.
 
-    If there is no room for them, nothing more is recorded, and :meth:`check` tells.
+    When the file cannot be written any more, nothing more is recorded, and :meth:`check` raises the error.
 
     Args:
-        node: that subscribes, reliably.
-        topics: to subscribe to; those of other sources may be added with :meth:`keep`.
-        folder: where there is room for the file.
+        node: Node that subscribes, reliably.
+        topics: Image topics to subscribe to. Messages of other topics can be added with :meth:`keep`.
+        folder: Folder for the file.
+
+    Attributes:
+        entries: Recorded messages in the order of arrival.
     """
 
     def __init__(self, node: Node, topics: list[str], folder: Path):
@@ -53,7 +64,13 @@ class Recorder:
         self.keep(topic, stamp_of(data), data)
 
     def keep(self, topic: str, stamp: int, data: bytes) -> None:
-        """Record a message that came, or went out, just now. From any thread."""
+        """Record a message that has just arrived or been published. Any thread may call this.
+
+        Args:
+            topic: Name of the topic.
+            stamp: Stamp of the message, nanoseconds.
+            data: CDR bytes.
+        """
         arrival = self._node.get_clock().now().nanoseconds
         with self._lock:
             if self._problem is not None:
@@ -61,33 +78,37 @@ class Recorder:
             try:
                 offset = self._file.seek(0, 2)
                 self._file.write(data)
-            except OSError as error:  # in the executor's thread, which would end of it
+            except OSError as error:  # kept for check(): raised here, it would end the thread of the executor
                 self._problem = error
                 return
             self.entries.append(Entry(topic, stamp, arrival, offset, len(data)))
 
     def check(self) -> None:
-        """Raises WriteError if something could not be recorded."""
+        """Check that everything was recorded.
+
+        Raises:
+            WriteError: A message could not be written to the file.
+        """
         if self._problem is not None:
             raise WriteError(self._problem.errno, self._problem.strerror, str(self._folder))
 
-    def of(self, topic: str) -> list[Entry]:
-        """What was recorded of a topic, in the order in which it came."""
+    def entries_on(self, topic: str) -> list[Entry]:
+        """Return the recorded messages of a topic in the order of arrival."""
         return [entry for entry in self.entries if entry.topic == topic]
 
     def data(self, entry: Entry) -> bytes:
-        """The serialised message."""
+        """Return the CDR bytes of a recorded message."""
         with self._lock:
             self._file.seek(entry.offset)
             return self._file.read(entry.size)
 
     def close(self) -> None:
-        """Give the room back."""
+        """Delete the recorded data."""
         self._file.close()
 
 
 def stamp_of(data: bytes) -> int:
-    """Stamp in nanoseconds of a serialised message that begins with a header."""
-    # CDR: four bytes of which the second tells the byte order, then seconds and nanoseconds.
+    """Return the stamp, in nanoseconds, of a serialised message that begins with a ``std_msgs/Header``."""
+    # CDR: four bytes of which the second gives the byte order, then seconds and nanoseconds.
     seconds, nanoseconds = struct.unpack_from('<iI' if data[1] & 1 else '>iI', data, 4)
     return seconds * 10**9 + nanoseconds

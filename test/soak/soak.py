@@ -33,7 +33,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from stdc_core.inference import DEFAULT_MODEL
-from stdc_ros.playback.demo import DemoError, NodeProcess, node_process, ros_node
+from stdc_ros.playback.node_process import NodeProcess, NodeProcessError, node_process, ros_node
 from stdc_ros.playback.recorder import stamp_of
 
 SAMPLE_S = 1.0
@@ -181,10 +181,10 @@ class Masks:
         self.times.append(self.last[name] - self.begin)
 
     def check(self, patience: float) -> None:
-        """Raises DemoError if a camera's masks have stopped coming."""
+        """Raises NodeProcessError if a camera's masks have stopped coming."""
         silent = [name for name, last in self.last.items() if time.monotonic() - last > patience]
         if silent:
-            raise DemoError(f'no mask of {", ".join(silent)} for {patience:g} s')
+            raise NodeProcessError(f'no mask of {", ".join(silent)} for {patience:g} s')
 
 
 @contextmanager
@@ -322,7 +322,7 @@ def main() -> int:
             made = len(masks.times) / samples[-1].time
             print(f'{offered:.1f} images/s offered, {made:.1f} masks/s came: {offered / made:.2f} times as many')
             return status
-    except DemoError as error:
+    except NodeProcessError as error:
         print(f'soak: {error}', file=sys.stderr)
         return 2
 
