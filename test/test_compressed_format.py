@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from stdc_ros.messages.compressed_format import CompressedFormat, read_format
-from stdc_ros.messages.images import ImageError, compressed_to_bgr, image_to_bgr
+from stdc_ros.messages.compressed_images import compressed_to_bgr
+from stdc_ros.messages.images import ImageError, image_to_bgr
 
 PATTERNS = ('rggb', 'bggr', 'gbrg', 'grbg')
 

@@ -12,7 +12,8 @@ import pytest
 
 from stdc_core.io.jpeg_header import JpegError, read_jpeg
 from stdc_ros.messages import jpeg_decoder
-from stdc_ros.messages.images import ImageError, compressed_to_bgr
+from stdc_ros.messages.compressed_images import compressed_to_bgr
+from stdc_ros.messages.images import ImageError
 from stdc_ros.messages.jpeg_seams import is_shifted, largest_stair
 from stdc_ros.messages.opencv_jpeg import decode_by_opencv
 

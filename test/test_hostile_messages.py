@@ -24,7 +24,8 @@ from stdc_ros.bags.message import make_header
 from stdc_ros.ground.camera_info import CameraInfoError
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.messages.cdr import CAMERA_INFO, IMAGE, TYPES, WireError, decode, encode
-from stdc_ros.messages.images import ENCODINGS, compressed_to_bgr, image_to_bgr, make_image
+from stdc_ros.messages.compressed_images import compressed_to_bgr
+from stdc_ros.messages.images import ENCODINGS, image_to_bgr, make_image
 from stdc_ros.node.outputs import check_fit, scaled_camera_info
 
 SIZES = st.one_of(st.integers(0, 9), st.sampled_from([100_000, 2**31 - 1, 2**31, 2**32 - 1]))

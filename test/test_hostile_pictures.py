@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stdc_ros.messages import jpeg_decoder
-from stdc_ros.messages.images import MAX_SIDE, ImageError, compressed_to_bgr, image_to_bgr
+from stdc_ros.messages.compressed_images import compressed_to_bgr
+from stdc_ros.messages.images import MAX_SIDE, ImageError, image_to_bgr
 from stdc_ros.messages.opencv_jpeg import decode_by_opencv
 
 
@@ -135,7 +136,8 @@ def test_endless_headers_and_scans_are_refused():
 CLAIMS = """
 import resource
 from types import SimpleNamespace
-from stdc_ros.messages.images import ImageError, compressed_to_bgr, image_to_bgr
+from stdc_ros.messages.compressed_images import compressed_to_bgr
+from stdc_ros.messages.images import ImageError, image_to_bgr
 from fuzzing import jpeg_claiming, picture_of, png_claiming
 raw = dict(encoding='bgr8', is_bigendian=0, data=bytes(100))
 most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

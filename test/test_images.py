@@ -16,7 +16,8 @@ from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from stdc_ros.messages.images import ENCODINGS, ImageError, compressed_to_bgr, image_to_bgr, make_image
+from stdc_ros.messages.compressed_images import compressed_to_bgr
+from stdc_ros.messages.images import ENCODINGS, ImageError, image_to_bgr, make_image
 from stdc_ros.messages.opencv_jpeg import decode_by_opencv
 
 HEIGHT, WIDTH = 6, 8

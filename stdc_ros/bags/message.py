@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages and topics of a bag, and the error of a bag that cannot be used."""
+"""Define messages and topics of a bag, and the error for a bag that cannot be used."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stdc_ros.bags.message_types import BAG_TYPES, COMPRESSED_IMAGE, IMAGE
-from stdc_ros.messages.images import ImageError, compressed_to_bgr, image_to_bgr, make_image
+from stdc_ros.messages.compressed_images import compressed_to_bgr
+from stdc_ros.messages.images import ImageError, image_to_bgr, make_image
 
 _TO_BGR = {IMAGE: image_to_bgr, COMPRESSED_IMAGE: compressed_to_bgr}
 
-#: Fields of an Image besides its header.
+#: Fields of ``sensor_msgs/Image`` without its header.
 _IMAGE_FIELDS = ('height', 'width', 'encoding', 'is_bigendian', 'step', 'data')
 
 
@@ -21,7 +22,7 @@ class BagError(ValueError):
 
 
 class Topic(NamedTuple):
-    """A topic of a bag.
+    """Topic of a bag.
 
     Args:
         type: Type of its messages.
@@ -33,14 +34,14 @@ class Topic(NamedTuple):
 
 
 class BagMessage(NamedTuple):
-    """A message of a bag.
+    """Message of a bag.
 
     Args:
         topic: Name of the topic.
         time: Time of recording in nanoseconds.
-        message: Message object; None if the bytes are not what the type says.
+        message: Message object; None if the bytes are not a message of this type.
         type: Message type, such as :data:`IMAGE`.
-        problem: Reason why the message cannot be used; ``''`` if it can. Every method then raises ImageError.
+        problem: Reason why the message cannot be used, with which every method raises ImageError; ``''`` if it can.
         data: CDR bytes of the message.
         picture: Decoded picture of a video message, uint8 ``[H, W, 3]`` BGR.
     """
@@ -55,7 +56,7 @@ class BagMessage(NamedTuple):
 
     @property
     def stamp(self) -> int:
-        """Stamp in the header of an image message, in nanoseconds."""
+        """Stamp in the header of an image message, nanoseconds."""
         if self.problem:
             raise ImageError(self.problem)
         stamp = self.message.header.stamp
@@ -92,7 +93,7 @@ def make_header(stamp: int, frame_id: str) -> Any:
     """Return a ``std_msgs/Header``.
 
     Args:
-        stamp: Nanoseconds.
+        stamp: Stamp in nanoseconds.
         frame_id: Name of the frame.
     """
     seconds, nanoseconds = divmod(stamp, 10**9)

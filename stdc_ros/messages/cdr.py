@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decode and encode ROS messages in the middleware's format (CDR), without ROS.
 
-A raw subscription returns these bytes. Decoding an image from them makes a view; rclpy's own conversion of a 6 MB image
-copies it twice and holds the interpreter's lock meanwhile.
+A raw subscription returns these bytes. An image decoded from them is a view of the bytes. rclpy's own conversion copies
+a 6 MB image twice, and holds the interpreter's lock meanwhile.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 POINT_CLOUD = 'sensor_msgs/msg/PointCloud2'
 
-#: Message definitions for writing, and for reading bags that have none of their own (rosbag2 before Iron). The messages
-#: that are used here are the same from Humble on.
+#: Message definitions for writing, and for reading bags without definitions (rosbag2 before Iron). The messages used
+#: here are the same in Humble and all later distributions.
 TYPES = get_typestore(Stores.ROS2_JAZZY)
 
 
@@ -28,19 +28,19 @@ class WireError(ValueError):
 
 
 def decode(data: bytes, message_type: str) -> Any:
-    """Return the message that the bytes hold; its arrays are views of them.
+    """Return the message in CDR bytes; its arrays are views of the bytes.
 
     Args:
-        data: CDR bytes with their header of four bytes. The middleware delivers whatever a publisher sends.
+        data: CDR bytes with their header of four bytes. They may be invalid: the middleware does not check them.
         message_type: Name such as ``sensor_msgs/msg/Image``.
 
     Raises:
         WireError: The bytes are cut off or damaged.
     """
     try:
-        # Sliced by rosbags: of bytes that would be a copy.
+        # rosbags slices its input. A slice of a memoryview is a view, a slice of bytes is a copy.
         return TYPES.deserialize_cdr(memoryview(data), message_type)
-    except Exception as error:  # which, on damaged bytes, depends on the release of rosbags
+    except Exception as error:  # the class depends on the release of rosbags
         raise WireError(f'{len(data)} bytes are not a {message_type}: {one_line(error)}') from error
 
 

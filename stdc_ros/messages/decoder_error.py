@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Error of the picture decoders."""
+"""Define the error of the picture decoders."""
 
 
 class DecoderError(ValueError):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decode the JPEG or PNG of a compressed image, of which every pixel must be there."""
+"""Decode the JPEG or PNG data of a compressed image. A picture with missing pixels is an error."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from stdc_ros.messages.png_decoder import decode_png
 
 
 def read_header(data: bytes) -> Jpeg | Picture:
-    """Return size and bytes of a JPEG or PNG; nothing is decoded. A JPEG may lack its end marker.
+    """Read the size of a JPEG or PNG without decoding it. A JPEG may lack its end marker.
 
     Raises:
-        DecoderError: The data is neither, or it is cut off.
+        DecoderError: The data is not a JPEG or PNG, or it is cut off.
     """
     try:
         return read_jpeg(data, need_end=False) if data.startswith(JPEG_SIGNATURE) else read_picture(data)

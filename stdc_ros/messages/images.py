@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convert image messages to arrays and back.
+"""Convert ``sensor_msgs/Image`` messages to arrays and back.
 
-Messages of ``sensor_msgs`` of any ROS 2 and of ``rosbags`` have the same fields. The functions take both and import
-neither: bags are read on machines without ROS.
+The messages of every ROS 2 distribution and of ``rosbags`` have the same fields. The functions take both and import
+neither, because bags are also read on machines without ROS.
 """
 
 from __future__ import annotations
@@ -17,18 +17,14 @@ import cv2
 import numpy as np
 
 from stdc_core.io.text import one_line, quoted
-from stdc_ros.messages.compressed_format import CompressedFormat, read_format
-from stdc_ros.messages.decoder_error import DecoderError
-from stdc_ros.messages.image_decoder import decode_picture, read_header
-from stdc_ros.messages.png_decoder import is_grey_16_bit_png
 
-#: Largest number of pixels of an image, and of its longer side, which OpenCV's remap can address. Larger images are
-#: refused before anything is allocated for them.
+#: Largest number of pixels of an image, and largest side that OpenCV's remap can address. Larger images are refused
+#: before anything is allocated for them.
 MAX_PIXELS = 1 << 26
 MAX_SIDE = 32767
 
-#: Encodings that are a plain 8-bit layout: channels, and the OpenCV conversion to BGR (None: it is BGR already).
-#: ``8UC1``, ``8UC3`` and ``8UC4`` are what cv_bridge calls a grey, BGR or BGRA image of a sender that named no colours.
+#: Encodings with a plain 8-bit layout: number of channels, and the OpenCV conversion to BGR (None: it is BGR already).
+#: cv_bridge writes ``8UC1``, ``8UC3`` and ``8UC4`` for grey, BGR and BGRA images whose sender named no colours.
 _PLAIN = {
     'bgr8': (3, None),
     '8UC3': (3, None),
@@ -40,10 +36,11 @@ _PLAIN = {
     'rgba8': (4, cv2.COLOR_RGBA2BGR),
 }
 
-#: Planar YUV 4:2:0: a plane of luma over one of interleaved chroma, half as high.
+#: Planar YUV 4:2:0: a plane of luma above a plane of interleaved chroma with half its height.
 _PLANAR = {'nv12': cv2.COLOR_YUV2BGR_NV12, 'nv21': cv2.COLOR_YUV2BGR_NV21}
 
-#: Planar YUV 4:4:4 (``nv24``) to BGR, with video levels (ITU-R BT.601) like OpenCV's conversion of the others.
+#: Conversion of planar YUV 4:4:4 (``nv24``) to BGR. Levels are video levels (ITU-R BT.601), as OpenCV assumes for the
+#: other YUV encodings.
 _NV24 = 'nv24'
 _VIDEO_TO_BGR = np.array(
     [
@@ -53,7 +50,7 @@ _VIDEO_TO_BGR = np.array(
     ]
 )
 
-#: Packed YUV 4:2:2, two bytes per pixel: the older names, which every converter knows.
+#: Packed YUV 4:2:2, two bytes per pixel, by name: the older name of the same layout, which every converter knows.
 _PACKED = {'yuv422': 'yuv422', 'uyvy': 'yuv422', 'yuv422_yuy2': 'yuv422_yuy2', 'yuyv': 'yuv422_yuy2'}
 
 #: Encodings that ``cv_bridge`` or ``rosbags-image`` convert: element type and elements per pixel.
@@ -71,9 +68,6 @@ _CONVERTED = {
 #: Every encoding that :func:`image_to_bgr` reads.
 ENCODINGS = (*_PLAIN, *_PLANAR, _NV24, *_CONVERTED)
 
-#: The same by their names in lower case, as ``CompressedImage.format`` may spell them.
-_BY_LOWER = {encoding.lower(): encoding for encoding in ENCODINGS}
-
 #: Encodings that :func:`make_image` writes: number of channels.
 _WRITTEN = {'mono8': 1, 'bgr8': 3}
 
@@ -85,7 +79,7 @@ class ImageError(ValueError):
 def image_to_bgr(message: Any) -> np.ndarray:
     """Return the image of a ``sensor_msgs/Image`` as BGR.
 
-    A bgr8 image without padding is a view of the message's data: nothing is copied. 16-bit images are scaled to 8 bits.
+    For a bgr8 image without padding, the result is a view of the message's data. 16-bit images are scaled to 8 bits.
 
     Args:
         message: Message of rclpy or of rosbags.
@@ -95,7 +89,7 @@ def image_to_bgr(message: Any) -> np.ndarray:
 
     Raises:
         ImageError: The encoding is unknown, the size is 0 or more than ``MAX_PIXELS``, or width, height, step and
-            length of the data contradict each other. Nothing is allocated by the claimed size before that is checked.
+            length of the data contradict each other. These are checked before memory is allocated.
     """
     encoding = message.encoding
     if encoding in _PLAIN:
@@ -110,91 +104,12 @@ def image_to_bgr(message: Any) -> np.ndarray:
         return cv2.cvtColor(np.ascontiguousarray(rows), _PLANAR[encoding])
     if encoding == _NV24:
         _rows(message, message.width, message.height * 3)
-        planes = _rows(message, message.step, message.height * 3)  # with their padding, which chroma has twice
+        planes = _rows(message, message.step, message.height * 3)  # with padding; a chroma row spans two steps
         luma, chroma = planes[: message.height], planes[message.height :].reshape(message.height, -1, 2)
         return cv2.transform(np.dstack([luma[:, : message.width], chroma[:, : message.width]]), _VIDEO_TO_BGR)
     if encoding in _CONVERTED:
-        return _convert(message)
+        return convert(message)
     raise ImageError(f'unknown encoding {quoted(encoding)}, expected one of {", ".join(ENCODINGS)}')
-
-
-def compressed_to_bgr(message: Any) -> np.ndarray:
-    """Return the image of a ``sensor_msgs/CompressedImage`` as BGR.
-
-    The data must be a JPEG or a PNG. ``format`` tells the encoding of the image that was compressed: a Bayer image is
-    demosaiced, and an encoding that a raw topic is refused for, such as depths, is refused here too. A format without
-    an encoding (``jpeg``) is taken for a picture. The orientation in EXIF is not applied: height and width are those
-    that ``CameraInfo`` describes. 16 bits become 8, and alpha is dropped.
-
-    Args:
-        message: Message of rclpy or of rosbags.
-
-    Returns:
-        uint8 ``[height, width, 3]`` BGR, C-contiguous.
-
-    Raises:
-        ImageError: The data is missing, neither JPEG nor PNG, cut off, damaged, or more than ``MAX_PIXELS``, which is
-            checked before anything is decoded; or ``format`` names depths or an unknown encoding.
-
-    Example:
-        >>> message = SimpleNamespace(format='jpeg', data=cv2.imencode('.jpg', np.zeros((4, 6, 3), np.uint8))[1])
-        >>> compressed_to_bgr(message).shape
-        (4, 6, 3)
-    """
-    what = f'compressed image of format {quoted(message.format)} with {len(message.data)} bytes'
-    form = read_format(message.format)
-    if form.depth:
-        raise ImageError(f'{what}: compressedDepth holds depths, expected a JPEG or PNG picture')
-    if form.is_matrix and form.source not in _BY_LOWER:
-        raise _unknown_encoding(what, form)
-    data = bytes(message.data)
-    try:
-        header = read_header(data)
-    except DecoderError as error:
-        raise ImageError(f'{what}: {error}, expected a whole JPEG or PNG') from error
-    _check_size(what, header.width, header.height)
-    if not form.source and is_grey_16_bit_png(data):
-        raise ImageError(
-            f'{what}: a grey PNG of 16 bits may hold depths; if it is a picture, '
-            "expected a format that says so, such as 'mono16; png compressed '"
-        )
-    bayer = form.stored.startswith('bayer_') and form.stored in _BY_LOWER
-    try:
-        picture = decode_picture(header, unchanged=bayer)
-    except DecoderError as error:
-        raise ImageError(f'{what} is damaged: {one_line(error)}, expected a whole JPEG or PNG') from error
-    if bayer:
-        return _demosaic(picture, form.stored)
-    if form.source and form.source not in _BY_LOWER and _is_grey(picture):
-        raise _unknown_encoding(what, form)
-    return picture
-
-
-def _unknown_encoding(what: str, form: CompressedFormat) -> ImageError:
-    return ImageError(f'{what}: unknown encoding {quoted(form.source)}, expected one of {", ".join(ENCODINGS)}')
-
-
-def _is_grey(picture: np.ndarray) -> bool:
-    """Whether a picture has one channel, or three that are the same."""
-    return picture.ndim == 2 or bool(
-        np.array_equal(picture[..., 0], picture[..., 1]) and np.array_equal(picture[..., 0], picture[..., 2])
-    )
-
-
-def _demosaic(picture: np.ndarray, stored: str) -> np.ndarray:
-    """Return the BGR image of a compressed Bayer mosaic, ``[H, W]`` or with equal channels, of 8 or 16 bits.
-
-    A picture with colours is returned as it is: the publisher demosaiced it, whatever its format says.
-    """
-    if not _is_grey(picture):
-        colours = picture[..., :3]
-        return np.ascontiguousarray(colours if colours.dtype == np.uint8 else colours >> 8, np.uint8)
-    mosaic = np.ascontiguousarray(picture if picture.ndim == 2 else picture[..., 0])
-    height, width = mosaic.shape
-    # JPEG squeezes 16 bits to 8: what counts is how many there are now.
-    encoding = f'{stored[:10]}{8 * mosaic.itemsize}'
-    fields = {'width': width, 'height': height, 'step': width * mosaic.itemsize, 'encoding': encoding}
-    return _convert(SimpleNamespace(**fields, is_bigendian=sys.byteorder == 'big', data=mosaic.tobytes()))
 
 
 def make_image(message_class: type, header: Any, array: np.ndarray, encoding: str) -> Any:
@@ -227,7 +142,7 @@ def make_image(message_class: type, header: Any, array: np.ndarray, encoding: st
     if hasattr(message_class, '__msgtype__'):  # rosbags: a dataclass that holds numpy arrays
         return message_class(**fields, data=array.reshape(-1))
     message = message_class(**fields)
-    # The generated setter takes 0.7 s for 6 MB of numpy array, and a copy more for bytes.
+    # rclpy's generated setter takes 0.7 s for a numpy array of 6 MB, and copies bytes once more.
     message.data.frombytes(array.data)
     return message
 
@@ -236,7 +151,14 @@ def _size(message: Any) -> str:
     return f'{message.width} x {message.height} pixels'
 
 
-def _check_size(what: str, width: int, height: int) -> None:
+def check_size(what: str, width: int, height: int) -> None:
+    """Raise ImageError unless the size of an image is within the limits.
+
+    Args:
+        what: Description of the image, with which the error begins.
+        width: Width in pixels.
+        height: Height in pixels.
+    """
     if min(width, height) < 1:
         raise ImageError(f'{what} of {width} x {height} pixels, expected at least 1 x 1')
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
@@ -248,7 +170,7 @@ def _check_size(what: str, width: int, height: int) -> None:
 def _rows(message: Any, row_bytes: int, rows: int) -> np.ndarray:
     """Return a view of the data as uint8 ``[rows, row_bytes]`` without padding, or raise ImageError."""
     size, encoding = _size(message), message.encoding
-    _check_size(f'{encoding} image', message.width, message.height)
+    check_size(f'{encoding} image', message.width, message.height)
     if message.step < row_bytes:
         raise ImageError(f'step {message.step} of a {encoding} image of {size}, expected at least {row_bytes}')
     data = np.frombuffer(message.data, np.uint8) if len(message.data) else np.empty(0, np.uint8)
@@ -260,11 +182,17 @@ def _rows(message: Any, row_bytes: int, rows: int) -> np.ndarray:
     return data.reshape(rows, message.step)[:, :row_bytes]
 
 
-def _convert(message: Any) -> np.ndarray:
-    """Return the BGR image that ``cv_bridge`` or ``rosbags-image`` makes, whichever is installed.
+def convert(message: Any) -> np.ndarray:
+    """Convert an image to BGR with ``cv_bridge`` or ``rosbags-image``, whichever is installed.
 
-    They get rows without padding in the machine's byte order: rosbags-image ignores the step, and older releases of
-    cv_bridge swap bytes with a method that numpy 2 no longer has.
+    The converter gets rows without padding in the machine's byte order, because rosbags-image ignores the step, and
+    older releases of cv_bridge swap bytes with a method that numpy 2 no longer has.
+
+    Args:
+        message: Image with one of the encodings that need a converter, such as ``bayer_rggb8``.
+
+    Raises:
+        ImageError: The image contradicts itself, cannot be converted, or no converter is installed.
     """
     dtype, elements = _CONVERTED[message.encoding]
     if message.encoding in _PACKED and message.width % 2:
@@ -283,7 +211,7 @@ def _convert(message: Any) -> np.ndarray:
     )
     try:
         return np.ascontiguousarray(_converter()(unpadded, 'bgr8'))
-    except Exception as error:  # the two have no common base class, and cv2.error comes through
+    except Exception as error:  # the two libraries share no error class, and cv2.error passes through
         what = f'{message.encoding} image of {_size(message)}'
         raise ImageError(f'{what} cannot be converted: {one_line(error)}') from error
 
@@ -292,7 +220,7 @@ def _convert(message: Any) -> np.ndarray:
 def _converter() -> Callable[[Any, str], np.ndarray]:
     """Return the converter of ``cv_bridge`` where its extension loads, else that of ``rosbags-image``."""
     try:
-        # cv_bridge itself imports without its extension and fails at the first image; this name tells.
+        # Without its extension, cv_bridge is imported but fails at the first image. This name needs the extension.
         from cv_bridge import CvBridge, getCvType  # noqa: F401
 
         return CvBridge().imgmsg_to_cv2
@@ -303,4 +231,4 @@ def _converter() -> Callable[[Any, str], np.ndarray]:
 
         return message_to_cvimage
     except ImportError:
-        raise ImageError('this encoding needs cv_bridge or rosbags-image; neither is installed') from None
+        raise ImageError('this encoding needs cv_bridge or rosbags-image, and neither is installed') from None

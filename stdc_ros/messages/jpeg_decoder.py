@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decode JPEG, and find out whether every pixel could be read.
+"""Decode JPEG and detect missing or wrong pixels.
 
-libjpeg fills what is missing with grey and only warns. :func:`stdc_core.io.jpeg_header.read_jpeg` takes out what it
-warns about without a wrong pixel, so a warning means damage, with one exception: bytes between the last pixel and the
-end marker. A few of them are a habit of some cameras; many are what is left when damage made the decoder lose its
-place.
+libjpeg fills missing pixels with grey and only warns. :func:`stdc_core.io.jpeg_header.read_jpeg` removes everything
+that libjpeg warns about without a wrong pixel. A warning therefore means damage, with one exception: extra bytes
+between the last pixel and the end marker. Some cameras add a few of them. Many mean that damage made the decoder lose
+its place.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from stdc_core.io.jpeg_header import Jpeg
 from stdc_ros.messages.decoder_error import DecoderError
 from stdc_ros.messages.jpeg_seams import is_shifted
 
-#: Number of bytes before the end marker that cameras add. Damage leaves the code of whole blocks, mostly more.
+#: Largest number of bytes that cameras add before the end marker. Damage mostly leaves more: the code of whole blocks.
 _MAX_EXTRA = 8
 
-#: Warning of libjpeg about them (jerror.h, JWRN_EXTRANEOUS_DATA): how many there are.
+#: Warning of libjpeg about such bytes, with their number (jerror.h, JWRN_EXTRANEOUS_DATA).
 _EXTRA = re.compile(r'(\d+) extraneous bytes before marker 0xd9')
 
 _END = b'\xff\xd9'
@@ -35,26 +35,26 @@ def decode_jpeg(jpeg: Jpeg) -> np.ndarray:
         uint8 BGR ``[H, W, 3]``.
 
     Raises:
-        DecoderError: Some pixels could not be read, or are found to be shifted.
+        DecoderError: Some pixels could not be read or are shifted.
     """
-    decode = _decoder() if jpeg.components in (1, 3) else _decode_by_opencv  # of CMYK, simplejpeg makes no BGR
+    decode = _decoder() if jpeg.components in (1, 3) else _decode_by_opencv  # simplejpeg does not convert CMYK to BGR
     try:
         image = decode(jpeg.data)
     except DecoderError as error:
         image = _decode_without_extra(decode, jpeg.data, error)
     if is_shifted(image, jpeg.unit_height, jpeg.unit_width):
-        raise DecoderError('a part of the JPEG is shifted or of another brightness: bytes inside it are wrong')
+        raise DecoderError('a part of the JPEG is shifted or has another brightness: some of its bytes are wrong')
     return image
 
 
 def _decode_without_extra(decode: Callable[[bytes], np.ndarray], data: bytes, error: DecoderError) -> np.ndarray:
-    """Decode the JPEG without the bytes before its end marker: all pixels are there if it needs none of them."""
+    """Decode a JPEG without the extra bytes before its end marker. Raise ``error`` if pixels are in them."""
     found = _EXTRA.search(str(error))
     if found is None:
         raise error
     end = len(data) - len(_END)
     begin = end - int(found[1])
-    # No code of pixels is all zeros: many zeros fill a camera's buffer.
+    # Zeros are not the code of pixels: some cameras fill their buffer with them.
     if begin < 0 or (end - begin > _MAX_EXTRA and data[begin:end].strip(b'\0')):
         raise error
     try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decode JPEG by OpenCV where simplejpeg is not installed.
+"""Decode JPEG with OpenCV where simplejpeg is not installed.
 
-OpenCV does not report libjpeg's warnings: they go to stderr. While a picture is decoded, stderr of the process leads to
-a file, from which the warnings are taken and all other lines are passed on.
+OpenCV does not report libjpeg's warnings, which go to stderr. While a picture is decoded, the stderr of the process is
+redirected to a file. The warnings are read from it, and all other lines are passed on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from stdc_ros.messages.decoder_error import DecoderError
 
 #: Beginnings of libjpeg's warnings (jerror.h).
-_TOLD = re.compile(
+_WARNING = re.compile(
     'Corrupt JPEG data|Premature end of JPEG|Inconsistent progression|Warning: unknown JFIF|Invalid SOS parameters|'
     'Unknown Adobe color|Application transferred'
 )
@@ -39,24 +39,24 @@ def decode_by_opencv(data: bytes) -> np.ndarray:
     Raises:
         DecoderError: libjpeg warned about the data, or OpenCV cannot decode it.
     """
-    told: list[str] = []
+    warnings: list[str] = []
     try:
-        with _stderr_of_libjpeg(told):
+        with _stderr_of_libjpeg(warnings):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise DecoderError(str(error)) from error
-    if image is None or told:
-        raise DecoderError(told[0] if told else 'it cannot be decoded')
+    if image is None or warnings:
+        raise DecoderError(warnings[0] if warnings else 'it cannot be decoded')
     return image
 
 
 @contextmanager
-def _stderr_of_libjpeg(told: list[str]) -> Iterator[None]:
-    """Append the lines that libjpeg writes to stderr to ``told``; pass the lines of others on."""
+def _stderr_of_libjpeg(warnings: list[str]) -> Iterator[None]:
+    """Append the lines that libjpeg writes to stderr to ``warnings``; pass all other lines on."""
     with _lock:
         try:
             stderr = os.dup(2)
-        except OSError:  # there is none
+        except OSError:  # stderr is closed
             yield
             return
         kept = _file().fileno()
@@ -66,16 +66,16 @@ def _stderr_of_libjpeg(told: list[str]) -> Iterator[None]:
         finally:
             try:
                 os.dup2(stderr, 2)
-                # The position is that of both descriptors.
+                # Both descriptors share one position.
                 written = os.lseek(kept, 0, os.SEEK_CUR)
                 if written:
                     lines = os.pread(kept, written, 0).decode(errors='replace').splitlines(keepends=True)
-                    told += [line.strip() for line in lines if _TOLD.match(line)]
+                    warnings += [line.strip() for line in lines if _WARNING.match(line)]
                     os.ftruncate(kept, 0)
                     os.lseek(kept, 0, os.SEEK_SET)
-                    with suppress(OSError):  # stderr leads to a full disk or a closed pipe
+                    with suppress(OSError):  # stderr may be a file on a full disk, or a closed pipe
                         for line in lines:
-                            if not _TOLD.match(line):
+                            if not _WARNING.match(line):
                                 os.write(stderr, line.encode())
             finally:
                 os.close(stderr)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decode PNG, after all that libpng would write to stderr has been checked or taken out.
+"""Decode PNG after checking its chunks and pixels.
 
-libpng reports damage with a line on stderr for each picture, and OpenCV returns what was decoded until then.
+libpng reports damage only by a line on stderr for each picture, and OpenCV returns the pixels that were decoded until
+then. So damage is detected here, and chunks that libpng warns about are removed.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ import numpy as np
 
 from stdc_ros.messages.decoder_error import DecoderError
 
-#: By colour type (PNG specification, table 11.1): number of samples in a pixel, and the allowed bits of a sample.
+#: Number of samples in a pixel, and allowed bits of a sample, by colour type (PNG specification, table 11.1).
 _GREY, _PALETTE = 0, 3
 _TYPES = {0: (1, (1, 2, 4, 8, 16)), 2: (3, (8, 16)), 3: (1, (1, 2, 4, 8)), 4: (2, (8, 16)), 6: (4, (8, 16))}
 
-#: Interlaced passes (Adam7): first column and row, and the steps between columns and between rows.
+#: Passes of an interlaced image (Adam7): first column and row, and the steps between columns and between rows.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 _SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 
 def is_grey_16_bit_png(data: bytes) -> bool:
-    """Whether the data is a PNG of one channel of 16 bits."""
+    """Return whether the data is a PNG with one channel of 16 bits."""
     return data.startswith(_SIGNATURE) and data[24:26] == bytes((16, _GREY))
 
 
@@ -34,7 +35,7 @@ def decode_png(data: bytes, unchanged: bool = False) -> np.ndarray:
     """Decode a PNG; transparency is ignored.
 
     Args:
-        data: Bytes that ``stdc_core.io.picture_header.read_picture`` returned: checksums and lengths of chunks hold.
+        data: Bytes that ``stdc_core.io.picture_header.read_picture`` has returned, with valid chunks.
         unchanged: Whether to keep the number of channels and 16 bits.
 
     Returns:
@@ -58,7 +59,7 @@ def decode_png(data: bytes, unchanged: bool = False) -> np.ndarray:
     )
     kept = [(b'IHDR', header), (b'IDAT', stream), (b'IEND', b'')]
     if colour == _PALETTE:
-        size = 3 << bits  # in full, as libpng warns about pixels that are not in it
+        size = 3 << bits  # in full: libpng warns about pixels outside the palette
         kept.insert(1, (b'PLTE', palette[:size].ljust(size, b'\0')))
     clean = _SIGNATURE + b''.join(_chunk(kind, content) for kind, content in kept)
     flags = cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -81,7 +82,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _passes(width: int, height: int, bits: int, interlaced: bool) -> Iterator[tuple[int, int]]:
-    """Yield number of rows, and bytes of a row with its filter type, of each part of the pixels that has any."""
+    """Yield for each pass with pixels its number of rows, and the bytes of a row with its filter type."""
     for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
         columns, rows = -(-(width - left) // across), -(-(height - top) // down)
         if columns > 0 and rows > 0:
@@ -89,7 +90,15 @@ def _passes(width: int, height: int, bits: int, interlaced: bool) -> Iterator[tu
 
 
 def _checked_pixels(stream: bytes, passes: list[tuple[int, int]]) -> bytes:
-    """Return the compressed pixels, without what may lie behind them."""
+    """Return the compressed pixels without any bytes behind them.
+
+    Args:
+        stream: Content of all IDAT chunks.
+        passes: Result of :func:`_passes`.
+
+    Raises:
+        DecoderError: Pixels are missing or damaged.
+    """
     expected = sum(rows * row for rows, row in passes)
     inflate = zlib.decompressobj()
     try:

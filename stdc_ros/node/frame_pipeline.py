@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn camera frames into output messages: decode, group by size, segment, publish. Knows nothing of rclpy."""
+"""Turn camera frames into output messages: decode, group by size, segment, publish. Imports no rclpy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from stdc_core.io.text import one_line
 from stdc_ros.ground.camera_info import CameraInfoError
 from stdc_ros.ground.drivable_grid import GridError
 from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE, WireError, decode
-from stdc_ros.messages.images import ImageError, compressed_to_bgr, image_to_bgr
+from stdc_ros.messages.compressed_images import compressed_to_bgr
+from stdc_ros.messages.images import ImageError, image_to_bgr
 from stdc_ros.node.camera_health import CameraHealth
 from stdc_ros.node.frame_statistics import FrameStatistics
 from stdc_ros.node.node_log import LogThrottle
@@ -34,17 +35,17 @@ DECODERS: dict[str, tuple[str, Callable[[Any], np.ndarray]]] = {
 #: Outputs that need a CameraInfo.
 NEED_INFO = {'camera_info', 'drivable_grid', 'points'}
 
-#: Number of image sizes whose scale is logged.
+#: Largest number of image sizes whose scale is logged.
 LOGGED_SIZES = 16
 
 _LOG = logging.getLogger(__name__)
 
 
 class Camera(Protocol):
-    """Camera as the pipeline sees it; :class:`stdc_ros.node.camera.Camera` is one.
+    """Camera as the pipeline uses it, such as :class:`stdc_ros.node.camera.Camera`.
 
     Attributes:
-        name: Name of the camera; empty for the node's only one.
+        name: Name of the camera; empty for a single camera.
         statistics: Statistics of its frames.
         health: Watch for frozen and dark images.
     """
@@ -54,14 +55,14 @@ class Camera(Protocol):
     health: CameraHealth
 
     def __hash__(self) -> int:
-        """Cameras are keys."""
+        """Return a hash: cameras are used as keys."""
 
     @property
     def topic(self) -> str:
         """Resolved image topic."""
 
     def wanted(self) -> set[str]:
-        """Return the names of the outputs that somebody listens to."""
+        """Return the names of the outputs with a subscriber."""
 
     def camera_info(self, height: int, width: int) -> Any | None:
         """Return the newest ``CameraInfo`` that fits images of this size."""
@@ -71,7 +72,7 @@ class Camera(Protocol):
 
 
 class Grid(Protocol):
-    """Source of grid messages; :class:`stdc_ros.node.grid_output.GridOutput` is one."""
+    """Source of grid messages, such as :class:`stdc_ros.node.grid_output.GridOutput`."""
 
     def message(self, header: Any, segmentation: Segmentation, info: Any) -> Any:
         """Return the grid of a segmented image. Raises CameraInfoError or GridError."""
@@ -85,7 +86,7 @@ class Clouds(Protocol):
 
 
 class Frame(NamedTuple):
-    """Image as it arrived.
+    """Image message that has arrived.
 
     Attributes:
         camera: Camera that sent it.
@@ -107,7 +108,7 @@ class _Job(NamedTuple):
         wanted: Names of the outputs to make.
         stamp: Stamp of the image in seconds.
         begun: Time at which decoding began, in seconds of ``time.monotonic()``.
-        converted: Time at which decoding ended, likewise.
+        converted: Time at which decoding ended, on the same clock.
     """
 
     frame: Frame
@@ -120,7 +121,7 @@ class _Job(NamedTuple):
 
 
 class FramePipeline:
-    """Segment frames and publish the outputs that somebody listens to.
+    """Segments frames and publishes the outputs with a subscriber.
 
     Args:
         segmenter: Segmenter that all cameras share.
@@ -154,7 +155,7 @@ class FramePipeline:
     def process(self, frames: list[Frame]) -> None:
         """Decode, segment and publish frames. Images of one size are segmented in one call.
 
-        An error costs the frames that it concerns: it is logged and counted, and the others go on.
+        An error is logged and counted, and only the frames that it concerns are left out.
         """
         batches: defaultdict[tuple[int, ...], list[_Job]] = defaultdict(list)
         for frame in frames:
@@ -172,7 +173,7 @@ class FramePipeline:
                 self.report_failure([job.frame for job in jobs], error)
 
     def report_failure(self, frames: list[Frame], error: Exception) -> None:
-        """Log and count frames that failed for a reason that is not theirs."""
+        """Log and count frames that failed through no fault of the image."""
         reason = f'{type(error).__name__}: {one_line(error, 800)}'
         topics = []
         for camera in (frame.camera for frame in frames):
@@ -183,7 +184,7 @@ class FramePipeline:
             _LOG.error('image on %s is left out: %s', ', '.join(topics), reason)
 
     def _prepare(self, frame: Frame) -> _Job | None:
-        """Decode a frame. Return None if nobody wants it any more, or if it is too old or not a valid image."""
+        """Decode a frame. Return None if it is unwanted by now, too old or not a valid image."""
         begun = time.monotonic()
         camera, wanted = frame.camera, frame.camera.wanted()
         if not wanted:
@@ -235,14 +236,14 @@ class FramePipeline:
         done = []
         for index, job in enumerate(jobs):
             camera = job.frame.camera
-            # Listeners can have left meanwhile, and the node can have been switched off.
+            # Meanwhile subscribers may have left, or the node may have been switched off.
             job = job._replace(wanted=job.wanted & camera.wanted())
             if not job.wanted:
                 camera.statistics.counts['unwanted'] += 1
                 continue
             segmentation = Segmentation(masks[index], None if confidences is None else confidences[index])
             done.append((index, job, segmentation, *self._publish_labels(job, segmentation, threshold, inference)))
-        # No camera's labels wait for the grid of another, and no grid for pictures.
+        # All labels first, then all grids, then pictures: no camera waits for less urgent work of another.
         for _, job, segmentation, _, info in done:
             if self._clouds is not None and 'points' in job.wanted:
                 self._clouds.add_mask(job.frame.camera.name, job.header, segmentation, info)
@@ -258,12 +259,12 @@ class FramePipeline:
     def _publish_labels(
         self, job: _Job, segmentation: Segmentation, threshold: float, inference: float
     ) -> tuple[FrameOutputs, Any | None]:
-        """Publish the outputs for machines. Return all outputs, and the ``CameraInfo`` or None."""
+        """Publish the labels. Return all outputs, and the ``CameraInfo`` or None."""
         frame, start = job.frame, time.monotonic()
         camera, shape = frame.camera, (job.image.shape[0], job.image.shape[1])
         size = output_size(self._settings.output_size, shape, self._segmenter.scale.of(shape))
         outputs = FrameOutputs(job.header, job.image, segmentation, size, threshold)
-        # The camera itself complains of a bad CameraInfo.
+        # The camera reports a bad CameraInfo itself.
         info = camera.camera_info(*shape) if job.wanted & NEED_INFO else None
         for name, message in outputs.labels(job.wanted, info):
             camera.publish(name, message)
@@ -293,7 +294,7 @@ class FramePipeline:
             _LOG.warning('%s', text)
 
     def _log_scale(self, size: tuple[int, int]) -> None:
-        """Log once that the network sees images of (height, width) smaller than the model's input scale says."""
+        """Log once for each image size (height, width) that it is scaled down beyond the model's input scale."""
         scale = self._segmenter.scale.of(size)
         if scale == self._segmenter.scale.own or size in self._logged_sizes or len(self._logged_sizes) == LOGGED_SIZES:
             return
