@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decode H.264 and H.265 video topics of bags with PyAV, frame by frame.
 
-A picture is trusted only if everything that it refers to was in the bag: decoding begins at a key frame and, after a
-lost packet, begins again at the next one. Decoders would fill the gap with grey or old pixels.
+A picture is used only if every picture that it refers to was in the bag: decoding begins at a key frame and, after a
+lost packet, continues at the next key frame. Decoders would fill the gap with grey or old pixels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stdc_core.io.text import one_line
 from stdc_ros.bags.message import make_header
 from stdc_ros.bags.message_types import COMPRESSED_VIDEO
 
-#: Advice where PyAV is missing.
+#: Advice for a machine without PyAV.
 NEEDS_PYAV = "needs PyAV: pip install '.[video]' in the repository, or pip install av"
 
 _NO_PICTURE = 'refers to pictures that are not in the bag'
@@ -34,7 +34,7 @@ _HEADER_BYTES = 256
 
 
 class VideoPacket(NamedTuple):
-    """A compressed frame: header of the image, codec (``h264`` or ``hevc``), bytes in Annex B form."""
+    """Compressed frame: header of the image, codec (``h264`` or ``hevc``) and bytes in Annex B form."""
 
     header: Any
     codec: str
@@ -91,14 +91,14 @@ class VideoDecoder:
         self._count = 0
 
     def decode(self, packet: VideoPacket, source: Any) -> Iterator[tuple[Any, np.ndarray | None, str]]:
-        """Decode a packet; yield for each finished packet its source, its picture and, without a picture, a reason.
+        """Decode a packet and yield the packets that are finished, each with its picture or a reason why it has none.
 
         Args:
-            packet: Packet.
-            source: Anything, which is yielded with the picture of this packet.
+            packet: Packet to decode.
+            source: Any object, which is yielded with the picture of this packet.
 
         Yields:
-            Source, picture (uint8 ``[H, W, 3]`` BGR, or None) and reason.
+            Source, picture (uint8 ``[H, W, 3]`` BGR, or None) and reason (empty with a picture).
         """
         if packet.codec != self._codec:
             yield from self.flush()
@@ -125,7 +125,7 @@ class VideoDecoder:
     def _open(self) -> None:
         import av
 
-        av.logging.set_level(av.logging.PANIC)  # problems are reported by packet
+        av.logging.set_level(av.logging.PANIC)  # decode() reports problems itself, for each packet
         self._context = av.CodecContext.create(self._codec, 'r')
         self._context.thread_count = 1  # more threads delay pictures
         self._synchronised = False
@@ -151,7 +151,7 @@ class VideoDecoder:
             if source is None:
                 continue
             if frame.key_frame:
-                # Packets before a key frame in the order of decoding make no pictures after it.
+                # Packets that are decoded before a key frame give no picture after it.
                 for number in [number for number in self._waiting if number < frame.pts]:
                     yield self._waiting.pop(number), None, _NO_PICTURE
             if frame.is_corrupt:
@@ -196,10 +196,10 @@ class FrameNumbers:
     """
 
     def __init__(self) -> None:
-        self._bits = 0  # of frame_num, log2_max_frame_num of the parameter set
+        self._bits = 0  # number of bits of frame_num: log2_max_frame_num of the parameter set
         self._separate_planes = False
         self._gaps_allowed = False
-        self._last: int | None = None  # of the last reference picture
+        self._last: int | None = None  # frame_num of the last reference picture
 
     def gap(self, units: list[bytes]) -> bool:
         """Return whether a reference picture is missing before this access unit."""
@@ -218,7 +218,7 @@ class FrameNumbers:
                         self._last = number
                     return lost and not self._gaps_allowed
             except IndexError:
-                return False  # too short to be parsed; the decoder judges
+                return False  # too short to be parsed; the decoder reports it
         return False
 
     def _frame_number(self, unit: bytes) -> int:

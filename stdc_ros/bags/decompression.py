@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unpacking of what bags compress: chunks, messages, files. Never more than there may be."""
+"""Decompress the chunks, messages and files of bags, up to a size limit."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ except ImportError:
 
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 
-#: Largest content of a chunk or a message, bytes: a few kB can claim to be any number of them.
+#: Largest decompressed size of a chunk or a message, bytes. A damaged or hostile bag can hold a few kB that decompress
+#: to many GB.
 LARGEST_CHUNK = 1 << 30
 
+#: Bytes of a file that are read and decompressed at a time.
 _PIECE = 1 << 20
+
 _UNPACKERS: dict[str, Any] = {'lz4': LZ4FrameDecompressor, 'zstd': zstd.ZstdDecompressor, 'bz2': bz2.BZ2Decompressor}
 
 
 def unpack(compression: str, data: bytes | memoryview, limit: int) -> bytes:
-    """Content of compressed data, or of as much of it as is there.
+    """Decompress data. If the data is cut off, return what comes before the cut.
 
     Args:
-        compression: ``'lz4'``, ``'zstd'``, ``'bz2'``, or none: ``''`` or ``'none'``.
-        limit: bytes.
+        compression: Name ``'lz4'``, ``'zstd'`` or ``'bz2'``; ``''`` or ``'none'`` for data that is not compressed.
+        data: Compressed bytes, of one or several streams.
+        limit: Largest size of the decompressed data, bytes.
 
     Raises:
-        ValueError: it is more than that, or damaged.
-        KeyError: another compression.
+        ValueError: The data is damaged, or decompresses to more than the limit.
+        KeyError: The compression has another name.
     """
     if compression in ('', 'none'):
         return bytes(data)
@@ -42,11 +46,11 @@ def unpack(compression: str, data: bytes | memoryview, limit: int) -> bytes:
         unpacker = _UNPACKERS[compression]()
         try:
             found.append(unpacker.decompress(data, limit - size + 1))
-        except Exception as error:  # each library has its own
+        except Exception as error:  # each library raises its own class
             raise ValueError(f'{compression}: {error}') from error
         size += len(found[-1])
         if size > limit:
-            raise ValueError(f'{compression}: more than {limit} bytes')
+            raise ValueError(f'{compression}: decompresses to more than {limit} bytes')
         if not unpacker.eof:  # cut off
             break
         data = unpacker.unused_data
@@ -54,10 +58,17 @@ def unpack(compression: str, data: bytes | memoryview, limit: int) -> bytes:
 
 
 def unpack_file(source: Path, target: Path) -> bool:
-    """Write the content of a file compressed with zstd, up to where it is cut off or damaged.
+    """Decompress a zstd file, up to where it is cut off or damaged.
+
+    Args:
+        source: Compressed file.
+        target: File to write.
 
     Returns:
-        whether it is whole.
+        Whether the file is complete and undamaged.
+
+    Raises:
+        OSError: A file cannot be read or written.
     """
     unpacker = zstd.ZstdDecompressor()
     with source.open('rb') as file, target.open('wb') as out:
@@ -67,6 +78,7 @@ def unpack_file(source: Path, target: Path) -> bool:
 
 
 def _pieces(unpacker: Any, compressed: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield decompressed data until the stream ends or the decompressor fails."""
     for data in compressed:
         while data or not unpacker.needs_input:
             try:

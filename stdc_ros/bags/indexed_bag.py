@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags with an index, as recorders leave them when they end normally. Read with rosbags."""
+"""Read bags that have an index, which recorders write when they end normally. Uses rosbags."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from stdc_ros.bags.message_types import ROS1_ENCODING, ros2_type_name
 
 
 class NoIndexError(ValueError):
-    """A complete file in which messages cannot be looked up."""
+    """A complete file has no index of its messages."""
 
 
 class Channel(NamedTuple):
-    """A topic as one file has it.
+    """Topic of one file.
 
     Args:
         topic: Name of the topic.
         type: Message type in the spelling of ROS 2.
-        encoding: Message encoding: ``cdr``, ``ros1`` or what else the recorder wrote.
+        encoding: Message encoding that the recorder wrote, mostly ``cdr`` or ``ros1``.
     """
 
     topic: str
@@ -35,7 +35,7 @@ class Channel(NamedTuple):
 
 
 class RawMessage(NamedTuple):
-    """A serialised message: its channel, time of recording in nanoseconds, and bytes."""
+    """Serialised message: its channel, time of recording in nanoseconds, and bytes."""
 
     channel: Channel
     time: int
@@ -51,7 +51,7 @@ class IndexedBag:
 
     Attributes:
         channels: Number of messages by channel.
-        files: Files that are read; in the place of compressed files, the unpacked ones.
+        files: Files that are read: decompressed copies in place of compressed files.
 
     Raises:
         NoIndexError: An MCAP lacks the index or a part of it.
@@ -62,7 +62,7 @@ class IndexedBag:
         with ExitStack() as stack:
             self.files = _unpacked(files, stack)
             self._readers = [stack.enter_context(_open(file)) for file in self.files]
-            # A rosbag2 reader of one file passes on to the reader of its storage.
+            # A rosbag2 reader of one file wraps the reader of its storage.
             self._storages = [getattr(reader, 'storage', reader) for reader in self._readers]
             for storage in self._storages:
                 _check_index(storage)
@@ -84,7 +84,7 @@ class IndexedBag:
         streams = []
         for storage in self._storages:
             held = [connection for connection in storage.connections if connection.topic in topics]
-            if held:  # rosbags takes an empty list for all connections
+            if held:  # for rosbags, an empty list means all connections
                 begin = getattr(storage, 'metadata', storage).start_time
                 streams.append((begin, _messages(storage, held)))
         yield from merge_by_time(streams)
@@ -122,10 +122,10 @@ def _open(file: Path) -> Any:
 def merge_by_time(streams: Iterable[tuple[int, Iterator[RawMessage]]]) -> Iterator[RawMessage]:
     """Merge streams of messages by their times.
 
-    A bag may have hundreds of files: each stream is opened when its time has come.
+    A bag may have hundreds of files, so each stream is opened only when its first message is due.
 
     Args:
-        streams: Pairs of a time, which no message of the stream is before, and the stream.
+        streams: Pairs of a time and a stream, whose messages are all at that time or later.
     """
     later = sorted(enumerate(streams), key=lambda pair: (pair[1][0], pair[0]), reverse=True)
     heap: list[tuple[int, int, RawMessage, Iterator[RawMessage]]] = []
@@ -140,7 +140,7 @@ def merge_by_time(streams: Iterable[tuple[int, Iterator[RawMessage]]]) -> Iterat
 
 
 def write_ahead_log(database: Path) -> Path | None:
-    """Return the write-ahead log beside an SQLite database if it holds anything; None for other files."""
+    """Return the write-ahead log beside an SQLite database; None if it is empty or missing, and for other files."""
     log = database.with_name(f'{database.name}-wal')
     return log if database.suffix == '.db3' and log.is_file() and log.stat().st_size else None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Message types in bags: how recorders spell their names, and how their bytes are read."""
+"""Define the message types in bags, read their names in every spelling, and read their bytes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ FFMPEG_PACKET = 'ffmpeg_image_transport_msgs/msg/FFMPEGPacket'
 COMPRESSED_VIDEO = 'foxglove_msgs/msg/CompressedVideo'
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'
 
-#: Message encodings that can be read. ``''`` is what old recorders of ROS 2 write for CDR.
+#: Message encodings that can be read. Old recorders of ROS 2 write ``''`` for CDR.
 CDR_ENCODINGS = ('cdr', '')
 ROS1_ENCODING = 'ros1'
 
-#: Message definitions of everything that is read from or written to bags. Definitions inside a bag are not used:
+#: Definitions of all messages that are read from or written to bags. Definitions inside a bag are not used, because
 #: rosbags would generate Python code from them.
 BAG_TYPES = get_typestore(Stores.ROS2_JAZZY)
 # vision_msgs is not part of the ROS 2 core, so rosbags does not know it.
@@ -61,7 +61,7 @@ def ros2_type_name(name: str) -> str:
     ``sensor_msgs.msg.Image`` name the same type. Any other name is returned as it is.
 
     Args:
-        name: Type name as a bag has it.
+        name: Type name in a bag.
     """
     parts = re.split(r'::|[/.]', name)
     if 'dds_' in parts:
@@ -74,7 +74,7 @@ def ros2_type_name(name: str) -> str:
 
 
 def to_cdr(data: bytes | memoryview, type_name: str, encoding: str) -> bytes | memoryview:
-    """Return the CDR bytes of a message, which may be serialised as in ROS 1.
+    """Return the CDR bytes of a message, which may be serialised in the format of ROS 1.
 
     Args:
         data: Serialised message.
@@ -82,7 +82,7 @@ def to_cdr(data: bytes | memoryview, type_name: str, encoding: str) -> bytes | m
         encoding: Message encoding, ``'cdr'`` or ``'ros1'``.
 
     Raises:
-        ValueError: The encoding is another one.
+        ValueError: The encoding is neither of them.
         Exception: The bytes are not a message of this type (rosbags raises several kinds).
     """
     if encoding == ROS1_ENCODING:
@@ -108,7 +108,7 @@ def read_message(data: bytes | memoryview, type_name: str) -> Any:
 
 
 class CompressedVideo(NamedTuple):
-    """Fields of ``foxglove_msgs/CompressedVideo`` that are used."""
+    """The used fields of ``foxglove_msgs/CompressedVideo``."""
 
     timestamp: Any
     frame_id: str
@@ -122,7 +122,7 @@ class _Time(NamedTuple):
 
 
 def read_compressed_video(data: bytes | memoryview) -> CompressedVideo:
-    """Read a ``foxglove_msgs/CompressedVideo`` from CDR bytes; newer definitions have more fields at the end.
+    """Read a ``foxglove_msgs/CompressedVideo`` from CDR bytes. Newer definitions may have more fields at the end.
 
     Raises:
         ValueError: The bytes are not such a message.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the list of files in the metadata.yaml of a rosbag2.
 
-Topics, types and counts are read from the files themselves. So a metadata.yaml that is empty, damaged, of another
-version or written by hand costs nothing but a note.
+Topics, types and counts are read from the bag files themselves. A metadata.yaml that is empty, damaged, written by hand
+or has another version therefore leads only to a note.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _STORAGES = ('mcap', 'sqlite3')
 
 
 class BagMetadata(NamedTuple):
-    """What a metadata.yaml says.
+    """Content of a metadata.yaml.
 
     Args:
-        files: Names of the files of the bag, in the order of recording, without folders; empty if it does not tell.
-        notes: Sentences about what is odd in it, for the user.
+        files: Names of the files of the bag without folders, in the order of recording; empty if they are not listed.
+        notes: Sentences for the user about unusual values.
     """
 
     files: list[str]

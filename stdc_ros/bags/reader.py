@@ -29,7 +29,7 @@ SUFFIXES = ('.bag', '.mcap', '.db3')
 # Number of names that an error lists.
 _LISTED = 20
 
-#: Errors of the machine, not of the bag; they may be gone the next time.
+#: Errors of the machine and not of the bag; the next try may succeed.
 _TEMPORARY_ERRORS = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN),
     *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT),
@@ -37,7 +37,7 @@ _TEMPORARY_ERRORS = {
 
 
 class Bag:
-    """A bag that is open for reading; a context manager.
+    """Bag that is open for reading; a context manager.
 
     Example::
 
@@ -50,9 +50,9 @@ class Bag:
 
     Attributes:
         topics: Topics by name.
-        damage: What is wrong if the bag is truncated (its recorder was killed, the disk was full) or damaged; else ''.
-        without_key_frames: Reason by topic why none of its video could be decoded; set when ``messages`` has ended.
-        notes: Sentences about what is odd but costs no message, such as a damaged metadata.yaml.
+        damage: Reason if the bag is truncated (its recorder was killed, the disk was full) or damaged; else ''.
+        without_key_frames: Reason by topic why no video frame could be decoded; set at the end of ``messages``.
+        notes: Sentences about unusual things that lose no message, such as a damaged metadata.yaml.
 
     Raises:
         BagError: The file does not exist, is not a bag, or no message can be read from it.
@@ -83,12 +83,12 @@ class Bag:
         except OSError as error:
             self._raise_if_temporary(error)
             raise
-        # Complete files without an index, or with something that rosbags does not read, have lost nothing.
+        # No message is missing from complete files that lack an index or hold something that rosbags does not read.
         self.damage = '' if reader.complete else problem
         return reader
 
     def _raise_if_temporary(self, error: Exception) -> None:
-        """Raise BagError for an error of the machine, so that nobody takes the bag for a damaged one."""
+        """Raise BagError for an error of the machine, so that the bag is not reported as damaged."""
         for each in (error, error.__cause__, error.__context__):
             if isinstance(each, OSError) and each.errno in _TEMPORARY_ERRORS:
                 full = each.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -103,7 +103,7 @@ class Bag:
 
     @property
     def image_topics(self) -> dict[str, Topic]:
-        """Topics of raw and of compressed images."""
+        """Topics that hold images or video."""
         return {name: topic for name, topic in self.topics.items() if topic.type in IMAGE_TYPES}
 
     def select_topics(self, wanted: Collection[str] = (), all_topics: bool = False) -> list[str]:
@@ -125,11 +125,11 @@ class Bag:
     def messages(self, topics: Collection[str]) -> Iterator[BagMessage]:
         """Yield the messages of these topics in the order of their times.
 
-        If the bag turns out to be damaged, ``damage`` says so, and the complete messages behind the damage follow.
-        Messages of a video are decoded: a picture that needs others may come a few messages late.
+        If damage is found, ``damage`` is set, and the complete messages after the damage follow. Video messages are
+        decoded; a picture that refers to later ones may come a few messages late.
 
         Raises:
-            BagError: The bag cannot be read any more.
+            BagError: The bag can no longer be read.
         """
         decoders = {name: VideoDecoder() for name in topics if self._is_video(name)}
         counts = Counter[str]()
@@ -153,8 +153,8 @@ class Bag:
         return name in self.topics and self.topics[name].type in VIDEO_TYPES
 
     def _undecoded(self, topics: Collection[str]) -> Iterator[BagMessage]:
-        """Yield the messages as they are in the bag."""
-        last, delivered = 0, Counter[str]()  # messages of this time by topic
+        """Yield the messages without decoding video."""
+        last, delivered = 0, Counter[str]()  # time of the last message, and messages of that time by topic
         try:
             for raw in self._reader.messages(topics):
                 if raw.time != last:
@@ -184,12 +184,12 @@ class Bag:
 
 
 def may_be_topic(text: str) -> bool:
-    """Return whether an argument behind ``--topic NAME`` is another topic and not a bag."""
+    """Return whether an argument after ``--topic NAME`` is another topic and not a bag."""
     return text.startswith('/') and not text.endswith(SUFFIXES) and not Path(text).exists()
 
 
 def _topics(channels: dict[Channel, int]) -> dict[str, Topic]:
-    """Return the topics by name: several channels of one topic are added up."""
+    """Return the topics by name; the counts of several channels of one topic are added."""
     topics: dict[str, Topic] = {}
     for channel, count in channels.items():
         type_name = channel.type
@@ -227,7 +227,7 @@ def _checked(time: int, message: Any, type_name: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Return one line of what a library raised."""
+    """Return the message of a library's error in one line."""
     return one_line(error) or type(error).__name__
 
 
@@ -243,7 +243,7 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
     notes: list[str] = []
     if (path / NAME).is_file():
         names, notes = read_metadata(path)
-        # Somebody may have unpacked or packed some of them.
+        # The user may have compressed or decompressed some of the files.
         found = [_stored(path / name) for name in names]
         missing = [name for name, file in zip(names, found, strict=True) if file is None]
         if 0 < len(missing) < len(names):
@@ -266,6 +266,6 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
 
 
 def _stored(file: Path) -> Path | None:
-    """Return the file, or its uncompressed form; None if neither exists or it is not a bag file."""
+    """Return the file or its uncompressed form; None if neither exists or it is not a bag file."""
     plain = file.with_suffix('') if file.suffix == '.zstd' else file
     return next((each for each in (file, plain) if each.is_file() and storage_suffix(each) in SUFFIXES), None)

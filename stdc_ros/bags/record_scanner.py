@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scan MCAP and rosbag1 files record by record, without an index, up to where they are truncated.
 
-The stream reader of the ``mcap`` library would do for whole chunks. It gives up a chunk that is cut in the middle; here
-every message before the cut is read (docs/architecture.md).
+The stream reader of the ``mcap`` library reads whole chunks only. This scanner also reads the messages of a chunk that
+is cut in the middle, up to the cut (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ ROSBAG1_MAGIC = b'#ROSBAG V2.0\n'
 
 
 class ChannelRecord(NamedTuple):
-    """A channel with its id, which is unique within the file."""
+    """Channel with its id, which is unique within the file."""
 
     id: int
     channel: Channel
 
 
 class MessageRecord(NamedTuple):
-    """A message as the file has it: time in nanoseconds, id of the channel, serialised data."""
+    """Message of a file: time in nanoseconds, id of the channel, serialised data."""
 
     time: int
     channel_id: int
     data: bytes
 
 
-#: Content of one record of a file; of a chunk, all records in it. None at the end or where the file is truncated.
+#: Content of one record of a file; for a chunk, all records in it. None at the end, or where the file is truncated.
 Records = list[ChannelRecord | MessageRecord] | None
 
 
@@ -60,10 +60,10 @@ class RecordScanner:
     def __init__(self, path: Path):
         self.path = path
         self.complete = False
-        self._damaged = False  # in the middle
+        self._damaged = False  # before the end of the file
         self.channels: dict[int, Channel] = {}
         self.counts: Counter[int] = Counter()
-        self._inside_chunk = False  # where there are no other chunks
+        self._inside_chunk = False  # chunks are not nested
         self._places: list[tuple[int, int]] = []  # time of the first message, position in the file
         with path.open('rb') as file:
             if file.read(len(self.magic)) != self.magic:
@@ -79,11 +79,11 @@ class RecordScanner:
 
     @property
     def begin(self) -> int:
-        """Time of the first message in nanoseconds; 0 without one."""
+        """Time of the first message in nanoseconds; 0 without messages."""
         return min(self._places, default=(0, 0))[0]
 
     def _parse(self, file: BinaryIO) -> Records:
-        """Parse the record at the position of the file and move behind it."""
+        """Parse the record at the current position of the file and move to the next."""
         raise NotImplementedError
 
     def _parse_chunk(self, data: bytes) -> list[ChannelRecord | MessageRecord]:
@@ -115,12 +115,12 @@ class RecordScanner:
 
 
 def _unpacked(compression: str, data: bytes, complete: bool, checksum: int = 0) -> bytes:
-    """Return the content of a chunk, or of the part of it that is there; empty if it is damaged.
+    """Decompress a chunk, or the part of it before the cut. Return no bytes if it is damaged.
 
     Args:
-        compression: Name as the file has it.
+        compression: Name of the compression in the file.
         data: Compressed bytes.
-        complete: Whether all of them are there.
+        complete: Whether no byte is missing.
         checksum: CRC32 of the content; 0 if the file has none.
     """
     try:
@@ -153,7 +153,7 @@ class McapScanner(RecordScanner):
             if opcode == 0x06 and not self._inside_chunk:
                 return self._chunk(body)
             self._damaged |= not complete
-            # Channels are repeated after the footer of the data section; their chunk may be damaged.
+            # The summary section repeats the channels, whose chunk may be damaged, and ends with the footer.
             if not complete or opcode == 0x02:  # footer
                 self.complete = complete and not self._damaged
                 return None
@@ -184,7 +184,7 @@ class McapScanner(RecordScanner):
 
 
 def _read(file: BinaryIO, size: int) -> bytes:
-    """Read at most ``size`` bytes. Damaged sizes are huge, and Python would allocate all of it."""
+    """Read at most ``size`` bytes. Python would allocate all of a huge, damaged size."""
     here = file.tell()
     left = file.seek(0, 2) - here
     file.seek(here)
@@ -224,7 +224,7 @@ class Rosbag1Scanner(RecordScanner):
 
 
 def _sized(file: BinaryIO) -> tuple[bytes, bool]:
-    """Read content that its length precedes; return it and whether all of it is there."""
+    """Read content that follows its length. Return it and whether it is complete."""
     (size,) = struct.unpack('<I', file.read(4))
     content = _read(file, size)
     return content, len(content) == size

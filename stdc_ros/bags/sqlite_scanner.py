@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read what is left of an SQLite database of rosbag2 that is truncated or damaged."""
+"""Read a truncated or damaged SQLite database of rosbag2."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from stdc_ros.bags.record_scanner import MessageRecord
 
 
 class Sqlite3Scanner:
-    """Scans the pages of a database that are there; attributes as in ``RecordScanner``."""
+    """Scans the readable pages of a database; attributes as in ``RecordScanner``."""
 
-    #: All messages would have to be read to know the first time.
+    #: Time of the first message. It is unknown without reading all messages.
     begin = 0
 
     def __init__(self, path: Path):
@@ -36,11 +36,11 @@ class Sqlite3Scanner:
     def _rows(self, query: str) -> Iterator[tuple]:
         database = sqlite3.connect(f'{self.path.absolute().as_uri()}?immutable=1', uri=True)
         try:
-            # Makes SQLite read a database that is shorter than its header says; nothing is written.
+            # Lets SQLite read a database that is shorter than its header says. Nothing is written.
             database.execute('PRAGMA writable_schema=ON')
             (pages,), (size,) = (database.execute(f'PRAGMA {name}').fetchone() for name in ('page_count', 'page_size'))
             self.complete &= pages * size <= self.path.stat().st_size
-            # Views and virtual tables would run SQL that somebody else has written.
+            # Views and virtual tables would run SQL from the file.
             database.execute('PRAGMA trusted_schema=OFF')
             tables = database.execute("SELECT name FROM sqlite_master WHERE type='table' AND rootpage > 0").fetchall()
             if not {('topics',), ('messages',)} <= set(tables):
@@ -50,7 +50,7 @@ class Sqlite3Scanner:
             database.close()
 
     def messages(self) -> Iterator[MessageRecord]:
-        """Yield all complete messages in the order of recording: the index by time may be lost."""
+        """Yield all complete messages in the order of recording, because the index by time may be lost."""
         try:
             for number, time, data in self._rows('SELECT topic_id, timestamp, data FROM messages ORDER BY id'):
                 if isinstance(time, int) and isinstance(data, bytes):

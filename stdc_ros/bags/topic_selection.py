@@ -12,16 +12,16 @@ from stdc_ros.bags.compressed_video import NEEDS_PYAV, has_pyav
 from stdc_ros.bags.message import BagError, Topic
 from stdc_ros.bags.message_types import COMPRESSED_IMAGE, COMPRESSED_VIDEO, FFMPEG_PACKET, IMAGE
 
-#: Names of the image outputs of segmentation_node and segment_bag; the topics are such as /segmentation/mask.
+#: Names of the image outputs of segmentation_node and segment_bag, the last part of topics such as /segmentation/mask.
 SEGMENTATION_OUTPUTS = ('mask', 'confidence', 'color_mask', 'overlay')
 
 #: Types of the topics that hold H.264 or H.265 video.
 VIDEO_TYPES = (COMPRESSED_VIDEO, FFMPEG_PACKET)
 
-#: Types of the topics that hold pictures.
+#: Types of the topics that hold images or video.
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE, *VIDEO_TYPES)
 
-#: Last parts of the names of video topics that tell the transport, not the camera.
+#: Last parts of video topic names that name the transport and not the camera.
 VIDEO_TRANSPORTS = ('ffmpeg', 'foxglove', 'compressed_video', 'video', 'h264', 'h265', 'hevc')
 
 _COMPRESSED = '/compressed'
@@ -81,7 +81,7 @@ def select_topics(
 
 
 def playable_topics(path: object, topics: Mapping[str, Topic], wanted: Collection[str] = ()) -> list[str]:
-    """Return the image topics to play: ``wanted``, or all camera topics, of each camera one.
+    """Return the image topics to play: ``wanted``, or one topic of each camera.
 
     Args:
         path: Bag, for error messages.
@@ -96,7 +96,7 @@ def playable_topics(path: object, topics: Mapping[str, Topic], wanted: Collectio
 
 
 def published_name(topics: Mapping[str, Topic], topic: str) -> str:
-    """Return the topic on which the decoded images of a topic are published: the name without the transport."""
+    """Return the topic to publish decoded images on: the name of their topic without the transport."""
     kind = topics[topic].type
     if kind in VIDEO_TYPES:
         parent, _, transport = topic.rpartition('/')
@@ -105,7 +105,7 @@ def published_name(topics: Mapping[str, Topic], topic: str) -> str:
 
 
 def without_compressed_twins(topics: Mapping[str, Topic], names: Sequence[str]) -> list[str]:
-    """Return the topics without those that hold the compressed images of another one.
+    """Return the topics without those that hold the compressed images of another topic in the list.
 
     If a raw topic has no message, it is left out instead of its compressed twin.
     """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recover bags without an end: the recorder was killed, the disk was full, the copy was interrupted.
+"""Recover truncated bags, left by a killed recorder, a full disk or an interrupted copy.
 
-Such a bag has no index, but all messages up to the end of the file are there. They are found by scanning the records.
+Such a bag has no index, but holds all messages up to the end of the file. They are found by scanning the records.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ SCANNERS: dict[str, Callable[[Path], RecordScanner | Sqlite3Scanner]] = {
 
 
 class NothingRecoveredError(ValueError):
-    """A file of which no message can be read."""
+    """No message can be read from a file."""
 
 
 class TruncatedBag:
-    """Reads what is left of a bag; a context manager with the attributes and methods of ``IndexedBag``.
+    """Reads a truncated bag; a context manager with the attributes and methods of ``IndexedBag``.
 
     Args:
-        files: Files in the order of recording, all ``.mcap``, all ``.db3`` or all ``.bag``; the first two also
+        files: Files in the order of recording, all ``.mcap``, all ``.db3`` or all ``.bag``. The first two may be
             compressed (``.mcap.zstd``, ``.db3.zstd``).
 
     Attributes:
         complete: Whether the files are known to be complete.
 
     Raises:
-        NothingRecoveredError: The files hold no complete message, or are not those of one bag.
-        OSError: The files cannot be read now, or the disk has no room to unpack them.
+        NothingRecoveredError: The files hold no complete message, or belong to different bags.
+        OSError: The files cannot be read now, or the disk has no room to decompress them.
     """
 
     def __init__(self, files: list[Path]):
@@ -64,8 +64,8 @@ class TruncatedBag:
         self.files = [scanner.path for scanner in self._scanners]
 
     def _plain(self, file: Path) -> Path:
-        """Return the file or, in a temporary folder, a copy that is unpacked or has its write-ahead log merged."""
-        with file.open('rb'):  # SQLite reports an unreadable file as a damaged one
+        """Return the file, or a temporary copy that is decompressed or has its write-ahead log merged."""
+        with file.open('rb'):  # raises OSError; SQLite would report an unreadable file as damaged
             pass
         log = write_ahead_log(file)
         if file.suffix != '.zstd' and not log:
@@ -82,7 +82,7 @@ class TruncatedBag:
         try:
             database.execute('PRAGMA wal_checkpoint(TRUNCATE)')
         except sqlite3.Error:
-            pass  # the database is damaged as well: it is read without the log
+            pass  # the database is damaged as well and is read without the log
         finally:
             database.close()
         return plain
@@ -114,7 +114,7 @@ def _messages(scanner: RecordScanner | Sqlite3Scanner, topics: Collection[str]) 
 def storage_files(folder: Path) -> list[Path]:
     """Return the files of a rosbag2 folder in the order of recording: bag_10 comes after bag_9.
 
-    A file that was being compressed when its recorder was killed exists twice; the uncompressed one is complete.
+    If the recorder was killed while it compressed a file, both forms exist, and the uncompressed one is complete.
     """
     files = [file for file in folder.iterdir() if storage_suffix(file) in ('.mcap', '.db3') and file.is_file()]
     files = [file for file in files if file.suffix != '.zstd' or file.with_suffix('') not in files]
@@ -127,5 +127,5 @@ def bag_name(file: Path) -> str:
 
 
 def storage_suffix(file: Path) -> str:
-    """Return the suffix that tells the format, without that of the compression."""
+    """Return the suffix of the storage format, without the suffix of the compression."""
     return Path(file.stem).suffix if file.suffix == '.zstd' else file.suffix

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write bags: a rosbag2 in MCAP that appears complete or not at all."""
+"""Write a rosbag2 in MCAP. An interrupted write leaves no bag."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LATCHED = Qos(
 
 
 class BagWriter:
-    """Writes messages to a rosbag2 in MCAP, compressed with zstd; made by :func:`write_bag`."""
+    """Writes messages to a rosbag2 in MCAP, compressed with zstd; created by :func:`write_bag`."""
 
     def __init__(self, writer: Writer):
         self._writer = writer
@@ -44,9 +44,9 @@ class BagWriter:
         """Add a topic. Topics appear in the bag in the order in which they are added.
 
         Args:
-            topic: Name.
-            type_name: Message type, which :data:`BAG_TYPES` has.
-            latched: Whether players shall publish it with ``transient_local`` durability.
+            topic: Name of the topic.
+            type_name: Message type of :data:`BAG_TYPES`.
+            latched: Whether players publish it with ``transient_local`` durability.
         """
         self._connections[topic] = self._writer.add_connection(
             topic, type_name, typestore=BAG_TYPES, offered_qos_profiles=[LATCHED] if latched else []
@@ -66,14 +66,14 @@ class BagWriter:
         """Write a message.
 
         Args:
-            topic: Topic that was added.
+            topic: Topic added with :meth:`add_topic`.
             time: Time of recording in nanoseconds.
             message: Message object of :data:`BAG_TYPES`.
         """
         self.write_cdr(topic, time, BAG_TYPES.serialize_cdr(message, message.__msgtype__))
 
     def write_cdr(self, topic: str, time: int, data: bytes | memoryview) -> None:
-        """Write a message that is serialised already."""
+        """Write the CDR bytes of a message."""
         self._writer.write(self._connections[topic], time, data)
 
 
@@ -81,12 +81,12 @@ class BagWriter:
 def write_bag(path: str | Path, overwrite: bool = False) -> Iterator[BagWriter]:
     """Write a new bag: one MCAP file if the name ends in ``.mcap``, else the folder of a rosbag2.
 
-    The bag appears when the block ends without an exception; otherwise nothing appears. The same messages make the
-    same bytes.
+    The bag appears when the block ends without an exception; otherwise nothing is left. The same messages give the same
+    bytes.
 
     Args:
         path: File or folder.
-        overwrite: Whether to replace a bag that exists, at the end.
+        overwrite: Whether to replace an existing bag when the block ends.
 
     Raises:
         BagError: The path exists already, its folder is missing or not writable, or the disk is full.
@@ -96,13 +96,13 @@ def write_bag(path: str | Path, overwrite: bool = False) -> Iterator[BagWriter]:
     try:
         with unfinished(path) as hidden:
             hidden.mkdir(mode=0o700)
-            # The writer names the file after the folder, and the file holds its name.
+            # The writer names the file after the folder and writes the name into it, so the name is always the same.
             writer = Writer(hidden / 'bag', version=8, storage_plugin=StoragePlugin.MCAP)
             writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
             with writer:
                 yield BagWriter(writer)
             made = hidden / 'bag'
-            check_target(path, overwrite)  # again: another program may have made one meanwhile
+            check_target(path, overwrite)  # again: another program may have written one meanwhile
             put_in_place(made / 'bag.mcap' if path.suffix == '.mcap' else made, path)
     except WriteError as error:
         raise BagError(f'{path}: cannot be written: {error.strerror}') from error
@@ -112,7 +112,7 @@ def check_target(path: Path, overwrite: bool) -> None:
     """Check that a bag can be written to a path.
 
     Raises:
-        BagError: The path exists, and it is not to be replaced or not a bag.
+        BagError: The path exists, and ``overwrite`` is false or it is not a bag.
     """
     if not path.exists():
         return
