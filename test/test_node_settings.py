@@ -216,7 +216,7 @@ def test_without_tf_a_grid_needs_the_pose():
 #: A node in whose process the library logs.
 LOGGING = """
 import logging
-from stdc_ros.node.segmentation_node import CameraSegmentation
+from stdc_ros.node.camera_segmentation import CameraSegmentation
 start, close = CameraSegmentation.start, CameraSegmentation.close
 def log(self):
     start(self)

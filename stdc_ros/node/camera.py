@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Topics of one camera: subscriptions that follow the listeners, publishers of the outputs, and its state."""
+"""Handle the topics of one camera: subscriptions that follow the listeners, output publishers, and its state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from stdc_ros.node.parameters import Parameters
 from stdc_ros.node.qos import overridable
 from stdc_ros.node.topics import Source, find_sources, output_namespace
 
-#: Outputs by their topic below the node's name. They are published in this order: labels before pictures.
+#: Message class by output, which is the topic below the node's name. Outputs are published in this order: labels before
+#: pictures.
 OUTPUTS: dict[str, type] = {
     'mask': Image,
     'confidence': Image,
@@ -40,7 +41,7 @@ OUTPUTS: dict[str, type] = {
     'overlay/compressed': CompressedImage,
 }
 
-#: Outputs that late listeners get the last message of: a static layer of a costmap expects its map latched.
+#: Outputs whose last message late subscribers receive. The static layer of a costmap expects a latched map.
 LATCHED = ('drivable_grid',)
 
 #: Output of the whole node: clouds that the masks of all cameras paint.
@@ -49,18 +50,18 @@ POINTS = 'points'
 #: Message class by the parameter ``image_transport``.
 MESSAGE_CLASSES: dict[str, type] = {'raw': Image, 'compressed': CompressedImage}
 
-# The rclpy of Humble hands over the message alone.
+# Whether callbacks receive delivery information; the rclpy of Humble passes only the message.
 _TELLS_DELIVERY = hasattr(Subscription, 'CallbackType')
 
 
 class Camera:
-    """Topics of one camera, which is subscribed to only while somebody listens to an output.
+    """Topics of one camera. The camera is subscribed to only while somebody listens to an output.
 
     Args:
         node: Node that owns the topics.
         name: Name of the camera, which is the namespace of its topics; empty for the node's only camera.
         settings: Current values of the parameters.
-        receive: Function that is called with each image, in the thread of the executor.
+        receive: Function that is called with each image in the thread of the executor.
         paints_clouds: Function that returns whether somebody listens to clouds, which the masks of all cameras paint.
 
     Attributes:
@@ -101,14 +102,14 @@ class Camera:
         self._infos: Subscription | None = None
         self._infos_since = 0.0
         self._info: bytes | None = None
-        self._last_sign = 0.0  # time of the last image, or else of the beginning of the subscription
+        self._last_sign = 0.0  # time of the last image or, before it, of the subscription
         self._bad_info = ''
-        # Declared now: a mistake in them is told at the start, not when somebody listens.
+        # Declared now, so that a bad value is reported at the start and not when somebody subscribes.
         overridable(node, self._source.asked, _newest(settings.image_reliability), 'subscription')
         overridable(node, self._info_source.asked, _newest('best_effort'), 'subscription')
 
     def close(self) -> None:
-        """Destroy subscriptions and publishers. No thread may publish any more."""
+        """Destroy subscriptions and publishers. No thread may publish after this."""
         self._leave()
         publishers = [*self._outputs.values(), *([] if self._label_info is None else [self._label_info])]
         for publisher in publishers:
@@ -132,14 +133,14 @@ class Camera:
         return (*self._outputs, POINTS) if self._settings.points else tuple(self._outputs)
 
     def wanted(self) -> set[str]:
-        """Return the names of the outputs that somebody listens to; none if the node is switched off."""
+        """Return the names of the outputs with a subscriber; an empty set if the node is switched off."""
         if not self._settings.enabled:
             return set()
         wanted = {name for name, output in self._outputs.items() if output.get_subscription_count()}
         return wanted | {POINTS} if self._paints_clouds() else wanted
 
     def follow_listeners(self) -> None:
-        """Subscribe to the camera if somebody listens, else leave it. Call it often: Humble has no event for this."""
+        """Subscribe to the camera while somebody listens, else unsubscribe. Call it often: Humble has no event."""
         wanted = self.wanted()
         if wanted and self._images is None:
             callback = self._take if _TELLS_DELIVERY else lambda data: self._take(data, {})
@@ -175,7 +176,7 @@ class Camera:
             self._infos = self._info = None
 
     def _advertise(self, message_class: type, topic: str, latched: bool) -> Publisher:
-        # A profile of its own: an override changes it.
+        # A new profile for each topic, because an override changes it.
         quality = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
             depth=1 if latched else 5,
@@ -202,12 +203,12 @@ class Camera:
         self._receive(Frame(self, data, self._last_sign, self._node.get_clock().now().nanoseconds / 1e9))
 
     def _count_missed(self, number: int | None) -> None:
-        """Count the images between the last one and that of this sequence number; None: the middleware tells none."""
+        """Count the images that were lost before this one, by its sequence number; None if the middleware has none."""
         if number is None or self._node.count_publishers(self.topic) != 1:  # each publisher counts its own
             self._sequence_number = None
             return
         between = 0 if self._sequence_number is None else number - self._sequence_number - 1
-        # Below 0: the publisher has started again.
+        # The difference is below 0 after the publisher has restarted.
         self.statistics.missed = (self.statistics.missed or 0) + max(0, between)
         self._sequence_number = number
 
@@ -215,7 +216,7 @@ class Camera:
         self._info = data
 
     def camera_info(self, height: int, width: int) -> Any | None:
-        """Return the newest ``sensor_msgs/CameraInfo``, or None if none has arrived that fits images of this size."""
+        """Return the newest ``sensor_msgs/CameraInfo``; None without one, or if it does not fit images of this size."""
         data = self._info
         if data is None:
             return None
@@ -236,7 +237,7 @@ class Camera:
     def publish_label_info(self, names: tuple[str, ...]) -> None:
         """Publish class names and confidence threshold, latched, if they have changed.
 
-        They are published once more when the clock starts: under ``use_sim_time`` it is 0 until /clock is published.
+        They are published again when the clock starts: under ``use_sim_time`` it is 0 until /clock is published.
         """
         if self._label_info is None:
             return
@@ -252,7 +253,7 @@ class Camera:
         return 'camera_info, drivable_grid and points' if self._settings.points else 'camera_info and drivable_grid'
 
     def complaint(self) -> str:
-        """Return why no image arrives, or what images and CameraInfo lack; empty if all is well."""
+        """Return why no image arrives, or what is wrong with images or CameraInfo; empty if nothing is."""
         now = time.monotonic()
         patience = self._settings.stale_after
         if self._images is not None and now - self._last_sign > patience:
@@ -269,5 +270,5 @@ class Camera:
 
 
 def _newest(reliability: str) -> QoSProfile:
-    """Return a profile that keeps the newest message only, as the worker does."""
+    """Return a QoS profile that keeps only the newest message, as the worker does."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy[reliability.upper()])

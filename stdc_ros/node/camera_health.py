@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find out that a camera sends images but shows nothing: a frozen or a dark one. Knows nothing of ROS."""
+"""Detect cameras whose images are frozen or dark. Imports no ROS."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import zlib
 
 import numpy as np
 
-#: Distance of the rows that are looked at: this takes a fraction of a millisecond for 1080p.
+#: Step between the rows that are compared. At 1080p, this takes a fraction of a millisecond.
 ROWS = 16
 
-#: Mean value, of 255, below which an image is dark. A street with lamps at night is well above.
+#: Mean value, 0 to 255, below which an image is dark. A street with lamps at night is well above.
 DARK = 4.0
 
-#: Number of equal images in a row that are no coincidence.
+#: Number of equal images in a row after which the camera counts as frozen.
 REPEATED = 3
 
 
 class CameraHealth:
-    """Watch the images of one camera. All times are seconds of one steady clock."""
+    """Watches the images of one camera. All times are seconds of one steady clock."""
 
     def __init__(self) -> None:
         self._checksum: int | None = None
@@ -28,7 +28,7 @@ class CameraHealth:
         self._mean = 0.0
 
     def update(self, image: np.ndarray, now: float) -> None:
-        """Compare an image with the one before.
+        """Compare an image with the previous one.
 
         Args:
             image: Image, uint8 ``[H, W, 3]``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read the names of several cameras from a parameter or a launch argument. Knows nothing of ROS."""
+"""Parse the names of several cameras from a parameter or a launch argument. Imports no ROS."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 
 def parse_camera_names(value: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the cameras; each becomes a part of topic names, as in ``front/image``.
+    """Parse camera names, which become a part of topic names, as in ``front/image``.
 
     Args:
         value: List of names, or text such as ``front,left``, ``front left`` or ``[front, left]``; empty for one camera
             without a name.
 
     Raises:
-        ValueError: The value is neither, a name makes no topic, or two are the same. The message is one line.
+        ValueError: The value is neither of these, a name cannot be part of a topic, or two names are equal. The message
+            is one line.
 
     Example:
         >>> parse_camera_names('[front, left]')
@@ -31,7 +32,7 @@ def parse_camera_names(value: str | Sequence[str]) -> tuple[str, ...]:
     else:
         raise ValueError(f'cameras is {value!r}, expected names such as [front, left] or "front,left"')
     for name in names:
-        # What ROS takes for a part of a topic name, without the hidden names that begin with _.
+        # ROS allows these names in topics. Names with a leading _ are hidden topics and are refused here.
         if not re.fullmatch('[A-Za-z][A-Za-z0-9_]*', name):
             raise ValueError(f'cameras has the name {name!r}, expected letters, digits and _, beginning with a letter')
     if len(set(names)) < len(names):

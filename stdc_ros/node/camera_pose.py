@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the pose of a camera: from a parameter, or from TF where ``tf2_ros`` is installed.
+"""Look up the pose of a camera: from a parameter, or from TF where ``tf2_ros`` is installed.
 
 ``tf2_ros`` is part of every ROS 2 installation, but not on PyPI.
 """
@@ -27,10 +27,10 @@ except ImportError:
 #: Seconds to wait for a transform as new as the image.
 PATIENCE = 0.05
 
-#: Nanoseconds by which the stamps of a frame go back when time starts again, as in a bag that loops.
+#: Step back of a stamp, in nanoseconds, from which time counts as restarted, as in a bag that loops.
 BACK = 10**9
 
-#: Number of frames whose leading slash is logged.
+#: Largest number of frames whose leading slash is logged.
 LOGGED_FRAMES = 16
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _stripped: set[str] = set()
 
 
 def tf_frame(name: str) -> str:
-    """Return the name of a frame as tf2 takes it: without the leading slash of ROS 1, which is logged once.
+    """Return the name of a frame without the leading slash of ROS 1, which tf2 refuses. The slash is logged once.
 
     Args:
         name: ``frame_id`` of a message, or a parameter.
@@ -57,7 +57,7 @@ class FixedPose:
         numbers: Pose of the camera's body in the ground frame: x, y, z, roll, pitch, yaw; metres and radians.
 
     Raises:
-        CameraInfoError: These are not six numbers.
+        CameraInfoError: The sequence does not have six finite numbers.
     """
 
     def __init__(self, numbers: Sequence[float]):
@@ -71,8 +71,8 @@ class FixedPose:
 class Transforms:
     """TF listener that all cameras of a node share.
 
-    When time starts again, as in a bag that loops, it clears the buffer: the buffer would take the new transforms for
-    old ones and leave them out. For that, it stands between ``tf2_ros.TransformListener`` and the buffer.
+    It clears the buffer when time restarts, as in a bag that loops; otherwise the buffer would drop the new transforms
+    as old ones. To do so, it passes transforms from ``tf2_ros.TransformListener`` to the buffer.
 
     Attributes:
         buffer: Buffer of transforms, ``tf2_ros.Buffer``.
@@ -99,12 +99,12 @@ class Transforms:
         self.buffer.set_transform(transform, authority)
 
     def set_transform_static(self, transform: Any, authority: str) -> None:
-        """Add a ``geometry_msgs/TransformStamped`` of /tf_static, which never becomes old."""
+        """Add a ``geometry_msgs/TransformStamped`` of /tf_static, which never expires."""
         self.buffer.set_transform_static(transform, authority)
 
 
 class TransformedPose:
-    """Pose of a camera whose frame TF knows.
+    """Pose of a camera from TF.
 
     Args:
         transforms: TF listener of the node.
@@ -141,11 +141,12 @@ def look_up(
         CameraInfoError: TF does not know the transform.
     """
     stamps = (stamp,) if target_stamp is None else (stamp, target_stamp)
-    if min(stamps) < 0:  # rclpy has no such time
+    if min(stamps) < 0:  # rclpy has no negative times
         raise CameraInfoError(f'a message stamped {min(stamps) / 1e9:.9f} s, expected 0 or later for its transform')
     times = [Time(nanoseconds=each) for each in stamps]
     try:
-        # Waiting helps against an old transform, not against unconnected frames: all cameras would wait for one.
+        # Waiting helps if the newest transform is older than the message. It does not if the frames are unconnected,
+        # and would then delay all cameras.
         patience = Duration(seconds=PATIENCE if buffer.can_transform(target, source, Time()) else 0)
         if target_stamp is None:
             found = buffer.lookup_transform(target, source, times[0], patience)

@@ -13,7 +13,7 @@ from rclpy.parameter import Parameter
 
 from stdc_ros.node.parameters import Parameters
 
-#: Types of the lists: ROS cannot tell the type of an empty one.
+#: Parameter type by type hint of a list. ROS cannot derive the type from an empty list.
 _LIST_TYPES = {'tuple[str, ...]': Parameter.Type.STRING_ARRAY, 'tuple[float, ...]': Parameter.Type.DOUBLE_ARRAY}
 
 
@@ -21,7 +21,7 @@ def declare(node: Node) -> Parameters:
     """Declare every parameter of the table on a node.
 
     Returns:
-        Values of the parameters, kept up to date when one is set later.
+        Values of the parameters, which are updated when a parameter is set later.
 
     Raises:
         rclpy.exceptions.ParameterException: A value that was given has the wrong type or is out of range; the message
@@ -31,7 +31,7 @@ def declare(node: Node) -> Parameters:
     table = {entry.name: entry for entry in fields(Parameters)}
 
     def on_set(changes: list[Parameter]) -> SetParametersResult:
-        # A list that is being declared and was not given has no value.
+        # A list that was not given has no value while it is declared.
         ours = [change for change in changes if change.name in table and change.value is not None]
         try:
             values = {change.name: _value(table[change.name], change) for change in ours}
@@ -41,7 +41,7 @@ def declare(node: Node) -> Parameters:
             setattr(parameters, name, value)
         return SetParametersResult(successful=True)
 
-    # Before the declarations, so that it sees the values given at the start. rclpy has checked type and range by then.
+    # Before the declarations, so that the callback sees the initial values. rclpy checks type and range before it.
     node.add_on_set_parameters_callback(on_set)
     for entry in table.values():
         if entry.default == ():
@@ -52,25 +52,25 @@ def declare(node: Node) -> Parameters:
 
 
 def _declare_list(node: Node, entry: Field) -> None:
-    """Declare a list that is empty unless it is given.
+    """Declare a list whose default is empty.
 
-    A list without a value would hide all parameters from callers that ask for all at once, as ``ros2 param dump`` does.
+    A parameter without a value would break requests for all parameters at once, such as ``ros2 param dump``.
     """
     list_type, descriptor = _LIST_TYPES[str(entry.type)], _descriptor(entry)
-    if entry.metadata['parse']:  # the value may be text, too
+    if entry.metadata['parse']:  # the value may also be text
         descriptor.dynamic_typing = True
         declared = node.declare_parameter(entry.name, None, ParameterDescriptor(dynamic_typing=True))
     else:
         descriptor.type = list_type.value
         declared = node.declare_parameter(entry.name, list_type)
-    # rclpy takes an empty default for bytes: so the list is set once it is declared, and made read-only after that.
+    # rclpy takes an empty default for bytes. So the list is set after its declaration and then made read-only.
     if declared.type_ == Parameter.Type.NOT_SET:
         node.set_parameters([Parameter(entry.name, list_type, [])])
     node.set_descriptor(entry.name, descriptor)
 
 
 def _value(entry: Field, parameter: Parameter) -> Any:
-    """Return the value for the table. Raises ValueError if it is none of those that the table allows."""
+    """Return the value for the table. Raises ValueError if the table does not allow it."""
     value, choices, check = parameter.value, entry.metadata['choices'], entry.metadata['check']
     if entry.metadata['parse']:
         return entry.metadata['parse'](value)
@@ -99,11 +99,11 @@ def _descriptor(entry: Field) -> ParameterDescriptor:
 
 
 def warn_of_unknown(node: Node) -> None:
-    """Warn of values that were given for parameters that do not exist; ROS drops them without a word.
+    """Warn about values for parameters that do not exist, which ROS ignores silently.
 
-    Call it when everything is declared.
+    Call this when everything is declared.
     """
-    # rclpy has no public way to read the values that were given, nor, in Humble, the names of all declared parameters.
+    # rclpy has no public way to read the given values nor, in Humble, the names of all declared parameters.
     for name in getattr(node, '_parameter_overrides', {}):
         if not node.has_parameter(name):
             known = [entry.name for entry in fields(Parameters)]

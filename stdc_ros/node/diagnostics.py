@@ -12,10 +12,10 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, POINT_CLOUD
 from stdc_ros.node.topics import COMPRESSED, Source
 
-#: Value of the parameter image_transport, by the message type that it stands for.
+#: Value of the parameter ``image_transport`` by message type.
 TRANSPORT_OF = {IMAGE: 'raw', COMPRESSED_IMAGE: 'compressed'}
 
-#: Topics as camera drivers name them, by type.
+#: Typical topic of a camera driver by message type.
 EXAMPLES = {
     IMAGE: '/camera/image_raw',
     COMPRESSED_IMAGE: f'/camera/image_raw{COMPRESSED}',
@@ -23,7 +23,7 @@ EXAMPLES = {
     POINT_CLOUD: '/lidar/points',
 }
 
-#: Kinds of trouble that are the node's own and not the camera's.
+#: Kinds of trouble that the node causes and not the camera.
 ERRORS = ('failed',)
 
 
@@ -39,8 +39,8 @@ def assess(
 ) -> Health:
     """Return level and message for one camera.
 
-    A silent camera is WARN, not STALE: the diagnostic aggregator turns a group with one STALE member into an ERROR,
-    and reserves STALE for publishers of diagnostics that are silent themselves.
+    A silent camera is WARN and not STALE, because the diagnostic aggregator reports a group with a STALE member as
+    ERROR. STALE is for publishers of diagnostics that are silent themselves.
 
     Args:
         topic: Resolved image topic.
@@ -74,16 +74,16 @@ def make_status(name: str, topic: str, health: Health, rows: dict[str, str]) -> 
 
     Args:
         name: Name of node and camera.
-        topic: Resolved image topic, which identifies the hardware.
+        topic: Resolved image topic, used as hardware id.
         health: Level and message.
-        rows: Values by their keys.
+        rows: Values by key.
     """
     values = [KeyValue(key=key, value=value) for key, value in rows.items()]
     return DiagnosticStatus(level=health.level, name=name, message=health.message, hardware_id=topic, values=values)
 
 
 def explain_silence(node: Node, source: Source, topic_type: str, quality: QoSProfile) -> str:
-    """Return why nothing arrives on a topic: who publishes on it, and who cannot reach the subscription.
+    """Return why nothing arrives on a topic: its publishers, and which of them cannot reach the subscription.
 
     Args:
         node: Node that subscribes to the topic.
@@ -112,7 +112,7 @@ def explain_silence(node: Node, source: Source, topic_type: str, quality: QoSPro
 
 
 def _where_else(node: Node, source: Source, topic_type: str) -> str:
-    """Return a remedy for a topic that nobody publishes, in brackets; empty if the node knows none."""
+    """Return a remedy, in brackets, for a topic that nobody publishes; empty if the node knows none."""
     if topic_type in TRANSPORT_OF:
         bare = source.topic.removesuffix(COMPRESSED)
         other, transport = (bare + COMPRESSED, 'compressed') if topic_type == IMAGE else (bare, 'raw')

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Remove the shared memory of killed processes.
+"""Remove the shared memory that killed processes leave behind.
 
-Fast DDS leaves it behind, and the segments of ``config/fastdds.xml`` are large.
+Fast DDS does not remove it, and the segments that ``config/fastdds.xml`` sets up are large.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 #: Folder of shared memory on Linux.
 FOLDER = Path('/dev/shm')
 
-#: Least age of a segment in seconds. The process that creates a younger one may not have locked it yet.
+#: Least age of a segment to remove, in seconds. Its process may not have locked a younger one yet.
 YOUNG = 10.0
 
-# File beside a segment that the process holds locked while it lives; names of Fast DDS 2 and 3.
+# Lock file beside a segment, which its process holds while it lives. Names of Fast DDS 2 and 3.
 _LOCK = re.compile(r'(fastrtps|fastdds)_[0-9a-f]{16}_el')
 
 
@@ -32,7 +32,7 @@ def remove_dead_segments() -> None:
             continue
         try:
             _remove_if_dead(lock)
-        except OSError:  # locked: the process lives; or another process has just removed it
+        except OSError:  # locked by its process, or just removed by another process
             continue
 
 

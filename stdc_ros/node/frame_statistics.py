@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count the frames of a camera and keep their latest latencies. Knows nothing of ROS."""
+"""Count the frames of a camera and keep their latest latencies. Imports no ROS."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ import numpy as np
 #: Number of frames whose latencies are kept: ten seconds of a 30 Hz camera.
 WINDOW = 300
 
-#: Seconds back over which the rate is taken.
+#: Seconds over which the rate is averaged.
 RATE_WINDOW = 5.0
 
-#: Seconds. A stamp further from now is from another clock (a bag replayed without /clock) and tells no latency.
+#: Largest plausible latency in seconds. A larger one means that the stamp is from another clock, such as that of a bag
+#: replayed without /clock.
 PLAUSIBLE_LATENCY = 60.0
 
-#: Stages of a frame in their order, and two sums: from its arrival, and from its stamp, to its published mask.
+#: Stages of a frame in order, and two sums: from arrival to published mask, and from stamp to published mask.
 STAGES = ('transport', 'wait', 'convert', 'inference', 'publish', 'image to mask', 'stamp to mask')
 
 #: Outcomes of a received frame. A frame without an outcome is still being processed.
 OUTCOMES = ('segmented', 'dropped', 'too old', 'unwanted', 'bad', 'failed')
 
-#: Parts that a segmented frame can lack.
+#: Outputs that a segmented frame can lack, by their reason.
 LACKS = ('with a bad CameraInfo', 'without a grid')
 
 
 class TroubleCounter:
-    """Counts of frames or clouds by their outcome, with the latest reason of each trouble.
+    """Counts frames or clouds by their outcome, and keeps the latest reason of each trouble.
 
     Args:
-        noun: Word for what is counted, in the plural.
+        noun: Plural noun for what is counted, such as ``frames``.
 
     Attributes:
         counts: Number by outcome.
@@ -48,7 +49,7 @@ class TroubleCounter:
         self._reasons[kind] = reason
 
     def new_troubles(self) -> dict[str, str]:
-        """Return the troubles since the last call: by kind, their number and the latest reason."""
+        """Return number and latest reason of each kind of trouble since the last call."""
         troubles = {}
         for kind, reason in self._reasons.copy().items():
             count = self.counts[kind]
@@ -62,12 +63,12 @@ class TroubleCounter:
 
 
 class FrameStatistics(TroubleCounter):
-    """Frames of one camera since the start, and the latencies of the latest ones.
+    """Counts the frames of one camera since the start, and keeps the latencies of the latest ones.
 
     Attributes:
         received: Number of frames that the middleware handed over.
-        missed: Number of frames that were lost on the way to the node, or replaced in the middleware by a newer frame,
-            by the publisher's sequence numbers; None while the middleware has told no numbers.
+        missed: Number of frames that the middleware lost or replaced by a newer one, by the publisher's sequence
+            numbers; None without such numbers.
         counts: Number of frames by each of :data:`OUTCOMES` and :data:`LACKS`. A frame lacks something if it needed a
             CameraInfo and the newest one was invalid or of another size, or if no grid could be computed.
     """
@@ -84,8 +85,8 @@ class FrameStatistics(TroubleCounter):
 
         Args:
             now: Time of a steady clock, in seconds.
-            latencies: Seconds by stage, with ``_`` for the space. Latencies that cannot be, as from the stamp of
-                another clock, are left out.
+            latencies: Seconds by stage, with ``_`` for the space. Implausible values, as from the stamp of another
+                clock, are left out.
         """
         self.counts['segmented'] += 1
         self._published.append(now)
@@ -97,7 +98,7 @@ class FrameStatistics(TroubleCounter):
 
     def rate(self, now: float) -> float:
         """Return the number of masks per second over the last :data:`RATE_WINDOW` seconds."""
-        # A copy in one step: the worker thread appends meanwhile.
+        # Copied at once, because the worker thread appends meanwhile.
         return sum(now - time < RATE_WINDOW for time in self._published.copy()) / RATE_WINDOW
 
     def rows(self, now: float, percents: tuple[int, ...] = (50, 95, 99)) -> dict[str, str]:
@@ -105,7 +106,7 @@ class FrameStatistics(TroubleCounter):
 
         Args:
             now: Time of the same clock as in :meth:`add`, in seconds.
-            percents: Percentiles to compute of each stage.
+            percents: Percentiles to compute for each stage.
         """
         rows = {'masks per second': f'{self.rate(now):.1f}', 'frames received': str(self.received)}
         rows['frames missed'] = 'unknown' if self.missed is None else str(self.missed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the messages of ``~/drivable_grid`` from the parameters and a pose for each camera."""
+"""Make the ``~/drivable_grid`` messages from the parameters and the pose of each camera."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GridOutput:
     """Grid messages of one camera.
 
     Args:
-        settings: Extent and cells of the grid, and which classes are drivable.
+        settings: Extent and cells of the grid, and drivable classes.
         classes: Class table of the model.
         frame: Name of the ground frame.
         pose: Function that returns the camera's pose in the ground frame for the header of an image.
@@ -49,12 +49,12 @@ class GridOutput:
 
         Args:
             header: Header of the image.
-            segmentation: Mask and confidence as the segmenter returned them. Pixels that lost their class for little
-                confidence would be edges inside an object.
+            segmentation: Mask and confidence of the segmenter, before ``confidence_threshold`` is applied. The pixels
+                that it clears would look like edges inside an object.
             info: ``CameraInfo`` of the image.
 
         Raises:
-            CameraInfoError: Camera or pose cannot be used, or TF does not know the pose.
+            CameraInfoError: Camera or pose is invalid, or TF does not know the pose.
             GridError: The mask does not fit the grid.
         """
         camera = CameraModel.from_info(info, self._rectified)
@@ -72,8 +72,8 @@ class GridOutputs(dict[str, GridOutput]):
         classes: Class table of the model.
 
     Raises:
-        GridError: The parameters make no grid.
-        CameraInfoError: The poses are not six numbers for each camera, or none are given and tf2_ros is not installed.
+        GridError: The parameters of the grid are invalid.
+        CameraInfoError: There are not six pose numbers for each camera, or none are given and tf2_ros is not installed.
     """
 
     def __init__(self, node: Node, parameters: Parameters, classes: ClassTable):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publish class names as ``vision_msgs/LabelInfo`` where vision_msgs is installed; it is not on PyPI."""
+"""Publish class names as ``vision_msgs/LabelInfo`` where vision_msgs is installed, which PyPI does not have."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_label_info(names: Sequence[str], threshold: float, stamp: Any) -> Any:
 
     Args:
         names: Class names in the order of their ids.
-        threshold: Least confidence of a pixel, 0 to 1.
+        threshold: Minimum confidence of a pixel, 0 to 1.
         stamp: Time of the message, ``builtin_interfaces/Time``.
     """
     classes = [VisionClass(class_id=index, class_name=name) for index, name in enumerate(names)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a thread that always works on the newest frames. Knows nothing of ROS."""
+"""Run a thread that always processes the newest frames. Imports no ROS."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from typing import Generic, TypeVar
 
 Frame = TypeVar('Frame')
 
-#: Fraction of the frame interval after which a waiting frame is stale: it is passed over if the next one is near.
-#: A third makes the outputs freshest on average, if all waiting times are equally likely.
+#: Fraction of the frame interval after which a waiting frame is stale and is skipped if the next one is due soon. If
+#: all waiting times are equally likely, a third gives the freshest outputs on average.
 STALE = 1 / 3
 
-#: Longest wait for the next frame, as a fraction of the last processing time. It costs a quarter of the frames at most;
-#: without this limit, processing of 1.4 intervals would wait for 0.6 of one each time, and lose nearly a third.
+#: Longest wait for the next frame, as a fraction of the last processing time. It costs at most a quarter of the frames.
+#: Without this limit, processing that takes 1.4 intervals would wait 0.6 intervals each time and lose nearly a third.
 WORTH = 1 / 3
 
-#: Number of frames in a row from other sources after which a silent source is forgotten: a second of a 30 Hz camera.
+#: Number of frames in a row from other sources after which a silent source is forgotten: one second at 30 Hz.
 FORGOTTEN = 30
 
-# Number of arrivals of a source from which the time of the next one is predicted.
+# Number of arrivals from which the next arrival of a source is predicted.
 _REMEMBERED = 6
 
 
 class LatestFrameWorker(Generic[Frame]):
-    """Process the newest frame of each source in a thread. A newer frame replaces the one that waits.
+    """Processes the newest frame of each source in a thread. A newer frame replaces the waiting one.
 
-    So the outputs are never older than the frames being processed, however slow that is; a queue would add its length
-    to the latency of every frame. Sources take turns, however much faster one of them is. If there is only one source
-    and it is faster than the processing, a frame that is :data:`STALE` is passed over when the next one is near.
+    A queue would add its length to the latency of every frame. Sources take turns, however much faster one of them is.
+    If there is only one source and it is faster than the processing, a :data:`STALE` frame is skipped when the next one
+    is due soon.
 
     Args:
-        process: Function that is called in the thread with the frames whose turn it is, each from another source.
-        failed: Function that is called in the thread with these frames and the exception that ``process`` raised.
-            The thread goes on.
-        batch: Greatest number of frames in one call of ``process``.
+        process: Function that is called in the thread with the next frames, each from another source.
+        failed: Function that is called in the thread with these frames and an exception of ``process``. The thread
+            continues after it.
+        batch: Largest number of frames in one call of ``process``.
 
     Attributes:
         dropped: Number of frames that were replaced before their turn came, by source.
@@ -54,26 +54,26 @@ class LatestFrameWorker(Generic[Frame]):
         self._process = process
         self._failed = failed
         self._batch = batch
-        # In the order of the turns: a source goes to the end when it has had its own.
+        # In the order of turns: a source goes to the end when its frame is taken.
         self._waiting: dict[Hashable, Frame] = {}
-        # Latest times of arrival by source, in seconds of `monotonic`.
+        # Latest arrival times by source, in seconds of `monotonic`.
         self._arrivals: dict[Hashable, deque[float]] = {}
-        # Number of frames from others since the last frame of a source.
+        # Number of frames of other sources since the last frame of a source.
         self._silent: Counter[Hashable] = Counter()
         self._took = 0.0  # last processing time, in seconds
         self._closed = False
         self._changed = threading.Condition()
-        # A daemon: work that hangs must not keep the process alive after close() gave up on it.
+        # A daemon thread, so that work that hangs does not keep the process alive after close() has given up.
         self._thread = threading.Thread(target=self._run, name='segmentation', daemon=True)
         self._thread.start()
 
     def put(self, source: Hashable, frame: Frame) -> None:
-        """Hand over a frame without waiting. The frame of this source that still waits is dropped and counted."""
+        """Hand over a frame without waiting. A waiting frame of this source is dropped and counted."""
         with self._changed:
             if self._closed:
                 return
             self.dropped[source] += source in self._waiting
-            self._waiting[source] = frame  # in the place of the one before, if there is one: no turn is lost
+            self._waiting[source] = frame  # keeps the place of the frame that it replaces, and so its turn
             self._remember(source)
             self._changed.notify()
 
@@ -94,7 +94,7 @@ class LatestFrameWorker(Generic[Frame]):
         return not self._thread.is_alive()
 
     def _remember(self, source: Hashable) -> None:
-        """Note the arrival of a frame, and forget sources that have been silent for long."""
+        """Record the arrival of a frame, and forget sources that have been silent for long."""
         self._arrivals.setdefault(source, deque(maxlen=_REMEMBERED)).append(monotonic())
         self._silent[source] = 0
         for other in [other for other in self._arrivals if other != source]:
@@ -116,11 +116,11 @@ class LatestFrameWorker(Generic[Frame]):
             except Exception as error:
                 self._failed(frames, error)
             self._took = monotonic() - begun
-            # Images of some megabytes would stay in memory until the next ones arrive.
+            # Otherwise some megabytes of images stay in memory until the next ones arrive.
             del frames
 
     def _wait_for_a_fresher_one(self) -> None:
-        if len(self._arrivals) != 1:  # with several sources, the time is better spent on the next one
+        if len(self._arrivals) != 1:  # with several sources, the frame of the next source is processed meanwhile
             return
         (arrivals,) = self._arrivals.values()
         if self._closed or len(arrivals) < _REMEMBERED:
@@ -129,8 +129,8 @@ class LatestFrameWorker(Generic[Frame]):
         interval = median(later - earlier for earlier, later in zip(arrivals, list(arrivals)[1:], strict=False))
         age = monotonic() - last
         due = interval - age
-        # A little longer than until the next frame is due; a source that has ended sends none.
+        # A little longer than until the next frame is due. Not forever: the source may have ended.
         patience = due + interval * STALE
         if self._took > interval and age > interval * STALE and due < self._took * WORTH and patience > 0:
-            # Also until another source sends a frame.
+            # A frame of another source ends the wait, too.
             self._changed.wait_for(lambda: self._closed or arrivals[-1] > last or len(self._waiting) > 1, patience)

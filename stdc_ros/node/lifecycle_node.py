@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Managed (lifecycle) form of the node, for Nav2's lifecycle manager and ``ros2 lifecycle``."""
+"""Managed (lifecycle) node of the segmentation, for Nav2's lifecycle manager and ``ros2 lifecycle``."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
+from stdc_ros.node.camera_segmentation import LISTENER_PERIOD, CameraSegmentation, WorkerHangsError
 from stdc_ros.node.declare_parameters import warn_of_unknown
-from stdc_ros.node.segmentation_node import LISTENER_PERIOD, CameraSegmentation, WorkerHangsError
 
 
 class SegmentationLifecycleNode(LifecycleNode):
-    """Node ``segmentation`` whose work is started and stopped by lifecycle transitions.
+    """Node ``segmentation`` that lifecycle transitions start and stop.
 
-    - configure reads the model, and builds the engine if ``image_size`` is given;
-    - activate opens the topics and starts the work;
-    - deactivate ends the work and closes the topics;
+    - configure loads the model, and builds the engine if ``image_size`` is given;
+    - activate opens the topics and starts to segment;
+    - deactivate stops segmenting and closes the topics;
     - cleanup frees the memory of model and engine.
 
-    A transition that fails leads through the error state back to ``unconfigured``; log and diagnostics tell the reason.
-    A backend that is lost while the node is active does the same.
+    A failed transition leads through the error state back to ``unconfigured``; log and diagnostics give the reason. The
+    same happens if the backend is lost while the node is active.
 
     Attributes:
         segmentation: Segmentation that runs on this node.
-        failure: Error after which the process cannot go on, or None.
+        failure: Error after which the process cannot continue, or None.
 
     Raises:
         rclpy.exceptions.ParameterException: A parameter has the wrong type or is out of range.
@@ -43,15 +43,15 @@ class SegmentationLifecycleNode(LifecycleNode):
         self.segmentation.create_steady_timer(LISTENER_PERIOD, self._watch)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Read the model and build the engine."""
+        """Load the model and build the engine."""
         return self._transition('inactive', self._configure)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Open the topics and start the work."""
+        """Open the topics and start to segment."""
         return self._transition('', self._activate)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """End the work and close the topics."""
+        """Stop segmenting and close the topics."""
         lost = self.segmentation.look_for_failure()
         return self._transition('inactive', self.segmentation.stop if lost is None else self._raise_failure)
 
@@ -60,11 +60,11 @@ class SegmentationLifecycleNode(LifecycleNode):
         return self._transition('unconfigured', self.segmentation.unload)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """End the work and free the memory."""
+        """Stop segmenting and free the memory."""
         return self._transition('finalized', self._end)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything, so that the node can be configured again."""
+        """Stop and free everything, so that the node can be configured again."""
         try:
             self._end()
         except WorkerHangsError as error:  # its thread still uses model and topics
@@ -75,7 +75,7 @@ class SegmentationLifecycleNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> None:
-        """End the work, then the node. Raises WorkerHangsError if the current frame does not finish."""
+        """Stop segmenting and destroy the node. Raises WorkerHangsError if the current frame does not finish."""
         self.segmentation.close()
         self.destroy_node()
 
@@ -98,10 +98,15 @@ class SegmentationLifecycleNode(LifecycleNode):
             raise failure
 
     def _transition(self, state: str, work: Callable[[], None]) -> TransitionCallbackReturn:
-        """Do the work of a transition. An exception becomes the reason in log and diagnostics."""
+        """Run the work of a transition. An exception becomes the reason in log and diagnostics.
+
+        Args:
+            state: State after the transition, for the diagnostics.
+            work: Work of the transition.
+        """
         try:
             work()
-        except Exception as error:  # rclpy would turn it into ERROR, too, but without a word
+        except Exception as error:  # rclpy would also return ERROR, but log nothing
             self.segmentation.failure = error
             self.get_logger().error(' '.join(str(error).split()) or type(error).__name__)
             return TransitionCallbackReturn.ERROR
@@ -121,7 +126,7 @@ class SegmentationLifecycleNode(LifecycleNode):
         def answer(request: Any, response: Any) -> Any:
             try:
                 return change_state(request, response)
-            except Exception as error:  # RCLError, which rclpy keeps to itself
+            except Exception as error:  # RCLError, whose class is private in rclpy
                 self.get_logger().error(f'transition is refused: {" ".join(str(error).split())}')
                 response.success = False
                 return response

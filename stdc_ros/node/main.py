@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Program ``segmentation_node``. It minds signals before the imports of rclpy and the model, which are slow."""
+"""Run the program ``segmentation_node``. It handles signals before it imports rclpy, which takes long."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM.
 
     Args:
-        args: Command line without the program's name; None for that of the process.
+        args: Command line without the program's name; None for the arguments of the process.
 
     Returns:
-        Exit status: 0, or 1 if the node could not start or go on.
+        Exit status: 0, or 1 if the node could not start or continue.
     """
     signals = keep_signals()
     args = sys.argv[1:] if args is None else list(args)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bring what Python's ``logging`` collects to the log of a ROS node, without repeating it for every frame."""
+"""Forward Python ``logging`` to the log of a ROS node, and limit how often a line is repeated."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import time
 from collections.abc import Hashable
 from typing import Any
 
-#: Loggers whose records appear in the node's log.
+#: Loggers whose records are forwarded.
 LOGGERS = ('stdc_core', 'stdc_ros')
 
-#: Seconds between two log lines about the same trouble of the same camera.
+#: Least number of seconds between two log lines about the same trouble of the same camera.
 LOG_PERIOD = 5.0
 
 
 class RosLogHandler(logging.Handler):
-    """Pass records of :data:`LOGGERS` on to a ROS logger, from level INFO on.
+    """Forwards records of :data:`LOGGERS` to a ROS logger, from level INFO on.
 
     Args:
         logger: Logger of rclpy, ``node.get_logger()``.
@@ -27,19 +27,19 @@ class RosLogHandler(logging.Handler):
         self._logger = logger
 
     def attach(self) -> None:
-        """Begin to pass records on."""
+        """Start to forward records."""
         for name in LOGGERS:
             logging.getLogger(name).setLevel(logging.INFO)
             logging.getLogger(name).addHandler(self)
 
     def detach(self) -> None:
-        """Stop passing records on."""
+        """Stop forwarding records."""
         for name in LOGGERS:
             logging.getLogger(name).removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log the record with the severity of rclpy."""
-        # rclpy wants one severity for each line of code.
+        """Log the record with its severity in rclpy."""
+        # rclpy allows one severity for each line of code that logs.
         if record.levelno >= logging.ERROR:
             self._logger.error(record.getMessage())
         elif record.levelno >= logging.WARNING:
@@ -49,9 +49,9 @@ class RosLogHandler(logging.Handler):
 
 
 class LogThrottle:
-    """Let a log line through at most once every ``period`` seconds for each key.
+    """Allows a log line at most once every ``period`` seconds for each key.
 
-    The throttle of rclpy counts all cameras as one.
+    The throttle of rclpy does not distinguish cameras.
     """
 
     def __init__(self, period: float = LOG_PERIOD):

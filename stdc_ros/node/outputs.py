@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make the output messages of a segmented image, of the types in ``stdc_ros.messages.cdr``. Knows no rclpy."""
+"""Make the output messages of a segmented image, of the types in ``stdc_ros.messages.cdr``. Imports no rclpy."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from stdc_ros.ground.camera_info import CameraInfoError
 from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE, TYPES
 from stdc_ros.messages.images import make_image
 
-#: ``CompressedImage.format`` as image_transport writes it, of a mono8 mask as PNG and of a bgr8 picture as JPEG.
+#: ``CompressedImage.format`` of a mono8 mask as PNG and of a bgr8 picture as JPEG, as image_transport writes it.
 PNG_FORMAT = 'mono8; png compressed '
 JPEG_FORMAT = 'bgr8; jpeg compressed bgr8'
 
-#: Largest side of a camera, in pixels. A larger size in a CameraInfo is damaged; scaled up, it would not fit its field.
+#: Largest side of a camera in pixels. A larger value in a CameraInfo is damaged, and would overflow when it is scaled
+#: up.
 MAX_SIDE = 65535
 
 
@@ -29,11 +30,11 @@ class FrameOutputs:
     """Output messages of one image and its segmentation.
 
     Args:
-        header: Header of the image; every output carries it.
+        header: Header of the image and of every output.
         image: Image, uint8 BGR ``[H, W, 3]``.
         segmentation: Mask and confidence, uint8 ``[H, W]``.
-        size: Height and width of the outputs. Labels are resized to the nearest pixel, so that no new ones appear.
-        threshold: Least confidence, 0 to 1. Pixels of the mask with less become 255. With 0, no confidence is needed.
+        size: Height and width of the outputs. Labels are resized to the nearest pixel, which makes no new labels.
+        threshold: Minimum confidence, 0 to 1. Pixels of the mask with less become 255. With 0, no confidence is needed.
 
     Attributes:
         mask: Class ids, uint8 of ``size``.
@@ -57,11 +58,11 @@ class FrameOutputs:
         self.confidence = confidence
 
     def labels(self, wanted: set[str], info: Any | None) -> Iterator[tuple[str, Any]]:
-        """Yield name and message of each wanted output for machines.
+        """Yield name and message of each wanted output with labels, and the CameraInfo.
 
         Args:
             wanted: Names of outputs.
-            info: ``CameraInfo`` of the camera, or None if none has arrived.
+            info: ``CameraInfo`` of the camera, or None.
         """
         if 'mask' in wanted:
             yield 'mask', self._message(self.mask, 'mono8')
@@ -70,7 +71,7 @@ class FrameOutputs:
         if 'camera_info' in wanted and info is not None:
             yield 'camera_info', scaled_camera_info(info, self._header, self._image.shape[:2], self._size)
         if 'mask/compressed' in wanted:
-            # The lowest level: labels are large areas, and higher levels take several times as long for little.
+            # The lowest level. Higher levels take several times as long for little, because labels are large areas.
             data = _encode('.png', self.mask, cv2.IMWRITE_PNG_COMPRESSION, 1)
             yield 'mask/compressed', TYPES.types[COMPRESSED_IMAGE](self._header, PNG_FORMAT, data)
 
@@ -82,15 +83,15 @@ class FrameOutputs:
         quality: int,
         draw: Callable[[float], np.ndarray | None] = lambda opacity: None,
     ) -> Iterator[tuple[str, Any]]:
-        """Yield name and message of each wanted output for people.
+        """Yield name and message of each wanted picture for people.
 
         Args:
             wanted: Names of outputs.
             classes: Class table with the colours.
             opacity: Weight of the colours in the overlay, 0 to 1.
             quality: Quality of JPEG pictures, 1 to 100.
-            draw: Function that draws the overlay of the image and the segmentation as they were given, on the GPU say.
-                Where it returns None, the overlay is drawn here.
+            draw: Function that draws the overlay of image and segmentation elsewhere, such as on the GPU, with an
+                opacity. If it returns None, the overlay is drawn here.
         """
         if wanted & {'color_mask', 'color_mask/compressed'}:
             yield from self._picture('color_mask', colorize(self.mask, classes), wanted, quality)
@@ -127,12 +128,12 @@ def _encode(suffix: str, picture: np.ndarray, setting: int, value: int) -> np.nd
 def scaled_camera_info(info: Any, header: Any, image: tuple[int, int], size: tuple[int, int]) -> Any:
     """Return the ``CameraInfo`` of a resized image.
 
-    Focal lengths, skew and principal point of K and P, and the region of interest, are scaled as ``image_proc`` scales
-    them; distortion, rotation and binning stay. The region keeps whole pixels, and the principal point moves with it.
+    Focal lengths, skew and principal point of K and P, and the region of interest are scaled as in ``image_proc``.
+    Distortion, rotation and binning stay. The region is rounded to whole pixels, and the principal point moves with it.
 
     Args:
         info: Message of ``stdc_ros.messages.cdr.TYPES``.
-        header: Header of the image, for the new message.
+        header: Header of the new message.
         image: Height and width of the image that ``info`` describes.
         size: Height and width of the resized image.
     """
@@ -158,7 +159,7 @@ def scaled_camera_info(info: Any, header: Any, image: tuple[int, int], size: tup
 
 
 def check_fit(info: Any, height: int, width: int) -> None:
-    """Check that a ``CameraInfo`` describes images of a size, after its region of interest and its binning.
+    """Check that a ``CameraInfo`` describes images of a size, with its region of interest and its binning.
 
     Args:
         info: ``CameraInfo`` of ``stdc_ros.messages.cdr.TYPES``.
@@ -177,7 +178,7 @@ def check_fit(info: Any, height: int, width: int) -> None:
         )
     columns = (roi.width or info.width) / max(info.binning_x, 1)
     rows = (roi.height or info.height) / max(info.binning_y, 1)
-    # A side that the binning does not divide is rounded one way or the other.
+    # Drivers round a side that the binning does not divide up or down.
     if abs(columns - width) >= 1 or abs(rows - height) >= 1:
         raise CameraInfoError(
             f'CameraInfo of images of {columns:g} x {rows:g} pixels, expected {width} x {height}, as the images are'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's parameters: one table with defaults, descriptions and limits. Knows nothing of rclpy."""
+"""Define the node's parameters: one table with defaults, descriptions and limits. Imports no rclpy."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def _parameter(
     at_run_time: bool = False,
     parse: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Return one row of the table, whose type is that of the default.
+    """Return one row of the table. The type of the parameter is the type of its default.
 
     Args:
-        default: Value of a parameter that is not given.
+        default: Default value.
         description: Text for ``ros2 param describe``.
-        bounds: Least and greatest value.
-        choices: All values that are allowed.
-        check: Function that returns what is expected instead of a value; empty for a valid value.
-        at_run_time: Whether the parameter can be set while the node runs.
-        parse: Function that converts the value that was given, or raises ValueError with the reason.
+        bounds: Smallest and largest value.
+        choices: Allowed values; empty if they are not limited.
+        check: Function that returns what is expected instead of an invalid value; empty for a valid value.
+        at_run_time: Whether the parameter can be changed while the node runs.
+        parse: Function that converts the given value, or raises ValueError with the reason.
     """
     metadata = {
         'description': description,
@@ -57,15 +57,15 @@ def _check_image_size(value: str) -> str:
 
 @dataclass
 class Parameters:
-    """Current values of the parameters. Lists are tuples here, and empty unless they are given."""
+    """Current values of the parameters. Lists are stored as tuples, which are empty by default."""
 
     model: str = _parameter(
         '', 'Path of a model.onnx from `stdc export`, ~ for the home folder; empty: the shipped model.'
     )
     input_scale: float = _parameter(
         0.0,
-        'Factor by which the image is scaled for the network: less is faster, by its square, more finds smaller '
-        "things. 0: the model's own, and less for images larger than those of its training.",
+        'Factor by which the image is scaled for the network. A smaller one is faster, by its square; a larger one '
+        "finds smaller objects. 0: the model's own, and less for images larger than those of its training.",
         bounds=(0.0, 4.0),
     )
     backend: str = _parameter(

@@ -11,10 +11,10 @@ from rclpy.node import Node
 from rclpy.qos import QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-#: Policies that can be overridden. A subscription to a latched topic needs the durability.
+#: Policies that can be overridden. Durability is for subscriptions to latched topics.
 POLICIES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
-#: Greatest depth in messages. Middlewares count them in 32 bits.
+#: Largest depth in messages; middlewares store it in 32 bits.
 DEEPEST = 2**31 - 1
 
 
@@ -23,14 +23,14 @@ def overridable(
 ) -> QoSOverridingOptions:
     """Declare and check the override parameters of a topic, and return the options to create it with.
 
-    rclpy would declare them, too, when the topic is created; but it names a bad policy without its topic, and passes
-    some bad values on to rcl, which says nothing of them.
+    rclpy would also declare them when the topic is created. But its errors do not name the topic, and it passes some
+    bad values on to rcl, which does not report them.
 
     Args:
         node: Node that owns the topic.
-        topic: Name of the topic as it is given to ``create_publisher`` or ``create_subscription``.
+        topic: Name of the topic for ``create_publisher`` or ``create_subscription``.
         quality: Profile without overrides.
-        kind: Side of the topic that is created.
+        kind: End of the topic that is created.
 
     Raises:
         ValueError: A parameter has a value that its policy does not allow.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the node until a signal arrives or it cannot go on."""
+"""Run the node until a signal arrives or it cannot continue."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from rclpy.signals import SignalHandlerOptions
 
 from stdc_core.inference.heap_memory import keep_freed_memory
 from stdc_core.io.signals import killed_by_signals
+from stdc_ros.node.camera_segmentation import LISTENER_PERIOD, WorkerHangsError
 from stdc_ros.node.fastdds_cleanup import remove_dead_segments
 from stdc_ros.node.lifecycle_node import SegmentationLifecycleNode
-from stdc_ros.node.segmentation_node import LISTENER_PERIOD, SegmentationNode, WorkerHangsError
+from stdc_ros.node.segmentation_node import SegmentationNode
 
 Node = SegmentationNode | SegmentationLifecycleNode
 
@@ -26,12 +27,12 @@ def run(signals: list[int], args: list[str] | None = None, lifecycle: bool = Fal
     """Run the node until a signal is in the list.
 
     Args:
-        signals: List that grows with each signal, see ``stdc_core.io.signals.keep_signals``.
-        args: Command line with ROS arguments; None for that of the process.
+        signals: List of received signals, see ``stdc_core.io.signals.keep_signals``.
+        args: Command line with ROS arguments; None for the arguments of the process.
         lifecycle: Whether to run the managed node.
 
     Returns:
-        Exit status: 0, or 1 if the node could not start or go on; the reason is in the log.
+        Exit status: 0, or 1 if the node could not start or continue; the reason is in the log.
     """
     if signals:
         return 0
@@ -44,8 +45,8 @@ def run(signals: list[int], args: list[str] | None = None, lifecycle: bool = Fal
             _build(node, signals)
             return 0
     except (OSError, ValueError, ParameterException, RuntimeError) as error:
-        # ValueError: BackendError, ModelError, GridError, CameraInfoError, PointsError.
-        # RuntimeError: rcl, on bad --ros-args.
+        # ValueError includes BackendError, ModelError, GridError, CameraInfoError and PointsError.
+        # RuntimeError: rcl, for bad ROS arguments.
         _fatal(error)
         rclpy.try_shutdown()
         return 1
@@ -53,8 +54,10 @@ def run(signals: list[int], args: list[str] | None = None, lifecycle: bool = Fal
 
 
 def _build(node: SegmentationNode, signals: list[int]) -> None:
-    with killed_by_signals():  # the cache has only whole files
-        if not signals:  # that came while the model was read
+    # A build takes minutes and cannot be interrupted, so a signal ends the process. The cache keeps only complete
+    # files.
+    with killed_by_signals():
+        if not signals:  # a signal that arrived while the model was loaded is in the list
             node.segmentation.build()
     node.close()
     rclpy.try_shutdown()
@@ -72,7 +75,7 @@ def _spin(node: Node, signals: list[int]) -> int:
     try:
         node.close()
     except WorkerHangsError as error:
-        # Its thread may be about to publish: nothing that it uses may be taken away, not even by the interpreter.
+        # The thread may still publish. End the process at once, before the interpreter destroys what the thread uses.
         _fatal(failure or error)
         logging.shutdown()
         sys.stdout.flush()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the topics of a camera: the names to subscribe to, and where they lead after remapping."""
+"""Find the topics of a camera: the names to subscribe to, and the topics that they are remapped to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rclpy.node import Node
 
-#: Ending of the topic of compressed images.
+#: Suffix of the topic of compressed images.
 COMPRESSED = '/compressed'
 
 
@@ -17,7 +17,7 @@ class Source(NamedTuple):
 
     Attributes:
         name: Name that the user can remap, relative to the node's namespace.
-        asked: Name for rclpy, which remaps what it is given; a resolved name could be remapped a second time.
+        asked: Name for ``create_subscription``, which remaps it. A resolved name could be remapped a second time.
         topic: Resolved name.
     """
 
@@ -31,12 +31,12 @@ def find_sources(node: Node, camera: str, transport: str) -> tuple[Source, Sourc
 
     Args:
         node: Node whose remapping rules hold.
-        camera: Name of the camera; empty for the node's only one.
+        camera: Name of the camera; empty for a single camera.
         transport: Value of the parameter ``image_transport``. The user may remap compressed images with or without
             the ending ``/compressed``.
 
     Returns:
-        Topic of the images, and of the CameraInfo, which is beside the images unless it is remapped itself.
+        Topic of the images, and topic of the CameraInfo: beside the images unless it is remapped itself.
     """
     inside = f'{camera}/' if camera else ''
     suffix = COMPRESSED if transport == 'compressed' else ''
@@ -52,7 +52,7 @@ def find_cloud_source(node: Node) -> Source:
 
 
 def output_namespace(node: Node, camera: str) -> str:
-    """Return the name below which the outputs of a camera are published, such as ``front/segmentation``."""
+    """Return the namespace of the outputs of a camera, such as ``front/segmentation``."""
     return f'{camera}/{node.get_name()}' if camera else '~'
 
 
