@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a ``sensor_msgs/CameraInfo``: which numbers of it describe the lens and the images, and which are refused.
+"""Read and check the calibration in a ``sensor_msgs/CameraInfo``.
 
-Width, height, K, R and P of a CameraInfo describe the whole sensor. An image may be a part of it (``roi``) whose pixels
-are merged (``binning_x``, ``binning_y``); ``image_geometry`` computes the matrix of such images as here.
+Width, height, K, R and P of a CameraInfo describe the whole sensor. An image may show a part of it (``roi``) with
+merged pixels (``binning_x``, ``binning_y``). The matrix of such images is computed as in ``image_geometry``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from stdc_core.io.text import NUMBERS, quoted
 
-#: Names of the models that cv2.projectPoints computes, by the number of coefficients and not by the name; and of
+#: Names of the distortion models of cv2.projectPoints, which are told apart by the number of coefficients, and names of
 #: OpenCV's fisheye model, which has four.
 _PINHOLE = ('', 'none', 'plumb_bob', 'rational_polynomial')
 _FISHEYE = ('equidistant', 'fisheye')
@@ -22,25 +22,25 @@ _FISHEYE = ('equidistant', 'fisheye')
 #: Numbers of coefficients in OpenCV: k1 k2 p1 p2, k3, k4 k5 k6, s1 s2 s3 s4 (thin prism), tauX tauY (tilted sensor).
 _PINHOLE_COUNTS, _FISHEYE_COUNTS = (4, 5, 8, 12, 14), (4,)
 
-#: Numbers of lenses, in pixels or without a unit, are far from both: products of larger ones overflow, and smaller
-#: coefficients move no pixel.
+#: Largest number of a calibration, and size below which a coefficient counts as 0. Real lenses are far from both.
+#: Products of larger numbers overflow, and smaller coefficients move no pixel.
 _MAX_NUMBER, _NO_COEFFICIENT = 1e6, 1e-12
 
 
 class CameraInfoError(ValueError):
-    """A ``CameraInfo`` or a camera pose that is invalid, or of a kind that is not supported."""
+    """A ``CameraInfo`` or a camera pose is invalid or not supported."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Numbers of a CameraInfo that hold for the images.
+    """Calibration of the images that a CameraInfo describes.
 
     Args:
         width: Width of the images, pixels.
         height: Height of the images, pixels.
-        matrix: Camera matrix float64 ``[3, 3]`` of the images: focal lengths, skew and principal point, pixels.
+        matrix: Camera matrix, float64 ``[3, 3]``: focal lengths, skew and principal point, pixels.
         distortion: Coefficients in OpenCV's order, without the zeros at the end.
-        fisheye: Whether the coefficients are those of OpenCV's fisheye model.
+        fisheye: Whether the coefficients belong to OpenCV's fisheye model.
     """
 
     width: int
@@ -51,15 +51,15 @@ class Calibration:
 
 
 def read_camera_info(info: Any, rectified: bool = False) -> Calibration:
-    """Return the numbers of a CameraInfo that hold for its images.
+    """Return the calibration of the images that a CameraInfo describes.
 
     Args:
         info: ``sensor_msgs/CameraInfo`` of rclpy or of rosbags.
-        rectified: Whether the images are rectified. Their CameraInfo is often that of the raw images; P without
-            distortion describes rectified images, K and D do not.
+        rectified: Whether the images are rectified. Rectified images are described by P without distortion, and not by
+            K and D, although both are in the CameraInfo.
 
     Raises:
-        CameraInfoError: The camera is not calibrated, or a field has a value without a meaning for one camera.
+        CameraInfoError: The camera is not calibrated, or a field has an invalid value.
     """
     if info.width < 1 or info.height < 1:
         raise CameraInfoError(f'CameraInfo of {info.width} x {info.height} pixels, expected at least 1 x 1')
@@ -75,7 +75,7 @@ def read_camera_info(info: Any, rectified: bool = False) -> Calibration:
             )
         matrix = _checked_matrix('K', np.reshape(np.asarray(info.k, np.float64), (3, 3)))
         distortion, fisheye = _read_distortion(info)
-    # As image_geometry computes it: first the region, then the binning.
+    # First the region, then the binning, as in image_geometry.
     columns, rows = max(int(info.binning_x), 1), max(int(info.binning_y), 1)
     if columns > width or rows > height:
         raise CameraInfoError(
@@ -105,7 +105,7 @@ def _read_region(info: Any) -> tuple[int, int, int, int]:
 def _rectified_matrix(info: Any) -> np.ndarray:
     projection = np.reshape(np.asarray(info.p, np.float64), (3, 4))
     rotation = np.reshape(np.asarray(info.r, np.float64), (3, 3))
-    # All 0 is how a message begins: a driver that has no rotation to tell leaves it so.
+    # All 0 is the default of the message, which some drivers leave as it is.
     aligned = not rotation.any() or np.allclose(rotation, np.eye(3), atol=1e-3)
     if not aligned or not np.allclose(projection[:, 3], 0, atol=1e-6):
         raise CameraInfoError(
@@ -118,7 +118,7 @@ def _rectified_matrix(info: Any) -> np.ndarray:
 def _checked_matrix(name: str, matrix: np.ndarray) -> np.ndarray:
     """Check that a matrix is ``[[fx, skew, cx], [0, fy, cy], [0, 0, 1]]``.
 
-    ``camera_calibration`` writes a skew for fisheye lenses, unless it is told to fix it.
+    ``camera_calibration`` estimates a skew for fisheye lenses unless an option fixes it.
     """
     columns = 3 if name == 'K' else 4
     usable = bool(np.isfinite(matrix).all()) and np.abs(matrix).max() <= _MAX_NUMBER
@@ -135,7 +135,7 @@ def _checked_matrix(name: str, matrix: np.ndarray) -> np.ndarray:
 
 
 def _read_distortion(info: Any) -> tuple[tuple[float, ...], bool]:
-    """Return D without the zeros at its end, and whether it is that of a fisheye."""
+    """Return D without the zeros at its end, and whether the lens is a fisheye."""
     name = info.distortion_model
     if name not in _PINHOLE + _FISHEYE:
         known = ', '.join(map(repr, _PINHOLE + _FISHEYE))
@@ -143,7 +143,7 @@ def _read_distortion(info: Any) -> tuple[tuple[float, ...], bool]:
     given = np.asarray(info.d, np.float64)
     counts = _FISHEYE_COUNTS if name in _FISHEYE else _PINHOLE_COUNTS
     usable = bool(np.isfinite(given).all()) and bool(np.all(np.abs(given) <= _MAX_NUMBER))
-    # Zeros behind the last count are harmless: some drivers fill up to a fixed length.
+    # Zeros at the end are harmless: some drivers fill D up to a fixed length.
     fits = len(given) in (0, *counts) or (len(given) > counts[0] and not given[_last_count(len(given), counts) :].any())
     if not usable or not fits:
         expected = ', '.join(map(str, counts))
@@ -164,5 +164,5 @@ def _last_count(length: int, counts: tuple[int, ...]) -> int:
 
 
 def _shown(matrix: np.ndarray) -> str:
-    # One more than is shown: a sequence may have millions of numbers.
+    # One more than is shown, because a sequence may have millions of numbers.
     return quoted([float(f'{value:.6g}') for value in np.ravel(matrix)[: NUMBERS + 1]])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compute which pixel of a camera shows a point: OpenCV's pinhole and fisheye models, as CameraInfo describes them.
+"""Project points to pixels with OpenCV's pinhole and fisheye models, as CameraInfo describes them.
 
-Points are those of the optical frame (REP 103): x right, y down, z forward. Units are metres, radians and pixels; the
-centre of an image's first pixel is (0, 0).
+Points are in the optical frame (REP 103): x right, y down, z forward. Units are metres, radians and pixels; the centre
+of the first pixel is (0, 0).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CameraModel:
         center: Principal point cx and cy, pixels.
         distortion: Coefficients k1, k2, p1, p2, k3, k4, k5, k6, s1, s2, s3, s4, tauX, tauY of OpenCV; k1 to k4 of a
             fisheye. Those left out are 0.
-        fisheye: Whether the lens is OpenCV's fisheye (``equidistant``): it maps angles, not their tangents.
+        fisheye: Whether the lens follows OpenCV's fisheye model (``equidistant``), which maps angles and not tangents.
         skew: Pixels in x for each unit of distorted y, K[1] of a CameraInfo.
 
     Example:
@@ -53,19 +53,19 @@ class CameraModel:
 
         Args:
             info: Message of rclpy or of rosbags.
-            rectified: Whether the images are rectified: P holds, not K and D.
+            rectified: Whether the images are rectified, so that P is used and not K and D.
 
         Raises:
-            CameraInfoError: The camera is not calibrated, or in a way that is not supported.
+            CameraInfoError: The camera is not calibrated, or its calibration is invalid or not supported.
         """
         found = read_camera_info(info, rectified)
         (fx, skew, cx), (_, fy, cy), _ = found.matrix.tolist()
         return cls(found.width, found.height, (fx, fy), (cx, cy), found.distortion, found.fisheye, skew)
 
     def scaled(self, width: int, height: int) -> CameraModel:
-        """Return the model of the same images after they were resized, each axis by its own factor.
+        """Return the model for resized images. Each axis may have its own factor.
 
-        Resizing keeps the image's corners, as OpenCV's does, not the centres of the corner pixels.
+        As in OpenCV, resizing keeps the corners of the image and not the centres of its corner pixels.
 
         Args:
             width: New width, pixels.
@@ -82,7 +82,7 @@ class CameraModel:
         )
 
     def project(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixels that show points of the optical frame; they may lie outside the image.
+        """Return the pixels of points in the optical frame; they may lie outside the image.
 
         Args:
             x: float32 or float64 of any shape, metres to the right.
@@ -90,8 +90,8 @@ class CameraModel:
             z: The same shape and type, metres ahead.
 
         Returns:
-            Column and row of each point, of the shape and type of the points. NaN where the model says nothing: behind
-            a pinhole camera, and beyond the angle at which the distortion turns back, where a second part of the world
+            Column and row of each point, of the shape and type of the points. NaN where the model is not valid: behind
+            a pinhole camera, and beyond the angle at which the distorted radius begins to shrink, where other points
             would fall on the same pixels.
         """
         bend = self._bend_fisheye if self.fisheye else self._bend_pinhole
@@ -104,7 +104,7 @@ class CameraModel:
         return np.where(valid, column, np.nan), np.where(valid, row, np.nan)
 
     def _bend_pinhole(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return distorted x and y at z = 1, and where they hold (OpenCV, calib3d, "Detailed Description")."""
+        """Return distorted x and y at z = 1, and where they are valid (OpenCV, calib3d, "Detailed Description")."""
         x, y = x / z, y / z
         if not self.distortion:
             return x, y, z > 0
@@ -122,7 +122,7 @@ class CameraModel:
         return bent_x, bent_y, (z > 0) & (square < self._limit)
 
     def _bend_fisheye(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the same for a fisheye (OpenCV, "Fisheye camera model")."""
+        """Return the same for a fisheye lens (OpenCV, "Fisheye camera model")."""
         off_axis = np.hypot(x, y)
         angle = np.arctan2(off_axis, z)
         square = angle * angle
@@ -136,7 +136,7 @@ class CameraModel:
 
     @cached_property
     def _radial(self) -> tuple[list[float], list[float]]:
-        """Numerator and denominator of the radial factor, over the square of the tangent, or of a fisheye's angle."""
+        """Numerator and denominator of the radial factor: polynomials of the squared tangent (fisheye: angle)."""
         if self.fisheye:
             return [1.0, *self.distortion], [1.0]
         k1, k2, _, _, k3, k4, k5, k6, *_ = self._coefficients
@@ -144,10 +144,10 @@ class CameraModel:
 
     @cached_property
     def _limit(self) -> float:
-        """Square of the tangent, or of a fisheye's angle, up to which the distorted radius grows with the true one.
+        """Squared tangent or, for a fisheye, angle up to which the distorted radius grows with the true one.
 
-        That is the first root of the derivative of r N(r^2) / D(r^2), or of D. The tangential and thin prism parts are
-        left out: they are small in lenses that are sold.
+        This is the first root of the derivative of r N(r^2) / D(r^2), or of D. The tangential and thin prism parts are
+        left out, because they are small in real lenses.
         """
         numerator, denominator = (Polynomial(coefficients) for coefficients in self._radial)
         square = Polynomial([0.0, 1.0])
@@ -176,7 +176,7 @@ def _tilt(x: np.ndarray, y: np.ndarray, tau_x: float, tau_y: float) -> tuple[np.
 
 
 def _evaluate(coefficients: list[float], at: np.ndarray) -> np.ndarray | float:
-    """Return a polynomial's values, lowest power first. numpy's own makes float64 of float32."""
+    """Evaluate a polynomial, lowest power first. numpy's own function converts float32 to float64."""
     value: np.ndarray | float = coefficients[-1]
     for coefficient in reversed(coefficients[:-1]):
         value = value * at + coefficient

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a bird's-eye grid of drivable ground from a mask and the camera's pose above flat ground.
+"""Compute a bird's-eye grid of drivable ground from a mask and the camera's pose above flat ground.
 
-A pixel that shows drivable ground is ground, so its cell is free. A pixel that shows anything else may show something
-that stands up, whose upper part falls on the ground behind it. Along each ray from the camera, only the near edge of
-such cells is therefore marked occupied, ``DEPTH`` cells deep. The cells behind it are unknown, until the camera sees
-drivable ground again.
+A pixel that shows drivable ground lies on the ground, so its cell is free. A pixel of another class may belong to an
+object that stands up and covers the ground behind it. Along each ray from the camera, only the near edge of such cells
+is therefore marked occupied, ``DEPTH`` cells deep. The cells behind the edge are unknown until the camera sees drivable
+ground again.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from stdc_ros.messages.cdr import TYPES
 #: Values of ``nav_msgs/OccupancyGrid``.
 FREE, OCCUPIED, UNKNOWN = 0, 100, -1
 
-#: Depth of an occupied edge, cells. An edge along the ray, such as a kerb far ahead, is a closed line of cells where it
-#: is seen at more than 1 in 16, which is 3.6 degrees.
+#: Depth of an occupied edge in cells. An edge that is almost parallel to the ray, such as a kerb far ahead, is a line
+#: of cells without gaps if its angle to the ray is at least 1 in 16, which is 3.6 degrees.
 DEPTH = 16
 
-#: Distances towards the camera, in cells, at which free cells are looked for. Short ones find narrow gaps.
+#: Distances towards the camera, in cells, at which free cells are searched. Short ones find narrow gaps.
 _STEPS = (2, 4, 8, DEPTH)
 
-#: Largest number of cells in all and on a side. More means a mistyped extent or resolution, and cv2.remap is limited
-#: to this side.
+#: Largest number of cells in total and on a side. More cells mean a mistyped extent or resolution, and cv2.remap allows
+#: no larger side.
 MAX_CELLS = 4_000_000
 MAX_SIDE = 32_766
 
@@ -43,10 +43,10 @@ class GridError(ValueError):
 
 @dataclass(frozen=True)
 class GridSettings:
-    """Extent of the grid, and the classes that are drivable.
+    """Extent of the grid, and drivable classes.
 
-    The grid lies in the ground frame: z = 0 is the ground, x forward, y left (REP 103). It covers at least the extent
-    given, in whole cells from (x_min, y_min).
+    The grid lies in the ground frame: z = 0 is the ground, x forward, y left (REP 103). It covers at least the given
+    extent, in whole cells from (x_min, y_min).
 
     Args:
         x_min: Near end, metres ahead.
@@ -55,7 +55,7 @@ class GridSettings:
         y_max: Left side, metres to the left.
         resolution: Side of a cell, metres.
         drivable: Names of the drivable classes.
-        min_confidence: Confidence, 0 to 1, below which a pixel is unknown; 0 needs no confidence. Networks are unsure
+        min_confidence: Confidence, 0 to 1, below which a pixel is unknown; 0 needs no confidence. The confidence is low
             along edges, so a high minimum leaves few occupied cells.
 
     Raises:
@@ -98,14 +98,14 @@ class GridSettings:
         return self._cells(self.y_min, self.y_max)
 
     def _cells(self, low: float, high: float) -> int:
-        # (0.4 - 0.1) / 0.1 is a little more than 3; and a quotient may be infinite.
+        # Rounding makes (0.4 - 0.1) / 0.1 a little more than 3. A quotient may also be infinite.
         return max(1, math.ceil(min((high - low) / self.resolution, 1e9) - 1e-6))
 
     def drivable_ids(self, classes: ClassTable) -> tuple[int, ...]:
         """Return the ids of the drivable classes in a model's table.
 
         Raises:
-            GridError: The model does not have one of the classes, or none is given.
+            GridError: The model lacks one of the classes, or no class is given.
         """
         unknown = [name for name in self.drivable if name not in classes.names]
         if unknown or not self.drivable:
@@ -117,24 +117,24 @@ class GridSettings:
 class _Table(NamedTuple):
     """Maps for ``cv2.remap``: pixels (x, y) of the grid, int16 ``[height, width, 2]``; -1, -1 outside the image."""
 
-    cells: np.ndarray  # of the centres of the cells
-    nearer: tuple[np.ndarray, ...]  # of points nearer to the camera, by ``_STEPS``
+    cells: np.ndarray  # for the centres of the cells
+    nearer: tuple[np.ndarray, ...]  # for the points that are ``_STEPS`` cells nearer to the camera
 
 
 class DrivableGrid:
     """Computes grids from the masks of one camera.
 
-    A table holds which pixel shows which cell. It is computed again when camera, pose or mask size change.
+    A table stores which pixel shows which cell. It is recomputed when camera, pose or mask size change.
 
     Args:
         settings: Extent of the grid and drivable classes.
-        classes: Class table of the model that makes the masks.
+        classes: Class table of the model.
 
     Attributes:
-        tables: Number of tables that have been computed.
+        tables: Number of tables computed so far.
 
     Raises:
-        GridError: The model does not have one of the drivable classes.
+        GridError: The model lacks one of the drivable classes.
 
     Example:
         >>> grid = DrivableGrid(GridSettings(), class_table('camvid'))
@@ -147,7 +147,7 @@ class DrivableGrid:
         states = np.full(256, UNKNOWN, np.int8)
         states[: len(classes)] = OCCUPIED
         states[list(settings.drivable_ids(classes))] = FREE
-        self._states = states.view(np.uint8)  # cv2.LUT of other types is slower
+        self._states = states.view(np.uint8)  # cv2.LUT is slower for other types
         self._threshold = math.ceil(settings.min_confidence * 255)
         self._camera: CameraModel | None = None
         self._pose = np.zeros((4, 4))
@@ -159,8 +159,8 @@ class DrivableGrid:
     ) -> np.ndarray:
         """Return the grid of a mask.
 
-        A cell has the class of the pixel that shows its centre. (The most frequent class of nine points in it was not
-        right more often: in 98.4 % of the cells of six rendered frames either way.)
+        A cell has the class of the pixel that shows its centre. (The most frequent class of nine points in a cell was
+        not more accurate: both were right in 98.4 % of the cells of six rendered frames.)
 
         Args:
             mask: Class ids, uint8 ``[H, W]``, of the camera's whole image at any scale.
@@ -171,16 +171,17 @@ class DrivableGrid:
         Returns:
             int8 ``[height, width]``: ``[i, j]`` is the cell whose corner lies at y_min + i and x_min + j cells. 0 is
             free, 100 occupied. -1 is unknown: out of view, behind the camera, beyond the range of its distortion
-            model, without class or with too little confidence, or hidden behind an occupied edge.
+            model, without a class, below the minimum confidence, or hidden behind an occupied edge.
 
         Raises:
-            GridError: Mask or confidence have the wrong type, or do not fit each other.
+            GridError: Mask or confidence have the wrong type, or their shapes differ.
             CameraInfoError: The camera is not above the ground.
         """
         self._check(mask, confidence)
         table = self._look_up(camera, pose, mask.shape)
         cells = self._look(mask, table.cells)
-        # Edges are those of the classes, sure or not: else all that is unsure inside a thing would be a new edge.
+        # Edges are found before the confidence is applied. Otherwise, each unsure area inside an object would add an
+        # edge.
         blocked = cells == OCCUPIED
         for nearer in table.nearer:
             blocked &= self._look(mask, nearer) == OCCUPIED
@@ -191,8 +192,8 @@ class DrivableGrid:
         return cells
 
     def _look(self, mask: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """Return the state of these pixels of the mask, int8 ``[height, width]``."""
-        # One map holds x and y. The stubs of cv2 do not know that the second may be None.
+        """Return the state of the mask at these pixels, int8 ``[height, width]``."""
+        # One map holds x and y. The type stubs of cv2 do not allow None for the second map.
         labels = cv2.remap(mask, pixels, None, cv2.INTER_NEAREST, borderValue=IGNORE)  # type: ignore[call-overload]
         return cv2.LUT(labels, self._states).view(np.int8)
 
@@ -224,7 +225,7 @@ def _make_table(settings: GridSettings, camera: CameraModel, pose: np.ndarray) -
             f'the camera is at x, y, z {position.round(3).tolist()} m in the ground frame, '
             'expected z above 0, which is the ground'
         )
-    # From the point below the camera; single precision holds a pixel to a thousandth, in half the time.
+    # Relative to the point below the camera. Single precision is exact to a thousandth of a pixel and twice as fast.
     x, y = np.meshgrid(
         (settings.x_min + (np.arange(settings.width) + 0.5) * settings.resolution - position[0]).astype(np.float32),
         (settings.y_min + (np.arange(settings.height) + 0.5) * settings.resolution - position[1]).astype(np.float32),
@@ -233,12 +234,12 @@ def _make_table(settings: GridSettings, camera: CameraModel, pose: np.ndarray) -
     turn, drop = axes[:2].astype(np.float32), (position[2] * axes[2]).astype(np.float32)
 
     def pixels(step: int) -> np.ndarray:
-        """Return the pixels of the points that lie ``step`` cells nearer to the camera, but not behind it."""
+        """Return the pixels of the points ``step`` cells nearer to the camera, but not behind it."""
         share = np.maximum(1 - np.float32(step * settings.resolution) / distance, 0)
         near_x, near_y = x * share, y * share
         column, row = camera.project(*(near_x * turn[0, i] + near_y * turn[1, i] - drop[i] for i in range(3)))
         if step:
-            # The ray of a cell at the image's side may begin beside the image: that is no edge of anything.
+            # The ray of a cell at the side of the image may begin outside the image, which must not count as an edge.
             column = np.clip(column, 0, camera.width - 1)
         with np.errstate(invalid='ignore'):
             inside = (column > -0.5) & (column < camera.width - 0.5) & (row > -0.5) & (row < camera.height - 0.5)
@@ -248,18 +249,18 @@ def _make_table(settings: GridSettings, camera: CameraModel, pose: np.ndarray) -
 
 
 def make_grid_message(message_class: type, header: Any, cells: np.ndarray, settings: GridSettings) -> Any:
-    """Return a ``nav_msgs/OccupancyGrid``.
+    """Make a ``nav_msgs/OccupancyGrid``.
 
     Args:
         message_class: Class of the message, of rclpy or of ``stdc_ros.messages.cdr.TYPES``.
         header: Header with the stamp of the image and the frame_id of the ground frame.
         cells: int8 ``[height, width]`` of :class:`DrivableGrid`.
-        settings: Settings of that grid.
+        settings: Settings of the grid.
     """
     position = {'x': settings.x_min, 'y': settings.y_min, 'z': 0.0}
     size = {'resolution': settings.resolution, 'width': settings.width, 'height': settings.height}
     cells = np.ascontiguousarray(cells)
-    if hasattr(message_class, '__msgtype__'):  # rosbags: dataclasses without defaults, that hold numpy arrays
+    if hasattr(message_class, '__msgtype__'):  # rosbags: dataclasses without defaults that hold numpy arrays
         point, quaternion, pose, meta = (
             TYPES.types[name]
             for name in (
@@ -277,6 +278,6 @@ def make_grid_message(message_class: type, header: Any, cells: np.ndarray, setti
         setattr(message.info, name, value)
     for name, value in position.items():
         setattr(message.info.origin.position, name, value)
-    # The generated setter looks at every value of a numpy array.
+    # rclpy's generated setter checks every value of a numpy array.
     message.data.frombytes(cells.data)
     return message

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compute where a camera is mounted, from a TF transform or from six numbers.
+"""Compute the pose of a camera from a TF transform or from six numbers.
 
-Optical frames are those of REP 103: x right, y down, z forward. All other frames: x forward, y left, z up. A pose is
-float64 ``[4, 4]`` and takes points of the optical frame to the other frame, as TF's transforms do. Units are metres
-and radians.
+In an optical frame (REP 103), x points right, y down and z forward; in all other frames, x points forward, y left and z
+up. A pose is float64 ``[4, 4]`` and maps points of the optical frame to the other frame, as TF's transforms do. Units
+are metres and radians.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def pose_of_transform(translation: Sequence[float], rotation: Sequence[float]) -
 
     Args:
         translation: Position x, y, z, metres.
-        rotation: Quaternion x, y, z, w of any length but 0.
+        rotation: Quaternion x, y, z, w of any length except 0.
 
     Returns:
         float64 ``[4, 4]``.
@@ -54,12 +54,12 @@ def pose_of_transform(translation: Sequence[float], rotation: Sequence[float]) -
 def pose_of_body(numbers: Sequence[float], optical: bool = False) -> np.ndarray:
     """Return the pose of a camera that is mounted at x, y, z, roll, pitch, yaw.
 
-    Roll, pitch and yaw are those of URDF: turns about the fixed x, y and z axes, in this order. All 0 looks straight
-    ahead; a positive pitch looks down, a positive yaw to the left.
+    Roll, pitch and yaw are rotations about the fixed x, y and z axes, in this order, as in URDF. With all 0, the camera
+    looks straight ahead. A positive pitch looks down, a positive yaw to the left.
 
     Args:
         numbers: Pose of the camera's body (x forward, y left, z up), as in a URDF's camera joint; metres and radians.
-        optical: Whether the numbers are those of the optical frame itself, for which looking straight ahead is
+        optical: Whether the numbers describe the optical frame instead. A camera that looks straight ahead then has
             -pi/2, 0, -pi/2.
 
     Returns:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find bags in files and folders, and decide where the outputs of each go."""
+"""Find bags in files and folders, and choose the output path of each."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from stdc_ros.offline.task import Task
 
 
 def find_bags(inputs: Sequence[Path], out: Path) -> list[Task]:
-    """Return one task for each bag that is found; writes nothing.
+    """Return one task for each bag. Nothing is written.
 
     Args:
-        inputs: Bags, and folders, which are searched for bags in all depths. Bags in a folder keep their sub-folders. A
-            folder is a bag itself if it holds a metadata.yaml, or compressed files of a recorder that was killed.
+        inputs: Bags, and folders that are searched for bags at every depth. The outputs keep the sub-folders. A folder
+            is a bag itself if it holds a metadata.yaml or the compressed files of a killed recorder.
         out: Folder for the outputs.
 
     Raises:
@@ -44,7 +44,7 @@ def find_bags(inputs: Sequence[Path], out: Path) -> list[Task]:
 
 
 def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield the bags of an input, each with the path of its output below the output folder, without the suffix."""
+    """Yield the bags of an input, each with the path of its output relative to ``out``, without the suffix."""
     if not path.exists():
         raise BagError(f'{path}: no such bag or folder')
     if not path.is_dir():
@@ -60,7 +60,7 @@ def _found(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
     bags = []
     for here, subfolders, names in walk(path, 'segment_bag'):
         place = here.relative_to(path)
-        # The compressed files of a killed recorder can be read only as a folder, with the files beside them.
+        # The compressed files of a killed recorder can only be read as a folder, together with the files beside them.
         files = [file for file in storage_files(here) if not file.name.startswith('.')]
         compressed = {bag_name(file) for file in files if file.suffix == '.zstd'}
         if compressed:

@@ -42,7 +42,7 @@ def segment_many(given: argparse.Namespace) -> int:
         given: Options of :mod:`stdc_ros.offline.segment_bag`.
 
     Returns:
-        Exit status: 0; 1 if a bag failed or nothing could be done; 130 if it was interrupted.
+        Exit status: 0; 1 if a bag failed or the command could not start; 130 if it was interrupted.
     """
     report = None
     try:
@@ -79,7 +79,7 @@ def segment_many(given: argparse.Namespace) -> int:
 def _events(
     given: argparse.Namespace, tasks: list[Task], options: SegmentOptions, work: Path
 ) -> Generator[Event, None, None]:
-    # The largest first: otherwise the last worker is busy with it long after the others have ended.
+    # Largest first. Otherwise one worker could be busy with it long after the others have finished.
     tasks = sorted(tasks, key=lambda task: size_of(task.source), reverse=True)
     if given.ray and tasks:
         return ray_pool.run(tasks, options, work.absolute(), given.ray, given.threads)
@@ -87,11 +87,11 @@ def _events(
 
 
 class ProgressReport:
-    """Shows progress on the terminal, and sums it up at the end.
+    """Shows progress on the terminal, with a summary at the end.
 
     Args:
-        tasks: Tasks to do.
-        done_before: Number of bags that earlier runs have done.
+        tasks: Tasks of this run.
+        done_before: Number of bags done by earlier runs.
 
     Attributes:
         failed: Reason for each bag that could not be segmented.
@@ -131,13 +131,13 @@ class ProgressReport:
             bar.write(f'segment_bag: {event.task.source}: failed', file=sys.stderr)
 
     def _expected_images(self) -> int:
-        """Return the number of images in all bags; bags that are not open yet are estimated by their size."""
+        """Return the number of images in all bags; those of unopened bags are estimated by their size."""
         known = sum(progress.total for progress in self._images.values())
         opened = sum(self._bytes[task] for task in self._images)
         return round(known * sum(self._bytes.values()) / opened) if opened else known
 
     def summary(self) -> str:
-        """Return one line with the numbers of bags that are done and that failed."""
+        """Return one line with the numbers of done and of failed bags."""
         total = self._before + len(self._bytes)
         failed = f', {len(self.failed)} failed' if self.failed else ''
         return f'{self._before + self._done} of {total} bags are done{failed}'

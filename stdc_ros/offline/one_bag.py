@@ -20,7 +20,7 @@ from stdc_ros.bags.topic_selection import VIDEO_TRANSPORTS
 from stdc_ros.bags.writer import BagWriter, write_bag
 from stdc_ros.messages.images import ImageError, make_image
 
-#: Name of each output: encoding, and the function that makes it from the image and its segmentation.
+#: Encoding of each output by its name, and the function that makes it from the image and its segmentation.
 Make = Callable[[np.ndarray, Segmentation, Segmenter], np.ndarray | None]
 OUTPUTS: dict[str, tuple[str, Make]] = {
     'mask': ('mono8', lambda image, result, segmenter: result.mask),
@@ -29,22 +29,22 @@ OUTPUTS: dict[str, tuple[str, Make]] = {
     'overlay': ('bgr8', lambda image, result, segmenter: overlay(image, result.mask, segmenter.info.classes)),
 }
 
-#: Last parts of topic names that tell the transport of an image, not the camera.
+#: Last parts of topic names that name the transport and not the camera.
 _TRANSPORTS = ('compressed', 'image_raw_compressed', *VIDEO_TRANSPORTS)
 
 
 def output_prefixes(topics: Sequence[str]) -> dict[str, str]:
-    """Return the prefix of the output topics of each image topic, so that no two cameras share a topic.
+    """Return the prefix of the output topics by image topic. No two cameras share a prefix.
 
-    ``/front/image_raw`` is segmented to ``/front/segmentation/...``, as by a node in the namespace ``/front``;
-    ``/image`` to ``/segmentation/...``. Topics that would share a prefix keep their whole name:
+    ``/front/image_raw`` is segmented to ``/front/segmentation/...``, as by a node in the namespace ``/front``, and
+    ``/image`` to ``/segmentation/...``. Topics that would share a prefix keep their whole name, as in
     ``/front/image_raw/segmentation/...``.
 
     Args:
         topics: Names of image topics.
 
     Raises:
-        BagError: Two topics have the same name but for their slashes.
+        BagError: Two topic names differ only in their slashes.
     """
     names = {topic: PurePosixPath('/', topic.lstrip('/')) for topic in topics}
     places: dict[PurePosixPath, str] = {}
@@ -55,13 +55,13 @@ def output_prefixes(topics: Sequence[str]) -> dict[str, str]:
         path = path.parent if path.name in _TRANSPORTS else path
         bases[topic] = path.parent
     while len(counts := Counter(bases.values())) < len(bases):
-        # A whole name may be the prefix of another topic, which then keeps its own.
+        # A whole name may be the prefix of another topic, which then keeps its whole name, too.
         bases |= {topic: names[topic] for topic, base in bases.items() if counts[base] > 1}
     return {topic: str(base / 'segmentation') for topic, base in bases.items()}
 
 
 def segment_message(segmenter: Segmenter, image: BagMessage, outputs: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Segment one image of a bag; yield name and ``sensor_msgs/Image`` of each output, with the header of the image.
+    """Segment one image of a bag. Yield name and ``sensor_msgs/Image`` of each output, with the header of the image.
 
     Raises:
         ImageError: The image cannot be decoded, or is too small or too large for the network.
@@ -93,26 +93,26 @@ def segment_bag(
 ) -> list[str]:
     """Segment the images of a bag into another bag.
 
-    Beside the outputs of each camera there is a latched ``label_info`` with the names of the classes, and the class
-    table is in the metadata of the bag.
+    Beside the outputs of each camera, a latched ``label_info`` holds the class names. The class table is in the
+    metadata of the bag.
 
     Args:
         source: Bag to read.
         target: Bag to write: an MCAP file if the name ends in ``.mcap``, else the folder of a rosbag2.
-        segmenter: Segmenter.
+        segmenter: Segmenter for the images.
         topics: Image topics; if empty, the only camera topic of the bag or, with ``all_topics``, all of them.
         all_topics: Whether to segment every camera topic.
         outputs: Names of :data:`OUTPUTS`.
         with_input: Whether to copy the images and their ``camera_info`` as well.
-        overwrite: Whether to replace a bag that exists.
-        progress: Function that is called with the number of images that are done and the number of all images: first
-            when the bag is open, then after each image.
+        overwrite: Whether to replace an existing bag.
+        progress: Function that is called with the number of done images and the number of all images: first when the
+            bag is open, then after each image.
 
     Returns:
-        Warnings for the user, such as images that are left out or a bag that is truncated.
+        Warnings for the user, such as about images that are left out or a truncated bag.
 
     Raises:
-        BagError: The bag cannot be read or written, or it is not clear which topics are meant.
+        BagError: The bag cannot be read or written, or the topics are missing or ambiguous.
     """
     if target.resolve() in (source.resolve(), *source.resolve().parents):
         raise BagError(f'{target}: is or holds the bag that is read, {source}, expected another name')
@@ -128,7 +128,7 @@ def segment_bag(
             progress(0, total)
             writer.set_classes(segmenter.info.classes, segmenter.info.summary)
             copied = _add_topics(writer, bag, prefixes, outputs, with_input)
-            unnamed = set(chosen)  # topics without label_info so far
+            unnamed = set(chosen)  # topics whose label_info is not written yet
             for image in bag.messages({*chosen, *copied}):
                 if image.topic in copied and image.message is not None:
                     writer.write_cdr(image.topic, image.time, image.data)
@@ -160,7 +160,7 @@ def segment_bag(
 def _add_topics(
     writer: BagWriter, bag: Bag, prefixes: dict[str, str], outputs: Sequence[str], with_input: bool
 ) -> set[str]:
-    """Add the topics of the outputs; return the topics of the input that are copied."""
+    """Add the topics of the outputs. Return the input topics to copy."""
     copied = {}
     for topic, prefix in prefixes.items():
         if with_input:
@@ -179,7 +179,7 @@ def _add_topics(
 
 
 def make_label_info(classes: ClassTable, stamp: int) -> Any:
-    """Return a ``vision_msgs/LabelInfo`` with the class names in the order of their ids.
+    """Make a ``vision_msgs/LabelInfo`` with the class names in the order of their ids.
 
     Args:
         classes: Class table.
@@ -191,13 +191,13 @@ def make_label_info(classes: ClassTable, stamp: int) -> Any:
 
 
 def _warnings(bag: Bag, written: int, failed: int, total: int, problem: str) -> list[str]:
-    """Return warnings about a bag that was segmented.
+    """Return warnings about a segmented bag.
 
     Args:
         bag: Bag that was read.
-        written: Number of images that were segmented.
+        written: Number of segmented images.
         failed: Number of images that were left out.
-        total: Number of images by the index of the bag.
+        total: Number of images in the index of the bag.
         problem: Reason why the first image was left out.
     """
     warnings = [f'{bag.path}: {note}' for note in (*bag.notes, *bag.without_key_frames.values())]

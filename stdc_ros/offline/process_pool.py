@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segment bags in processes of this machine, one bag each, in any order."""
+"""Segment bags in parallel processes on this machine, one bag per process, in any order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Ready(NamedTuple):
 
 
 class _Unusable(NamedTuple):
-    """A worker cannot load the model, for a reason."""
+    """A worker cannot load the model."""
 
     reason: str
 
@@ -35,10 +35,10 @@ class _Unusable(NamedTuple):
 def run(
     tasks: Sequence[Task], options: SegmentOptions, work: Path, workers: int = 0, threads: int = 0
 ) -> Generator[Event, None, None]:
-    """Do tasks, several at a time; closing the generator ends the workers at once.
+    """Run tasks in parallel and yield their events. Closing the generator ends the workers at once.
 
     Args:
-        tasks: Tasks. Those that take long should come first, so that all workers end at about the same time.
+        tasks: Tasks, the longest first, so that all workers end at about the same time.
         options: Options of all tasks.
         work: Folder of :func:`stdc_ros.offline.task.working_folder`.
         workers: Number of processes; 0 for one per GPU or, without a GPU, one per core.
@@ -78,30 +78,33 @@ def run(
 
 
 def visible_gpus() -> list[str]:
-    """Return the value of ``CUDA_VISIBLE_DEVICES`` for each NVIDIA GPU that this process may use."""
+    """Return a value of ``CUDA_VISIBLE_DEVICES`` for each NVIDIA GPU that this process may use."""
     if (visible := os.environ.get('CUDA_VISIBLE_DEVICES')) is not None:
         return [name for name in visible.split(',') if name.strip()]
     return [str(index) for index, _ in enumerate(Path('/proc/driver/nvidia/gpus').glob('*'))]
 
 
 class _Worker:
-    """A worker process.
+    """Worker process.
 
     Attributes:
-        task: Task that it works on, or None.
+        gpu: Value of its ``CUDA_VISIBLE_DEVICES``, or None.
+        task: Current task, or None.
         ready: Whether it has loaded the model.
+        pipe: Connection to the process.
+        process: Process.
     """
 
     def __init__(self, options: SegmentOptions, work: Path, threads: int, gpu: str | None):
         self.gpu = gpu
         self.task: Task | None = None
         self.ready = False
-        # Not forked: neither CUDA nor the threads of ONNX Runtime survive that. Nor does a spawned process hold an end
-        # of another's pipe, so that it notices when this process dies, in whatever way.
+        # Spawned and not forked, because CUDA and the threads of ONNX Runtime do not survive a fork. A spawned process
+        # also holds no end of another worker's pipe, so it notices if this process dies.
         context = get_context('spawn')
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(theirs, options, work, threads, gpu), daemon=True)
-        # Ctrl-C reaches all processes of a terminal; ending the workers is up to this one.
+        # Ctrl-C reaches all processes of a terminal. Only this process handles it and ends the workers.
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             self.process.start()
@@ -112,11 +115,15 @@ class _Worker:
     def give(self, task: Task) -> None:
         """Send a task to the process."""
         self.task = task
-        with suppress(BrokenPipeError):  # it has just died, which :meth:`receive` finds out
+        with suppress(BrokenPipeError):  # the process has just died, which receive() reports
             self.pipe.send(task)
 
     def receive(self) -> Event | _Ready | _Unusable:
-        """Return its next event or, if it has died, the failure of its task."""
+        """Return the next event of the process or, if it has died, the failure of its task.
+
+        Raises:
+            BagError: The process died while it loaded the model.
+        """
         try:
             event = self.pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -144,11 +151,11 @@ class _Worker:
 
 
 def _work(pipe: Connection, options: SegmentOptions, work: Path, threads: int, gpu: str | None) -> None:
-    """Run a worker until it is killed or the process that started it has died."""
+    """Run a worker until it is killed or its parent process dies."""
     if gpu is not None:
         os.environ['CUDA_VISIBLE_DEVICES'] = gpu
     cv2.setNumThreads(threads)
-    tempfile.tempdir = str(work)  # unpacked files are removed with it, whatever ends this process
+    tempfile.tempdir = str(work)  # decompressed files are removed with this folder, however the process ends
     try:
         try:
             segmenter = options.load(threads)
@@ -157,7 +164,7 @@ def _work(pipe: Connection, options: SegmentOptions, work: Path, threads: int, g
             return
         pipe.send(_Ready())
         while True:
-            # If the pipe breaks, segment_task returns a failure, and sending that raises the error again.
+            # If the pipe breaks, segment_task returns a failure, and sending it raises the error again.
             pipe.send(segment_task(pipe.recv(), options, work, segmenter, pipe.send))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Segment bags on a Ray cluster, one bag per task, on any of its machines.
 
-Bags, output folder and a model of your own must be on storage that every machine sees at the same path, and
-stdc_ros must be installed on every machine.
+Bags, output folder and a model of your own must be on storage that every machine mounts at the same path, and stdc_ros
+must be installed on every machine.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from stdc_ros.offline.task import Done, Event, Failed, SegmentOptions, Task, seg
 def run(
     tasks: Sequence[Task], options: SegmentOptions, work: Path, address: str = 'auto', threads: int = 0
 ) -> Generator[Event, None, None]:
-    """Do tasks; closing the generator ends them at once. Ray reports results only, so no :class:`Progress` is yielded.
+    """Run tasks and yield their results; Ray reports no progress. Closing the generator ends the tasks at once.
 
     Args:
-        tasks: Tasks. Those that take long should come first.
+        tasks: Tasks, the longest first.
         options: Options of all tasks.
         work: Folder of :func:`stdc_ros.offline.task.working_folder`.
-        address: Address of the cluster, ``HOST:PORT``; ``'auto'`` for the one that this machine is part of;
-            ``'local'`` to start one on this machine that ends with the generator.
+        address: Address of the cluster, ``HOST:PORT``; ``'auto'`` for the cluster of this machine; ``'local'`` to start
+            one on this machine, which ends with the generator.
         threads: CPU cores that Ray reserves for each task; 0 for one. Where the cluster has GPUs and the backend may
             use them, each task gets one.
 
@@ -50,7 +50,7 @@ def run(
         ray.init(address, logging_level='ERROR', **local)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BagError(f'--ray {address}: no such cluster: {error}') from error
-    # Ray has installed its own handler.
+    # Ray has replaced the handler.
     signal.signal(signal.SIGTERM, terminate)
     pending = {}
     try:
@@ -74,9 +74,9 @@ def run(
 
 
 def _do(task: Task, options: SegmentOptions, work: Path, threads: int) -> Done | Failed:
-    """Do one task on a machine of the cluster, in a process that Ray uses for many tasks."""
+    """Run one task on a machine of the cluster, in a process that Ray uses for many tasks."""
     cv2.setNumThreads(threads)
-    tempfile.tempdir = str(work)  # unpacked files are removed with it, whatever ends this process
+    tempfile.tempdir = str(work)  # decompressed files are removed with this folder, however the process ends
     return segment_task(task, options, work, _segmenter(options, threads), lambda progress: None)
 
 

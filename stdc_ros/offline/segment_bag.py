@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command line of ``segment_bag``: segment every image of a bag, or of many, without DDS and without loss.
+"""Run the command ``segment_bag``: segment every image of one or many bags, without DDS and without loss.
 
 ``segment_bag in.mcap out.mcap`` segments one bag (:mod:`stdc_ros.offline.one_bag`); ``segment_bag --out-dir`` several
 at a time (:mod:`stdc_ros.offline.many_bags`).
@@ -26,7 +26,7 @@ from stdc_ros.offline.one_bag import OUTPUTS, segment_bag
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status: 0, 1 if it could not be done, 130 if it was interrupted."""
+    """Run the command. Returns the exit status: 0, 1 if it failed, 130 if it was interrupted."""
     given = _parse(sys.argv[1:] if args is None else list(args))
     interrupt_once()
     return _segment_one(given) if given.out_dir is None else segment_many(given)
@@ -36,7 +36,7 @@ def _segment_one(given: argparse.Namespace) -> int:
     source, target = given.bags
     try:
         segmenter = Segmenter.load(given.model, given.threads, given.input_scale, given.backend)
-        # The delay lets an unusable bag fail first, so that its error is the only line.
+        # The delay lets an unusable bag fail before the bar appears, so that the error is the only line.
         with tqdm(unit='image', desc='segmenting', delay=0.1) as bar:
 
             def progress(done: int, total: int) -> None:
@@ -75,10 +75,10 @@ def _parser() -> argparse.ArgumentParser:
 
 One bag: OUT is one MCAP file if it ends in .mcap, else the folder of a rosbag2.
 
-Many bags: drives/north/a.bag, found in the folder drives, makes FOLDER/north/a.mcap; a bag that is named itself makes
-FOLDER/a.mcap. Beside it, a.mcap.json records its input, model and options. A bag that is done is not done again: after
-an interruption, the same command goes on with the rest. Bags made with other options, or of an input that has changed
-since, are replaced only with --overwrite. A bag that cannot be segmented does not stop the others.""",
+Many bags: drives/north/a.bag, found in the folder drives, is segmented to FOLDER/north/a.mcap; a bag that is named
+itself to FOLDER/a.mcap. Beside it, a.mcap.json records its input, model and options. Finished bags are skipped: after
+an interruption, the same command continues with the rest. Outputs that were made with other options, or whose input has
+changed since, are replaced only with --overwrite. A bag that cannot be segmented does not stop the others.""",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -86,33 +86,37 @@ since, are replaced only with --overwrite. A bag that cannot be segmented does n
         type=expand_user,
         nargs='+',
         metavar='IN',
-        help='.bag, .mcap or .db3 file, or folder of a rosbag2; with --out-dir also folders to search for bags',
+        help='.bag, .mcap or .db3 file, or folder of a rosbag2; with --out-dir also folders that contain bags',
     )
     parser.add_argument(
         '--topic',
         action='append',
         default=[],
         metavar='TOPIC [TOPIC ...]',
-        help='image topics; needed if a bag has several cameras, or to segment results of a segmentation',
+        help='image topics; needed if a bag has several cameras, or for topics that are outputs of a segmentation',
     )
-    parser.add_argument('--all', action='store_true', help='all camera topics')
+    parser.add_argument('--all', action='store_true', help='segment all camera topics')
     parser.add_argument(
         '--outputs',
         action='append',
         choices=OUTPUTS,
         metavar='OUTPUT [OUTPUT ...]',
-        help=f'of {", ".join(OUTPUTS)}; default: mask overlay',
+        help=f'outputs to write: {", ".join(OUTPUTS)}; default: mask overlay',
     )
-    parser.add_argument('--with-input', action='store_true', help='copy the images and their camera_info as well')
+    parser.add_argument('--with-input', action='store_true', help='also copy the images and their camera_info')
     parser.add_argument('--model', type=expand_user, default=DEFAULT_MODEL, help='a model.onnx from `stdc export`')
-    parser.add_argument('--input-scale', type=float, metavar='S', help="default: the model's, less for large images")
-    parser.add_argument('--backend', choices=BACKENDS, default='auto', help='what computes; default: auto')
-    parser.add_argument('--threads', type=int, default=0, help='CPU threads of each worker; 0: all cores, shared out')
-    parser.add_argument('--overwrite', action='store_true', help='replace a bag that exists')
+    parser.add_argument(
+        '--input-scale', type=float, metavar='S', help="input scale; default: the model's, smaller for large images"
+    )
+    parser.add_argument(
+        '--backend', choices=BACKENDS, default='auto', help='library that runs the network; default: auto'
+    )
+    parser.add_argument('--threads', type=int, default=0, help='CPU threads of each worker; 0: divide all cores')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing bags')
     many = parser.add_argument_group('many bags')
     many.add_argument('--out-dir', type=expand_user, metavar='FOLDER', help='segment every IN into this folder')
     many.add_argument(
-        '--workers', type=int, metavar='N', help='processes, one bag each; default: one per GPU, else one per core'
+        '--workers', type=int, metavar='N', help='number of processes; default: one per GPU, else one per core'
     )
     many.add_argument(
         '--ray',
@@ -120,7 +124,7 @@ since, are replaced only with --overwrite. A bag that cannot be segmented does n
         nargs='?',
         const='auto',
         metavar='ADDRESS',
-        help='on a Ray cluster: HOST:PORT; without it the one of this machine; local: start one here',
+        help='run on a Ray cluster: HOST:PORT; without a value the cluster of this machine; local: start one here',
     )
     return parser
 
@@ -150,7 +154,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _ray_address(text: str) -> str:
-    # `--ray drives` would take the bags for an address.
+    # Otherwise `--ray drives` would take the folder of bags as an address.
     if text not in ('auto', 'local') and not re.fullmatch(r'(ray://)?[^/]+:\d+', text):
         raise argparse.ArgumentTypeError(f'expected HOST:PORT, auto or local, found {text!r}; put --ray last')
     return text

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segment one bag of many: its options, its record, and whether an earlier run has done it already.
+"""Segment one bag of many, record its options, and detect bags that an earlier run has finished.
 
-``drives/north/a.bag``, found in ``drives``, makes
+``drives/north/a.bag``, found in ``drives``, is segmented to
 
-    labelled/north/a.mcap           the outputs; appears when it is complete
-    labelled/north/a.mcap.json      the record: input, model and options, by which the next run knows that it is done
+    labelled/north/a.mcap           outputs; the file appears when it is complete
+    labelled/north/a.mcap.json      record of input, model and options, by which the next run skips the bag
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LISTED = 8
 
 
 class Task(NamedTuple):
-    """A bag to segment: its path, and the path of its outputs."""
+    """Bag to segment: its path, and the path of its outputs."""
 
     source: Path
     target: Path
@@ -47,7 +47,7 @@ class Task(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Number of images of a bag that are done, and of all its images."""
+    """Number of done images of a bag, and of all its images."""
 
     task: Task
     done: int
@@ -63,7 +63,7 @@ class Done(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A bag could not be segmented, for a reason."""
+    """A bag could not be segmented."""
 
     task: Task
     reason: str
@@ -76,14 +76,14 @@ class SegmentOptions(NamedTuple):
     """Everything that the bytes of an output depend on, besides its input.
 
     Args:
-        model: Path of a model.onnx; None for the shipped one, of whichever machine does the work.
-        model_sha256: SHA-256 of the model file, so that no machine and no later run takes another.
+        model: Path of a model.onnx; None for the shipped model of the machine that does the work.
+        model_sha256: SHA-256 of the model file, so that every machine and every later run uses the same model.
         input_scale: See :meth:`Segmenter.load`.
         backend: Name of ``stdc_core.inference.BACKENDS``.
         topics: See :func:`stdc_ros.offline.one_bag.segment_bag`.
-        all_topics: See there.
-        outputs: See there.
-        with_input: See there.
+        all_topics: See the same function.
+        outputs: See the same function.
+        with_input: See the same function.
     """
 
     model: Path | None
@@ -99,7 +99,7 @@ class SegmentOptions(NamedTuple):
         """Load the segmenter.
 
         Raises:
-            ModelError: The file is not a model, or not the one with this SHA-256.
+            ModelError: The file is not a model, or has another SHA-256.
             BackendError: See :meth:`Segmenter.load`.
             FileNotFoundError: The model does not exist.
         """
@@ -114,7 +114,7 @@ class SegmentOptions(NamedTuple):
         return self.backend in ('auto', 'tensorrt') and find_spec('tensorrt') is not None
 
     def to_record(self) -> dict[str, object]:
-        """Return the options as the record of a bag has them."""
+        """Return the options in the form of the record of a bag."""
         return self._asdict() | {
             'model': (self.model or DEFAULT_MODEL).name,
             'topics': list(self.topics),
@@ -128,10 +128,15 @@ def sha256(path: Path) -> str:
 
 
 def pending_tasks(tasks: Sequence[Task], options: SegmentOptions, overwrite: bool = False) -> list[Task]:
-    """Return the tasks without an output or, with ``overwrite``, with one that was made with other options.
+    """Return the tasks to do: those without an output and, with ``overwrite``, those with an outdated one.
+
+    Args:
+        tasks: All tasks.
+        options: Options of this run.
+        overwrite: Whether outputs of other options or of a changed input are replaced.
 
     Raises:
-        BagError: An output was made with other options and is not to be replaced, or it is not a bag.
+        BagError: An output is outdated and ``overwrite`` is false, or it is not a bag.
     """
     rest, wrong = [], []
     for task in tasks:
@@ -148,13 +153,13 @@ def pending_tasks(tasks: Sequence[Task], options: SegmentOptions, overwrite: boo
 
 
 def _difference(task: Task, options: SegmentOptions) -> str:
-    """Return why the output that exists is not the one that is wanted; '' if it is."""
+    """Return why the existing output is outdated; '' if it is not."""
     try:
         record = json.loads(task.record.read_text())
         made, source, target = dict(record['options']), record['input'], record['output']
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f'exists already, without a record {task.record.name} of how it was made'
-    # The hash says which model it is; its name may change.
+    # The SHA-256 identifies the model; its name may change.
     for key, value in options.to_record().items():
         if key != 'model' and made.get(key) != value:
             return f'was made with {key} {one_line(made.get(key))}, expected {value}'
@@ -164,12 +169,12 @@ def _difference(task: Task, options: SegmentOptions) -> str:
 
 
 def _state(bag: Path) -> dict[str, int]:
-    """Return size in bytes and newest modification time in nanoseconds, which tell whether a bag has changed."""
+    """Return size in bytes and newest modification time in nanoseconds, by which a changed bag is detected."""
     return {'bytes': size_of(bag), 'modified_ns': max(path.stat().st_mtime_ns for path in _parts(bag))}
 
 
 def size_of(bag: Path) -> int:
-    """Return the size of a bag in bytes; 0 if it does not exist, such as a broken link."""
+    """Return the size of a bag in bytes; 0 if it cannot be read, such as a broken link."""
     try:
         return sum(path.stat().st_size for path in _parts(bag))
     except OSError:
@@ -182,7 +187,7 @@ def _parts(bag: Path) -> list[Path]:
 
 @contextmanager
 def working_folder(out: Path) -> Iterator[Path]:
-    """Make a folder inside ``out`` for unfinished bags, for one run at a time; leftovers of a killed run are removed.
+    """Make a folder inside ``out`` for unfinished bags and lock ``out``. Leftovers of a killed run are removed.
 
     Raises:
         BagError: Another run is writing to ``out``.
@@ -195,7 +200,7 @@ def working_folder(out: Path) -> Iterator[Path]:
         except BlockingIOError:
             raise BagError(f'{out}: another segment_bag is writing to this folder') from None
         except OSError:
-            pass  # network storage without locks
+            pass  # network storage may not support locks
         if not os.fstat(file.fileno()).st_nlink:
             raise BagError(f'{out}: another segment_bag was writing to this folder until now; try again')
         try:
@@ -210,14 +215,14 @@ def working_folder(out: Path) -> Iterator[Path]:
 def segment_task(
     task: Task, options: SegmentOptions, work: Path, segmenter: Segmenter, progress: Callable[[Progress], None]
 ) -> Done | Failed:
-    """Segment the bag of one task: the output and its record appear, or neither does.
+    """Segment the bag of one task. Output and record appear together when both are complete.
 
     Args:
         task: Task to do.
-        options: Options.
+        options: Options of the run.
         work: Folder of :func:`working_folder`.
         segmenter: Segmenter that ``options`` loads.
-        progress: Function that is told of every image.
+        progress: Function that is called after each image.
     """
     images = 0
 
@@ -250,7 +255,7 @@ def segment_task(
         _deliver(task, made, record)
     except BagError as error:
         return Failed(task, str(error).replace(str(made), str(task.target)))
-    except Exception as error:  # whatever library one bag breaks, the others go on
+    except Exception as error:  # an error in any library must not stop the other bags
         return Failed(task, f'{task.source}: {type(error).__name__}: {one_line(error)}')
     return Done(task, images, warnings)
 
@@ -261,7 +266,7 @@ def _deliver(task: Task, made: Path, record: dict[str, object]) -> None:
         written = made.with_suffix('.json')
         written.write_text(json.dumps(record, indent=2) + '\n')
         task.target.parent.mkdir(parents=True, exist_ok=True)
-        # In this order there is no bag with a wrong record, whenever the process is killed.
+        # In this order, a bag never has a wrong record, even if the process is killed in between.
         task.target.unlink(missing_ok=True)
         written.replace(task.record)
         made.replace(task.target)
