@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags of every kind for tests."""
+"""Make small bags of every format for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 
-#: What a test asks for, and the name of the bag that it gets.
+#: Name of the bag by format.
 KINDS = {'rosbag1': 'drive.bag', 'sqlite3': 'drive', 'mcap folder': 'drive', 'mcap': 'drive.mcap'}
 CAMERA = '/camera/image_raw'
 PERIOD = 66_666_667
@@ -23,26 +23,32 @@ BEGIN = 1_600_000_000_123_456_789
 
 
 def picture(index: int, height: int = 40, width: int = 64) -> np.ndarray:
-    """A picture that no other index has: uint8 ``[H, W, 3]`` BGR."""
+    """Return a picture that differs for each index, uint8 ``[H, W, 3]`` BGR."""
     image = np.random.default_rng(index).integers(0, 60, (height, width, 3), np.uint8)
     cv2.rectangle(image, (index % 40, 8), (index % 40 + 20, 30), (40, 200 - index, 3 * index), -1)
     return image
 
 
 def stamp(index: int) -> int:
-    """Header stamp in nanoseconds; a bag is recorded 5 ms later."""
+    """Return the header stamp of a picture in nanoseconds. The time of recording is 5 ms later."""
     return BEGIN + index * PERIOD
 
 
 def make_bag(
     folder: Path, kind: str, topics: dict[str, str] | None = None, frames: int = 6, compression: str = ''
 ) -> Path:
-    """A bag with pictures 0, 1, ... on every topic.
+    """Write a bag with the pictures 0, 1, ... on every topic.
 
     Args:
-        topics: type by name; default: one camera.
-        compression: of rosbag1 ``lz4`` or ``bz2``; of rosbag2 what is compressed: ``file``, ``message`` or, of MCAP,
-            ``storage``.
+        folder: Folder for the bag.
+        kind: Format of :data:`KINDS`.
+        topics: Message type by topic; default: one camera.
+        frames: Number of messages on each topic.
+        compression: For rosbag1 ``lz4`` or ``bz2``; for rosbag2 the part that is compressed: ``file``, ``message`` or,
+            for MCAP, ``storage``.
+
+    Returns:
+        Path of the bag.
     """
     topics = topics or {CAMERA: IMAGE}
     path = folder / KINDS[kind]
@@ -70,7 +76,7 @@ def make_bag(
 
 
 def mcap_record(opcode: int, *parts: bytes | memoryview | str) -> bytes:
-    """A record of an MCAP (https://mcap.dev/spec); text gets its length before it."""
+    """Return an MCAP record (https://mcap.dev/spec). Strings are written after their length."""
     content = b''.join(
         struct.pack('<I', len(part)) + part.encode() if isinstance(part, str) else part for part in parts
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures and settings of all tests; ros_helpers.py isolates ROS 2."""
+"""Fixtures and settings for all tests; ros_helpers.py isolates ROS 2."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 Result = TypeVar('Result')
 
-# Before the first import of a message: the message classes read it then. Wrong field types are errors, not garbage.
+# Message classes read this at their first import. It makes wrong field types an error.
 os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
 
-# Before the first logger: those of launch, which the pytest plugin of ROS 2 imports, keep their records from caplog.
+# Before the first logger. The loggers of launch, which ROS 2's pytest plugin imports, would hide records from caplog.
 logging.setLoggerClass(logging.Logger)
 
-# A robot has no torch: `colcon test` there tests all but training and export.
+# A robot has no torch. `colcon test` then runs everything except training and export.
 _NEED_TORCH = [
     f'test_{name}.py'
     for name in ('export', 'losses', 'model', 'pretrain', 'quantize', 'reference', 'resident', 'resume', 'training')
@@ -36,7 +36,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide GPUs unless ``pytest -m gpu`` is asked for: tests compare masks of the CPU byte for byte."""
+    """Hide GPUs unless ``pytest -m gpu`` is running, because tests compare masks of the CPU byte for byte."""
     if config.option.markexpr != 'gpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
@@ -47,7 +47,7 @@ def pytest_report_header() -> str | None:
 
 @pytest.fixture(scope='session')
 def camvid() -> Path:
-    """Return the folder of the CamVid images, which are not in the repository; skip the test where they are missing."""
+    """Return the folder of the CamVid images. Skip the test without them; they are not in the repository."""
     folder = Path(os.environ.get('CAMVID_DIR', REPOSITORY.parent / 'shared' / 'data' / 'camvid'))
     if not (folder / 'val' / 'images').is_dir():
         pytest.skip(f'CamVid is not at {folder}; set CAMVID_DIR to where it is')
@@ -56,7 +56,7 @@ def camvid() -> Path:
 
 @pytest.fixture(autouse=True)
 def root_logger_at_warning() -> Iterator[None]:
-    """Start every test with Python's own log level; launch, which the pytest plugin of ROS 2 imports, sets INFO."""
+    """Start every test with Python's default log level. launch, which ROS 2's pytest plugin imports, sets INFO."""
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.WARNING)
@@ -66,9 +66,9 @@ def root_logger_at_warning() -> Iterator[None]:
 
 @pytest.fixture(scope='session')
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
-    """Deployed graph of the shipped model in int8, calibrated on three rendered frames; tests must not change it."""
+    """Return the int8 graph of the shipped model, calibrated on three rendered frames. Tests must not change it."""
     quantization = pytest.importorskip('stdc_core.export.quantize', reason='torch is not installed')
-    # Late: the settings above have to be made before anything else is imported.
+    # Imported here, because the settings above must come before all other imports.
     from stdc_core.data.synthetic import SyntheticDrive
     from stdc_core.inference import DEFAULT_MODEL
     from stdc_core.inference.model_file import read_model
@@ -85,8 +85,8 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
 def in_own_process(function: Callable[..., Result], *arguments: object) -> Result:
     """Call a function of a test module in a new process.
 
-    For OpenVINO: where it has computed in the process that trains afterwards, Linux ended that process (openvino 2026.4
-    on a CPU with AMX: SIGSEGV from the kernel on waiting for a child).
+    Needed for OpenVINO: Linux kills a process that trains after it has run OpenVINO (openvino 2026.4 on a CPU with AMX:
+    SIGSEGV from the kernel while the process waits for a child).
     """
     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
         return pool.submit(function, *arguments).result()

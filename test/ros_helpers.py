@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A segmentation node as its own process, and a ROS 2 client to talk to it. Real rclpy, real Fast DDS.
+"""Run a segmentation node as a process, and a ROS 2 client to talk to it, on real rclpy and real Fast DDS.
 
-Import it before rclpy: it isolates this test run from every other ROS 2 system on the machine.
+Import this module before rclpy: it isolates the test run from every other ROS 2 system on the machine.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from stdc_ros.playback.isolation import isolated_environment, profile_variable
 
 CONFIG = Path(__file__).parent.parent / 'config'
 
-#: Seconds. Discovery takes 0.1 s or 3 s; a busy machine takes longer for everything.
+#: Longest wait in seconds. Discovery takes 0.1 s or 3 s; everything takes longer on a busy machine.
 TIMEOUT = 30.0
 
-#: Seconds without an answer after which an image is published again: far longer than a mask takes.
+#: Seconds without an answer after which an image is published again. A mask takes much less.
 RESEND = 6.0
 
 
 def ros_environment() -> dict[str, str]:
-    """Environment of this process and of those it starts: a domain of its own, this machine only, checked messages."""
+    """Return environment variables for this process and its children: an isolated ROS domain, and checked messages."""
     return {
         **isolated_environment(),
         'ROS_PYTHON_CHECK_FIELDS': '1',
@@ -55,7 +55,7 @@ from rclpy.subscription import Subscription  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 
-#: Types of the outputs that are no images.
+#: Message class of the outputs that are not images.
 TYPES = {
     'camera_info': CameraInfo,
     'drivable_grid': OccupancyGrid,
@@ -66,19 +66,19 @@ TYPES = {
 
 
 class NodeProcess:
-    """``segmentation_node`` as a process of its own; a context manager that ends it.
+    """Process of ``segmentation_node``; a context manager that ends it.
 
     Args:
-        arguments: after ``--ros-args``, such as ``'-p', 'threads:=1'``.
-        namespace: such as ``'/left'``; keeps apart nodes that run at the same time.
-        prelude: Python to run in the process before the node.
-        options: arguments before ``--ros-args``, such as ``'--lifecycle'``.
+        arguments: Arguments after ``--ros-args``, such as ``'-p', 'threads:=1'``.
+        namespace: Namespace such as ``'/left'``, which separates nodes that run at the same time.
+        prelude: Python code to run in the process before the node.
+        options: Arguments before ``--ros-args``, such as ``'--lifecycle'``.
     """
 
     def __init__(self, *arguments: str, namespace: str = '', prelude: str = '', options: Sequence[str] = ()):
         self.namespace = namespace
         self._log = tempfile.NamedTemporaryFile('r', suffix='.log')  # noqa: SIM115 (closed in __exit__)
-        # The same stdc_ros as in this process, wherever that was found.
+        # The process uses the same stdc_ros as this one.
         path = os.pathsep.join([str(Path(stdc_ros.__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
         node = 'import sys; from stdc_ros.node.main import main; sys.exit(main())'
         command = [sys.executable, *(['-c', f'{prelude}\n{node}'] if prelude else ['-m', 'stdc_ros.node.main'])]
@@ -100,11 +100,11 @@ class NodeProcess:
 
     @property
     def output(self) -> str:
-        """All that the process has logged so far."""
+        """Output of the process so far."""
         return Path(self._log.name).read_text()
 
     def wait_for_output(self, text: str) -> None:
-        """Wait until the process has logged the text; fail with its output if it ends or takes too long."""
+        """Wait until the output contains the text. Fail with the output if the process ends or takes too long."""
         deadline = time.monotonic() + TIMEOUT
         while text not in self.output:
             assert self.process.poll() is None, f'the node ended with status {self.process.returncode}:\n{self.output}'
@@ -112,24 +112,24 @@ class NodeProcess:
             time.sleep(0.02)
 
     def end(self, number: signal.Signals) -> int:
-        """Send a signal; returns the exit status."""
+        """Send a signal and return the exit status."""
         self.process.send_signal(number)
         return self.process.wait(TIMEOUT)
 
     def wait(self) -> int:
-        """Wait until the process ends by itself; returns the exit status."""
+        """Wait until the process ends by itself and return the exit status."""
         return self.process.wait(TIMEOUT)
 
 
 class Client:
-    """Publishes images on ``image``, listens to the outputs of ``segmentation`` and to ``/diagnostics``.
+    """Publishes images, and subscribes to the outputs of the node and to ``/diagnostics``.
 
     Args:
-        namespace: that of the segmentation node.
-        reliability: of the published images.
-        image: topic to publish on; by default the ``image`` beside the node.
-        camera: name of one of the node's cameras, if it has several.
-        of: message class of the images.
+        namespace: Namespace of the segmentation node.
+        reliability: Reliability of the published images.
+        image: Topic to publish on; default: ``image`` in the namespace of the node.
+        camera: Name of one of several cameras of the node.
+        of: Message class of the images.
     """
 
     def __init__(
@@ -171,30 +171,31 @@ class Client:
         self.close()
 
     def spin(self, seconds: float) -> None:
-        """Take what comes for some seconds."""
+        """Receive messages for some seconds."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self._executor.spin_once(timeout_sec=0.02)
 
     def spin_until(self, condition: Callable[[], bool], what: str) -> None:
-        """Take what comes until the condition holds; fail after TIMEOUT, saying what did not happen."""
+        """Receive messages until the condition holds. After TIMEOUT, fail with ``what`` did not happen."""
         deadline = time.monotonic() + TIMEOUT
         while not condition():
             assert time.monotonic() < deadline, f'{what}: not within {TIMEOUT} s'
             self._executor.spin_once(timeout_sec=0.02)
 
     def listen(self, *outputs: str, camera: bool = True) -> None:
-        """Listen to these outputs and to no other; return when the node knows of it.
+        """Subscribe to these outputs and to no other. Return when the node has noticed.
 
         Args:
-            camera: wait until the node has subscribed to the camera, or for no output, until it has left it.
+            outputs: Names of outputs.
+            camera: Whether to wait until the node has subscribed to the camera or, without outputs, unsubscribed.
         """
         for subscription in self._listening:
             self.node.destroy_subscription(subscription)
         self._listening = []
         if camera:
-            # Also between two sets of outputs: else its subscription for the first looks like one for the second.
-            self.spin_until(lambda: self._camera.get_subscription_count() == 0, 'the node leaves the camera')
+            # Also between two sets of outputs. Otherwise, the subscription for the first would count for the second.
+            self.spin_until(lambda: self._camera.get_subscription_count() == 0, 'the node unsubscribes from the camera')
         for name in outputs:
             self.received[name] = []
             topic = f'{self._segmentation}/{name}'
@@ -203,7 +204,7 @@ class Client:
         if camera and outputs:
             self.spin_until(lambda: self._camera.get_subscription_count() == 1, 'the node subscribes to the camera')
         if len(outputs) > 1:
-            # The subscription to the camera says only that the node knows of one listener.
+            # The subscription to the camera only shows that the node has noticed one listener.
             self.wait_for_diagnostics('outputs', ', '.join(outputs))
 
     def send(self, message: Image | CompressedImage) -> None:
@@ -214,10 +215,10 @@ class Client:
         return self._camera.get_subscription_count()
 
     def send_until(self, condition: Callable[[], bool], message: Image | CompressedImage, what: str) -> None:
-        """Publish an image until the condition holds; fail after TIMEOUT.
+        """Publish an image until the condition holds. Fail after TIMEOUT.
 
-        One image is enough nearly always. The node's subscription is best effort: it gets nothing from a publisher that
-        it has not discovered yet, and this publisher cannot see whether it has.
+        One image is nearly always enough. But the node's subscription is best effort and receives nothing from a
+        publisher that it has not discovered yet, and the publisher cannot tell whether it has.
         """
         next_time = 0.0
 
@@ -233,13 +234,13 @@ class Client:
         self.spin_until(sent, what)
 
     def segment(self, message: Image | CompressedImage, output: str = 'mask') -> Image:
-        """Publish an image and wait for the output of its stamp."""
+        """Publish an image and return the output with its stamp."""
         stamp = message.header.stamp
         self.send_until(lambda: bool(self._found(output, stamp)), message, _described(output, stamp))
         return self._found(output, stamp)[0]
 
     def wait_for(self, output: str, stamp: Time) -> Image:
-        """Wait for the message with this stamp on an output and return it."""
+        """Wait for the message of an output with this stamp and return it."""
         self.spin_until(lambda: bool(self._found(output, stamp)), _described(output, stamp))
         return self._found(output, stamp)[0]
 
@@ -271,8 +272,8 @@ class Client:
         return future.result()
 
     def diagnostics(self) -> dict[str, str]:
-        """The values of the next report on /diagnostics, and its ``message``, ``level`` and ``hardware_id``."""
-        # The one after next: the next may have been made before what the caller did last.
+        """Return the values of a new report on /diagnostics, and its ``message``, ``level`` and ``hardware_id``."""
+        # The report after the next, because the next may be older than the caller's last action.
         wanted = self._reports + 2
         self.spin_until(lambda: self._reports >= wanted, 'a report on /diagnostics')
         return self._diagnostics

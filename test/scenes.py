@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures and messages for the tests of the node."""
+"""Make pictures and messages for the tests of the node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from std_msgs.msg import Header
 
 
 def scene(height: int = 96, width: int = 128, seed: int = 0) -> np.ndarray:
-    """A picture with sky, road and some blobs: more than one class, uint8 BGR."""
+    """Return a picture with sky, road and some blobs, which has several classes, uint8 ``[H, W, 3]`` BGR."""
     noise = np.random.default_rng(seed).integers(0, 60, (height // 8, width // 8, 3), np.uint8)
     image = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     image[: height // 2] += np.uint8(150)
@@ -23,14 +23,14 @@ _next_stamp = iter(range(1, 10**9))
 
 
 def next_header(frame_id: str = 'camera') -> Header:
-    """A header with a stamp that no other message has."""
+    """Return a header with a unique stamp."""
     header = Header(frame_id=frame_id)
     header.stamp.sec, header.stamp.nanosec = 1_700_000_000, next(_next_stamp)
     return header
 
 
 def message_of(array: np.ndarray, encoding: str = 'bgr8', padding: int = 0, frame_id: str = 'camera') -> Image:
-    """Message of an array."""
+    """Return the image message of an array, with ``padding`` bytes after each row."""
     rows = np.pad(array.reshape(array.shape[0], -1), ((0, 0), (0, padding)), constant_values=77)
     message = Image(
         header=next_header(frame_id),
@@ -44,21 +44,21 @@ def message_of(array: np.ndarray, encoding: str = 'bgr8', padding: int = 0, fram
 
 
 def compressed_of(array: np.ndarray, form: str) -> CompressedImage:
-    """Message of an array as ``jpeg`` or ``png``."""
+    """Return the compressed image message of an array. ``form`` is ``jpeg`` or ``png``."""
     message = CompressedImage(header=next_header(), format=f'bgr8; {form} compressed bgr8')
     message.data.frombytes(cv2.imencode(f'.{form}', array)[1].tobytes())
     return message
 
 
 def pinhole_info(image: np.ndarray) -> CameraInfo:
-    """For an image: a focal length of 400 pixels, the centre at (240, 180), no distortion."""
+    """Return a CameraInfo with a focal length of 400 pixels, the centre at (240, 180) and no distortion."""
     info = CameraInfo(height=image.shape[0], width=image.shape[1], distortion_model='plumb_bob')
     info.k = [400.0, 0.0, 240.0, 0.0, 400.0, 180.0, 0.0, 0.0, 1.0]
     return info
 
 
 def pixels(message: Image) -> np.ndarray:
-    """Array of a message that has no padding."""
+    """Return the array of a message without padding."""
     channels = {'mono8': 1, 'bgr8': 3}[message.encoding]
     assert message.step == message.width * channels
     array = np.frombuffer(message.data, np.uint8)

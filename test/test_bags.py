@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading bags of every kind, whole and cut off, and writing them."""
+"""Test reading complete and truncated bags of every format, and writing them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_images_of_every_kind_of_bag(tmp_path, kind, of):
         np.testing.assert_array_equal(message.bgr(), picture(i))
 
 
-def test_cameras_come_in_the_order_of_time(tmp_path):
+def test_messages_are_sorted_by_time(tmp_path):
     with Bag(make_bag(tmp_path, 'mcap', {'/right/image': IMAGE, '/left/image': IMAGE})) as bag:
         messages = list(bag.messages(bag.select_topics(all_topics=True)))
     times = [message.time for message in messages]
@@ -52,7 +52,7 @@ def test_cameras_come_in_the_order_of_time(tmp_path):
         ({'/t': TEXT}, [], r'no topic with images; the bag holds /t \(std_msgs/msg/String\)'),
     ],
 )
-def test_topic_that_cannot_be_meant(tmp_path, topics, wanted, message):
+def test_wrong_topic_is_an_error(tmp_path, topics, wanted, message):
     with Bag(make_bag(tmp_path, 'mcap', topics)) as bag, pytest.raises(BagError, match=message):
         bag.select_topics(wanted)
 
@@ -68,7 +68,7 @@ def test_topic_that_cannot_be_meant(tmp_path, topics, wanted, message):
         ('image.png', b'hello', 'expected a .bag, .mcap or .db3 file'),
     ],
 )
-def test_not_a_bag(tmp_path, name, content, message):
+def test_file_that_is_not_a_bag(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(BagError, match=message) as error:
@@ -77,7 +77,7 @@ def test_not_a_bag(tmp_path, name, content, message):
 
 
 def mcap(path, type_name, encoding, messages, profile='ros2'):
-    """Write an MCAP without an index, as recorders other than rosbag2 do."""
+    """Write an MCAP without an index, as some recorders do."""
     records = [
         mcap_record(0x01, profile, 'test'),
         mcap_record(0x03, struct.pack('<H', 1), type_name, '', ''),
@@ -94,7 +94,7 @@ def mcap(path, type_name, encoding, messages, profile='ros2'):
     'name',
     ['sensor_msgs/Image', 'sensor_msgs/msg/Image', 'sensor_msgs::msg::dds_::Image_', 'sensor_msgs::msg::Image'],
 )
-def test_every_spelling_of_a_type_is_the_same_type(tmp_path, name):
+def test_every_spelling_of_a_type_is_read(tmp_path, name):
     with Bag(make_bag(tmp_path, 'mcap')) as bag:
         messages = [message.data for message in bag.messages([CAMERA])]
     with Bag(mcap(tmp_path / 'spelt.mcap', name, 'cdr', messages)) as bag:
@@ -104,8 +104,8 @@ def test_every_spelling_of_a_type_is_the_same_type(tmp_path, name):
 
 
 @pytest.mark.parametrize('name', ['sensor_msgs/Image', 'sensor_msgs/msg/Image'])
-def test_ros_1_is_known_by_the_message_encoding(tmp_path, name):
-    """``mcap convert`` makes such files of a .bag."""
+def test_ros_1_messages_in_mcap(tmp_path, name):
+    """``mcap convert`` writes such files from a .bag."""
     ros1 = get_typestore(Stores.ROS1_NOETIC)
     with AnyReader([make_bag(tmp_path, 'rosbag1')]) as reader:
         messages = [bytes(data) for _, _, data in reader.messages()]
@@ -119,7 +119,7 @@ def test_ros_1_is_known_by_the_message_encoding(tmp_path, name):
         np.testing.assert_array_equal(message.bgr(), picture(i))
 
 
-def test_another_message_encoding_is_named(tmp_path):
+def test_unknown_message_encoding_is_named(tmp_path):
     path = mcap(tmp_path / 'foxglove.mcap', 'sensor_msgs/Image', 'json', [b'{}'], '')
     with Bag(path) as bag, pytest.raises(BagError) as error:
         bag.select_topics()
@@ -145,7 +145,7 @@ def test_another_message_encoding_is_named(tmp_path):
         ('mcap folder', lambda text: text.replace('message_count: 6', 'message_count: &n 6', 1), ''),
     ],
 )
-def test_odd_metadata_of_a_complete_bag_is_a_note(tmp_path, kind, change, note):
+def test_odd_metadata_gives_a_note(tmp_path, kind, change, note):
     path = make_bag(tmp_path, kind)
     metadata = path / 'metadata.yaml'
     changed = change(metadata.read_text())
@@ -157,7 +157,7 @@ def test_odd_metadata_of_a_complete_bag_is_a_note(tmp_path, kind, change, note):
         assert len(bag.notes) == bool(note) and all(said.startswith(note) for said in bag.notes)
 
 
-def test_results_of_a_segmentation_are_no_camera(tmp_path):
+def test_segmentation_results_are_not_cameras(tmp_path):
     results = ['/segmentation/mask', '/front/segmentation/overlay', '/other_node/color_mask/compressed']
     topics = {CAMERA: IMAGE, **dict.fromkeys(results, IMAGE), results[2]: COMPRESSED_IMAGE}
     with Bag(make_bag(tmp_path, 'mcap', topics, frames=1)) as bag:
@@ -171,19 +171,19 @@ def test_results_of_a_segmentation_are_no_camera(tmp_path):
         bag.select_topics()
 
 
-def test_not_a_folder_of_a_bag(tmp_path):
+def test_folder_that_is_not_a_bag(tmp_path):
     with pytest.raises(BagError, match='not the folder of a rosbag2: no .mcap or .db3 files in it'):
         Bag(tmp_path)
 
 
 def storage(path):
-    """The file with the messages."""
+    """Return the file with the messages."""
     return next(file for file in path.iterdir() if file.name != 'metadata.yaml') if path.is_dir() else path
 
 
 @pytest.mark.parametrize('share', [0.4, 0.7, 0.98])
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_bag_that_is_cut_off_is_read_up_to_there(tmp_path, kind, share):
+def test_truncated_bag_is_read_up_to_the_cut(tmp_path, kind, share):
     path = make_bag(tmp_path, kind, frames=300)
     data = storage(path).read_bytes()
     storage(path).write_bytes(data[: int(share * len(data))])
@@ -203,7 +203,7 @@ def test_folder_whose_recorder_was_killed(tmp_path, kind):
         assert len(list(bag.messages(bag.select_topics()))) == 6
 
 
-def test_every_length_of_a_cut_file_is_read_or_refused(tmp_path):
+def test_bag_cut_at_every_length(tmp_path):
     path = make_bag(tmp_path, 'mcap', frames=3)
     data = path.read_bytes()
     for length in range(0, len(data), 997):
@@ -215,7 +215,7 @@ def test_every_length_of_a_cut_file_is_read_or_refused(tmp_path):
             assert str(path) in str(error)
 
 
-def test_nothing_appears_when_writing_fails(tmp_path):
+def test_failed_write_leaves_no_bag(tmp_path):
     with pytest.raises(RuntimeError), write_bag(tmp_path / 'out.mcap') as bag:
         bag.add_topic('/t', TEXT)
         raise RuntimeError

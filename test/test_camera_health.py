@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera that sends images and sees nothing is found out."""
+"""Test the detection of frozen and dark cameras."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ def noise(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (64, 48, 3), np.uint8)
 
 
-def test_changing_images_are_no_complaint():
+def test_changing_images_are_healthy():
     health = CameraHealth()
     for index in range(20):
         health.update(noise(index), float(index))
         assert health.complaint(float(index), 3.0) == ''
 
 
-def test_the_same_image_again_and_again_is_one_until_it_changes():
+def test_repeated_image_is_reported_until_it_changes():
     health = CameraHealth()
     for index in range(6):
         health.update(noise(0), 10.0 + index)
@@ -36,7 +36,7 @@ def test_a_slow_camera_is_not_frozen():
     assert health.complaint(11.0, 3.0) == ''
 
 
-def test_darkness_is_one_although_its_noise_changes():
+def test_dark_camera_is_reported_despite_noise():
     health = CameraHealth()
     for index in range(5):
         health.update(noise(index) // 64, float(index))
@@ -45,7 +45,7 @@ def test_darkness_is_one_although_its_noise_changes():
     assert health.complaint(5.0, 3.0) == ''
 
 
-def test_one_row_that_changes_is_enough():
+def test_one_changing_row_is_enough():
     health = CameraHealth()
     image = noise(0)
     for index in range(6):

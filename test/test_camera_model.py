@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The camera's lens against OpenCV, and its pose against REP 103."""
+"""Test the camera model against OpenCV, CameraInfo against image_geometry, and poses against REP 103."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FISHEYE = (0.03, -0.011, 0.004, -0.0009)
 
 
 def info_of(model: str = 'plumb_bob', distortion: tuple[float, ...] = (), **fields) -> CameraInfo:
-    """The CameraInfo of a calibrated camera, with some fields changed."""
+    """Return the CameraInfo of a calibrated camera, with some fields changed."""
     info = CameraInfo(width=640, height=480, distortion_model=model, d=list(distortion), k=MATRIX.reshape(-1))
     for name, value in fields.items():
         owner = info.roi if name in ('x_offset', 'y_offset') else info
@@ -30,7 +30,7 @@ def info_of(model: str = 'plumb_bob', distortion: tuple[float, ...] = (), **fiel
 
 
 def points_ahead(degrees: float) -> np.ndarray:
-    """Points ``[N, 3]`` up to so many degrees off the optical axis."""
+    """Return points ``[N, 3]`` within this angle of the optical axis."""
     rng = np.random.default_rng(0)
     tangent = np.tan(np.radians(degrees)) * np.sqrt(rng.uniform(0, 1, 200))
     turn, distance = rng.uniform(0, 2 * np.pi, (1, 200))[0], rng.uniform(0.5, 50, 200)
@@ -56,7 +56,7 @@ def points_ahead(degrees: float) -> np.ndarray:
         ('plumb_bob', (*PLUMB_BOB, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, *TILT)),
     ],
 )
-def test_pinhole_models_are_those_of_opencv(model, distortion, dtype):
+def test_pinhole_models_equal_opencv(model, distortion, dtype):
     points = points_ahead(38)
     expected = cv2.projectPoints(points, np.zeros(3), np.zeros(3), MATRIX, np.array(distortion))[0][:, 0]
     camera = CameraModel.from_info(info_of(model, distortion))
@@ -67,7 +67,7 @@ def test_pinhole_models_are_those_of_opencv(model, distortion, dtype):
 
 @pytest.mark.parametrize('model', ['equidistant', 'fisheye'])
 @pytest.mark.parametrize('distortion', [(), FISHEYE])
-def test_the_fisheye_is_that_of_opencv(model, distortion):
+def test_fisheye_model_equals_opencv(model, distortion):
     points = points_ahead(80)
     lens = np.array(distortion or np.zeros(4))
     expected = cv2.fisheye.projectPoints(points[:, None], np.zeros(3), np.zeros(3), MATRIX, lens)[0][:, 0]
@@ -94,7 +94,7 @@ def test_a_fisheye_sees_sideways_and_a_pinhole_only_ahead():
         ('equidistant', (-0.3, 0.0, 0.0, 0.0)),
     ],
 )
-def test_where_the_distortion_turns_back_nothing_is_seen(model, distortion):
+def test_projection_ends_where_the_distortion_turns_back(model, distortion):
     camera = CameraModel.from_info(info_of(model, distortion))
     angle = np.radians(np.arange(0.0, 89.0, 0.25))
     x, _ = camera.project(np.sin(angle), np.zeros(angle.size), np.cos(angle))
@@ -103,7 +103,7 @@ def test_where_the_distortion_turns_back_nothing_is_seen(model, distortion):
     last = np.flatnonzero(seen)[-1]
     assert seen[: last + 1].all()
     assert (np.diff(x[: last + 1]) > 0).all()
-    # Not too careful either: half a degree further, OpenCV's pixel has turned back, or there is none any more.
+    # The limit is not too strict: half a degree further, OpenCV's pixel turns back or does not exist.
     beyond = angle[[last + 1, last + 3]]
     points = np.stack([np.sin(beyond), np.zeros(2), np.cos(beyond)], 1)
     if model == 'equidistant':
@@ -113,7 +113,7 @@ def test_where_the_distortion_turns_back_nothing_is_seen(model, distortion):
     assert pixels[1, 0, 0] < pixels[0, 0, 0]
 
 
-def test_a_resized_image_shows_a_point_in_the_same_part_of_it():
+def test_resized_camera_keeps_points_in_place():
     camera = CameraModel.from_info(info_of('plumb_bob', PLUMB_BOB))
     small = camera.scaled(160, 240)
     assert (small.width, small.height) == (160, 240)
@@ -123,7 +123,7 @@ def test_a_resized_image_shows_a_point_in_the_same_part_of_it():
     np.testing.assert_allclose((small_y + 0.5) / 240, (y + 0.5) / 480)
 
 
-def test_messages_of_rclpy_and_rosbags_make_the_same_model():
+def test_rclpy_and_rosbags_messages_give_the_same_model():
     info = info_of('plumb_bob', PLUMB_BOB)
     types = TYPES.types
     roi = types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
@@ -134,7 +134,7 @@ def test_messages_of_rclpy_and_rosbags_make_the_same_model():
     assert CameraModel.from_info(bag) == CameraModel.from_info(info) == expected
 
 
-def test_of_a_rectified_image_the_projection_holds():
+def test_rectified_image_uses_the_projection_matrix():
     info = info_of('plumb_bob', PLUMB_BOB, r=np.eye(3).reshape(-1))
     info.p = np.array([[400.0, 0, 310, 0], [0, 401, 230, 0], [0, 0, 1, 0]]).reshape(-1)
     assert CameraModel.from_info(info, rectified=True) == CameraModel(640, 480, (400.0, 401.0), (310.0, 230.0))
@@ -143,14 +143,14 @@ def test_of_a_rectified_image_the_projection_holds():
         CameraModel.from_info(info, rectified=True)
 
 
-def test_the_whole_image_may_be_its_own_region_of_interest():
+def test_region_of_interest_may_be_the_whole_image():
     info = info_of(binning_x=1, binning_y=1)
     info.roi.width, info.roi.height = 640, 480
     assert CameraModel.from_info(info) == CameraModel.from_info(info_of())
 
 
 @pytest.mark.parametrize('skew', [-0.9, 25.0])
-def test_a_skew_is_that_of_opencvs_fisheye(skew):
+def test_skew_equals_opencvs_fisheye(skew):
     points = points_ahead(80)
     matrix = MATRIX + np.array([[0, skew, 0], [0, 0, 0], [0, 0, 0]])
     expected = cv2.fisheye.projectPoints(
@@ -169,7 +169,7 @@ def test_a_skew_is_that_of_opencvs_fisheye(skew):
     np.testing.assert_allclose(np.stack(pinhole.project(*points_ahead(40).T), 1), projected[:, :2] / projected[:, 2:])
 
 
-def test_a_rotation_that_is_unset_is_none():
+def test_unset_rotation_is_the_identity():
     info = info_of('plumb_bob', PLUMB_BOB, p=np.column_stack([MATRIX, np.zeros(3)]).reshape(-1))
     assert not info.r.any()
     assert CameraModel.from_info(info, rectified=True) == CameraModel.from_info(info_of())
@@ -185,7 +185,7 @@ def test_a_rotation_that_is_unset_is_none():
         ({'roi': (100, 60, 321, 400), 'binning_x': 2}, 160, 400, lambda x, y: ((x - 100) / 2, y - 60)),
     ],
 )
-def test_a_region_and_binning_move_pixels_as_image_geometry_says(fields, width, height, expected, rectified):
+def test_region_and_binning_equal_image_geometry(fields, width, height, expected, rectified):
     whole = info_of('plumb_bob', PLUMB_BOB, p=np.column_stack([MATRIX, np.zeros(3)]).reshape(-1))
     info = info_of('plumb_bob', PLUMB_BOB, p=whole.p)
     for name, value in fields.items():
@@ -220,25 +220,25 @@ def test_a_region_and_binning_move_pixels_as_image_geometry_says(fields, width, 
         ({'d': list(PLUMB_BOB), 'distortion_model': ''}, "distortion_model is '', expected its name"),
     ],
 )
-def test_what_is_no_camera_is_an_error_that_says_why(fields, words):
+def test_invalid_camera_info_is_an_error(fields, words):
     with pytest.raises(CameraInfoError, match=words):
         CameraModel.from_info(info_of(**fields))
 
 
-def test_a_calibration_of_rectified_images_alone_is_named():
+def test_camera_info_of_rectified_images_is_named():
     info = info_of(k=np.zeros(9), p=np.column_stack([MATRIX, np.zeros(3)]).reshape(-1))
     with pytest.raises(CameraInfoError, match='rectified, set the parameter grid_rectified or points_rectified'):
         CameraModel.from_info(info)
     assert CameraModel.from_info(info, rectified=True).focal == (510.0, 520.0)
 
 
-def test_a_rectified_image_without_a_projection_is_an_error():
+def test_rectified_image_without_projection_is_an_error():
     with pytest.raises(CameraInfoError, match=r'P is .*not calibrated; expected .* P\[0\] and P\[5\]'):
         CameraModel.from_info(info_of(r=np.eye(3).reshape(-1)), rectified=True)
 
 
 def ahead_right_down(pose: np.ndarray) -> list[np.ndarray]:
-    """Where the camera looks, what is right in its image and what is down, in the other frame."""
+    """Return the directions ahead, right and down of the camera in the other frame."""
     return [pose[:3, 2], pose[:3, 0], pose[:3, 1]]
 
 
@@ -247,18 +247,18 @@ def ahead_right_down(pose: np.ndarray) -> list[np.ndarray]:
     [
         ((0, 0, 0), [(1, 0, 0), (0, -1, 0), (0, 0, -1)]),
         ((0, 90, 0), [(0, 0, -1), (0, -1, 0), (-1, 0, 0)]),  # pitched down
-        ((0, 0, 90), [(0, 1, 0), (1, 0, 0), (0, 0, -1)]),  # turned to the left
+        ((0, 0, 90), [(0, 1, 0), (1, 0, 0), (0, 0, -1)]),  # yawed to the left
         ((90, 0, 0), [(1, 0, 0), (0, 0, -1), (0, 1, 0)]),  # rolled to the right
-        ((0, 90, 90), [(0, 0, -1), (1, 0, 0), (0, -1, 0)]),  # pitched first, turned then
+        ((0, 90, 90), [(0, 0, -1), (1, 0, 0), (0, -1, 0)]),  # pitched first, then yawed
     ],
 )
-def test_roll_pitch_and_yaw_of_the_body(angles, expected):
+def test_roll_pitch_and_yaw(angles, expected):
     pose = pose_of_body([1, 2, 3, *np.radians(angles)])
     np.testing.assert_allclose(pose[:, 3], [1, 2, 3, 1])
     np.testing.assert_allclose(ahead_right_down(pose), expected, atol=1e-12)
 
 
-def test_a_transform_is_a_pose():
+def test_pose_of_a_transform():
     np.testing.assert_allclose(pose_of_transform([1, 2, 3], [-0.5, 0.5, -0.5, 0.5]), pose_of_body([1, 2, 3, 0, 0, 0]))
     for axis in np.random.default_rng(1).normal(0, 1, (5, 3)):
         angle = np.linalg.norm(axis)
@@ -270,7 +270,7 @@ def test_a_transform_is_a_pose():
         )
 
 
-def test_a_pose_may_be_given_for_the_optical_frame():
+def test_pose_of_the_optical_frame():
     optical = pose_of_body([1, 2, 3, -np.pi / 2, 0, -np.pi / 2], optical=True)
     np.testing.assert_allclose(optical, pose_of_body([1, 2, 3, 0, 0, 0]), atol=1e-12)
 
@@ -284,6 +284,6 @@ def test_a_pose_may_be_given_for_the_optical_frame():
         (lambda: pose_of_transform([0, 0, 1], [0, 0, 0, 0]), 'rotation .* expected a quaternion of length 1'),
     ],
 )
-def test_what_is_no_pose_is_an_error(make, words):
+def test_invalid_pose_is_an_error(make, words):
     with pytest.raises(CameraInfoError, match=words):
         make()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of cameras in every form that a user types."""
+"""Test parsing camera names in every form that users type."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from stdc_ros.node.camera_names import parse_camera_names
         ['front', 'left'],
     ],
 )
-def test_lists_and_texts_name_the_same_cameras(value):
+def test_lists_and_texts_give_the_same_names(value):
     assert parse_camera_names(value) == ('front', 'left')
 
 
 @pytest.mark.parametrize('value', ['', '[]', ' ', [], ()])
-def test_nothing_is_the_camera_without_a_name(value):
+def test_empty_value_gives_no_names(value):
     assert parse_camera_names(value) == ()
 
 
@@ -42,7 +42,7 @@ def test_nothing_is_the_camera_without_a_name(value):
         ([1, 2], r'cameras is \[1, 2\], expected names such as'),
     ],
 )
-def test_names_that_make_no_topic_are_refused_in_one_line(value, words):
+def test_invalid_camera_names_give_one_line(value, words):
     with pytest.raises(ValueError, match=words) as caught:
         parse_camera_names(value)
     assert '\n' not in str(caught.value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of frames as tf2 takes them."""
+"""Test frame names for tf2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import ros_helpers  # noqa: F401  (isolates this run; before rclpy)
 from stdc_ros.node.camera_pose import tf_frame
 
 
-def test_a_leading_slash_is_stripped_and_logged_once(caplog):
+def test_leading_slash_is_stripped_and_logged_once(caplog):
     with caplog.at_level(logging.WARNING, 'stdc_ros'):
         for _ in range(3):
             assert tf_frame('/old_camera') == 'old_camera'

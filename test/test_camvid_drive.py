@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The acceptance test: a real drive through the real node gives what the same frames give offline."""
+"""Test that a real drive gives the same masks live and offline (acceptance test)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from stdc_ros.messages.images import make_image
 from stdc_ros.offline.segment_bag import main as segment_bag
 from stdc_ros.playback.play_bag import Player
 
-#: Of the network's input. That all see the same frames does not depend on it, and there are 303 to be segmented.
+#: Input scale. A small one suffices to compare the masks of 303 frames.
 SCALE = 0.5
 RATE = 15
 FRAMES = 101
@@ -36,7 +36,7 @@ def stamp(index: int) -> int:
 
 @pytest.fixture(scope='module')
 def drive(camvid, tmp_path_factory) -> tuple[Path, list[np.ndarray], list[np.ndarray]]:
-    """A bag of the val sequence in the order of names, its images (uint8 BGR) and its labels (uint8 ids)."""
+    """Return a bag of the val sequence in the order of names, its images (uint8 BGR) and its labels (uint8 ids)."""
     names = sorted((camvid / 'val' / 'images').iterdir())
     images = [cv2.imread(str(path)) for path in names]
     labels = [cv2.imread(str(camvid / 'val' / 'labels' / f'{path.stem}.png'), cv2.IMREAD_UNCHANGED) for path in names]
@@ -52,7 +52,7 @@ def drive(camvid, tmp_path_factory) -> tuple[Path, list[np.ndarray], list[np.nda
 
 @pytest.fixture(scope='module')
 def offline(drive) -> list[np.ndarray]:
-    """The segmenter's masks of the images."""
+    """Return the segmenter's masks of the images."""
     segmenter = Segmenter.load(input_scale=SCALE)
     return [segmenter(image).mask for image in drive[1]]
 
@@ -74,7 +74,7 @@ def nanoseconds(message) -> int:
 
 
 def check(messages: list, drive, offline: list[np.ndarray]) -> None:
-    """All masks, in order, with their headers, byte for byte those of the segmenter, and so is the mIoU."""
+    """Check that all masks arrived in order with their headers, equal to the segmenter's, and so their mIoU."""
     assert [nanoseconds(message) for message in messages] == [stamp(i) for i in range(FRAMES)]
     assert {message.header.frame_id for message in messages} == {'camera'}
     masks = [mask_of(message) for message in messages]
@@ -83,7 +83,7 @@ def check(messages: list, drive, offline: list[np.ndarray]) -> None:
     assert miou(masks, drive[2]) == miou(offline, drive[2])
 
 
-def test_the_node_gives_every_mask_of_the_drive(drive, offline):
+def test_node_publishes_every_mask_of_the_drive(drive, offline):
     arguments = ['-p', 'image_reliability:=reliable', '-p', f'input_scale:={SCALE}']
     with NodeProcess(*arguments) as node, Client() as client, Bag(drive[0]) as bag:
         client.listen('mask')
@@ -92,7 +92,7 @@ def test_the_node_gives_every_mask_of_the_drive(drive, offline):
         received = client.received['mask']
         sent = itertools.count(1)
 
-        # The recorded pace, or a slower one that this machine holds: no image goes out before the mask of the last.
+        # Each image is published after the mask of the one before, at most at the recorded rate.
         def wait_for_mask(*_: object) -> None:
             number = next(sent)
             client.spin_until(lambda: len(received) >= number, f'mask {number}')
@@ -102,7 +102,7 @@ def test_the_node_gives_every_mask_of_the_drive(drive, offline):
     check(received, drive, offline)
 
 
-def test_segment_bag_gives_every_mask_of_the_drive(drive, offline, tmp_path):
+def test_segment_bag_writes_every_mask_of_the_drive(drive, offline, tmp_path):
     out = tmp_path / 'masks.mcap'
     assert segment_bag([str(drive[0]), str(out), '--outputs', 'mask', '--input-scale', str(SCALE)]) == 0
     with Bag(out) as bag:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``CompressedImage.format`` says, in every spelling that publishers write, and what becomes of the picture."""
+"""Test ``CompressedImage.format`` in the spellings of all publishers, and the pictures that follow from it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stdc_ros.messages.images import ImageError, image_to_bgr
 
 PATTERNS = ('rggb', 'bggr', 'gbrg', 'grbg')
 
-#: A picture without fine detail: demosaicing and JPEG change little of it.
+#: A picture without fine detail, which demosaicing and JPEG change little.
 SMOOTH = cv2.resize(np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8), (96, 64))
 
 
 def mosaic_of(image: np.ndarray, pattern: str) -> np.ndarray:
-    """What a sensor with a Bayer pattern sees of an image: uint8 ``[H, W]``."""
+    """Return the Bayer mosaic of an image, uint8 ``[H, W]``."""
     mosaic = np.empty(image.shape[:2], np.uint8)
     for index, colour in enumerate(pattern):
         row, column = divmod(index, 2)
@@ -29,12 +29,12 @@ def mosaic_of(image: np.ndarray, pattern: str) -> np.ndarray:
 
 
 def compressed(array: np.ndarray, kind: str, text: str) -> SimpleNamespace:
-    """The fields of a ``sensor_msgs/CompressedImage``."""
+    """Return an object with the fields of ``sensor_msgs/CompressedImage``."""
     return SimpleNamespace(format=text, data=cv2.imencode(f'.{kind}', array)[1].reshape(-1))
 
 
 def error_of(image: np.ndarray) -> float:
-    """Mean difference from ``SMOOTH``."""
+    """Return the mean difference from ``SMOOTH``."""
     return float(np.abs(image.astype(int) - SMOOTH).mean())
 
 
@@ -54,16 +54,16 @@ def error_of(image: np.ndarray) -> float:
         'bayer_{}',
     ],
 )
-def test_a_compressed_bayer_image_has_its_colours(pattern, kind, codec, bits, text):
+def test_compressed_bayer_image_is_demosaiced(pattern, kind, codec, bits, text):
     encoding = f'{pattern.upper() if "BAYER" in text else pattern}{bits}'
     mosaic = mosaic_of(SMOOTH, pattern)
-    if bits == 16 and kind == 'png':  # in JPEG, 16 bits have become 8
+    if bits == 16 and kind == 'png':  # JPEG reduces 16 bits to 8
         mosaic = mosaic * np.uint16(257)
     assert error_of(compressed_to_bgr(compressed(mosaic, kind, text.format(encoding, codec, encoding)))) < 4
 
 
 @pytest.mark.parametrize('bits', [8, 16])
-def test_a_compressed_bayer_image_is_that_of_the_raw_topic(bits):
+def test_compressed_bayer_image_equals_the_raw_one(bits):
     mosaic = mosaic_of(SMOOTH, 'gbrg').astype(f'u{bits // 8}') * (257 if bits == 16 else 1)
     fields = {'height': 64, 'width': 96, 'step': 96 * bits // 8, 'encoding': f'bayer_gbrg{bits}', 'is_bigendian': 0}
     raw = image_to_bgr(SimpleNamespace(**fields, data=mosaic.astype(f'<u{bits // 8}').tobytes()))
@@ -72,13 +72,13 @@ def test_a_compressed_bayer_image_is_that_of_the_raw_topic(bits):
     )
 
 
-def test_a_bayer_image_that_was_demosaiced_before_it_was_compressed_stays():
+def test_demosaiced_bayer_image_is_unchanged():
     grey = cv2.cvtColor(SMOOTH, cv2.COLOR_BGR2GRAY)
     expected = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
-    # ROS 2 makes JPEGs of a Bayer image grey, unless it is told not to.
+    # By default, ROS 2 converts Bayer images to grey before JPEG compression.
     for text in ('bayer_rggb8; png compressed mono8', 'bayer_rggb16; png compressed mono8'):
         np.testing.assert_array_equal(compressed_to_bgr(compressed(grey, 'png', text)), expected)
-    # Pictures with colours are no mosaics, whatever is written beside them.
+    # Pictures with colours are not mosaics, whatever the format says.
     for text in (
         'bayer_rggb8; png compressed bgr8',
         'bayer_rggb8; png compressed ',
@@ -112,7 +112,7 @@ def test_a_bayer_image_that_was_demosaiced_before_it_was_compressed_stays():
         'bayer_rggb12; jpeg compressed ',
     ],
 )
-def test_what_a_raw_topic_is_refused_for_is_refused_compressed(text, kind):
+def test_depths_are_refused_like_on_raw_topics(text, kind):
     depth = SMOOTH[..., 0] if kind == 'jpg' else SMOOTH[..., 0] * np.uint16(200)
     with pytest.raises(ImageError, match=r"unknown encoding '\w+', expected one of bgr8, 8UC3, rgb8, mono8"):
         compressed_to_bgr(compressed(depth, kind, text))
@@ -121,13 +121,13 @@ def test_what_a_raw_topic_is_refused_for_is_refused_compressed(text, kind):
 @pytest.mark.parametrize(
     'text', ['16UC1; compressedDepth', '16UC1; compressedDepth png', '32FC1;compresseddepth rvl', '16UC1; rvl']
 )
-def test_the_transport_for_depths_is_refused(text):
+def test_compressed_depth_is_refused(text):
     with pytest.raises(ImageError, match='holds depths, expected a JPEG or PNG picture'):
         compressed_to_bgr(compressed(SMOOTH[..., 0], 'png', text))
 
 
 @pytest.mark.parametrize('text', ['png', '', 'PNG', 'png compressed '])
-def test_a_grey_png_of_16_bits_that_names_no_encoding_may_hold_depths(text):
+def test_grey_16_bit_png_without_encoding_is_refused(text):
     depth = SMOOTH[..., 0] * np.uint16(257)
     with pytest.raises(ImageError, match="may hold depths; .* such as 'mono16; png compressed '"):
         compressed_to_bgr(compressed(depth, 'png', text))
@@ -147,14 +147,14 @@ def test_a_grey_png_of_16_bits_that_names_no_encoding_may_hold_depths(text):
         *('mono8; jpeg compressed mono8', 'mono8; jpeg compressed ', 'mono16; jpeg compressed mono8', '8UC1; png'),
     ],
 )
-def test_pictures_are_read_as_they_are_whatever_the_spelling(text):
+def test_pictures_with_every_format_spelling(text):
     grey = text.startswith(('mono', '8UC1'))
     picture = np.dstack([SMOOTH[..., 0]] * 3) if grey else SMOOTH
     stored = picture[..., 0] if grey else picture
     np.testing.assert_array_equal(compressed_to_bgr(compressed(stored, 'png', text)), picture)
 
 
-def test_the_parts_of_a_format():
+def test_parts_of_a_format():
     assert read_format('rgb8; jpeg compressed bgr8') == CompressedFormat('rgb8', 'bgr8', False)
     assert read_format('bayer_grbg16; png compressed ') == CompressedFormat('bayer_grbg16', 'bayer_grbg16', False)
     assert read_format('16UC1; compressedDepth png') == CompressedFormat('16uc1', '16uc1', True)

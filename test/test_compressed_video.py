@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""H.264 and H.265 topics of bags: only pictures whose references are in the bag, each with its own stamp."""
+"""Test H.264 and H.265 topics: only pictures whose references are in the bag, each with its own stamp."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ TOPIC = f'{CAMERA}/ffmpeg'
 
 
 def scene(index: int) -> np.ndarray:
-    """A smooth picture that moves: uint8 ``[96, 128, 3]`` BGR."""
+    """Return a frame of a smooth, moving picture, uint8 ``[96, 128, 3]`` BGR."""
     noise = np.random.default_rng(0).integers(0, 255, (20, 40, 3), np.uint8)
     return np.ascontiguousarray(cv2.resize(noise, (320, 160))[index : index + 96, 2 * index : 2 * index + 128])
 
 
 def encode(codec: str, b_frames: int = 0) -> list[tuple[int, bytes]]:
-    """Encode the scene; return the number of the picture and the bytes of each packet, in the order of decoding."""
+    """Encode the scene. Return picture number and bytes of each packet, in decoding order."""
     av = pytest.importorskip('av', reason='PyAV is not installed')
     context = av.CodecContext.create(codec, 'w')
     context.width, context.height, context.pix_fmt = 128, 96, 'yuv420p'
@@ -45,7 +45,7 @@ def encode(codec: str, b_frames: int = 0) -> list[tuple[int, bytes]]:
 
 
 def record(path: Path, packets: list[tuple[int, bytes]], type_name: str, codec: str) -> Path:
-    """Write a bag with these packets; each has the stamp of its picture."""
+    """Write a bag with these packets, each with the stamp of its picture."""
     with write_bag(path) as bag:
         bag.add_topic(TOPIC, type_name)
         for position, (index, data) in enumerate(packets):
@@ -68,7 +68,7 @@ def record(path: Path, packets: list[tuple[int, bytes]], type_name: str, codec: 
         ('libx265', 'hevc', 2),
     ],
 )
-def test_every_picture_has_its_stamp(tmp_path, type_name, encoder, codec, b_frames):
+def test_every_picture_keeps_its_stamp(tmp_path, type_name, encoder, codec, b_frames):
     path = record(tmp_path / 'video.mcap', encode(encoder, b_frames), type_name, codec)
     with Bag(path) as bag:
         found = {message.stamp - BEGIN: message for message in bag.messages(bag.select_topics())}
@@ -84,7 +84,7 @@ def test_every_picture_has_its_stamp(tmp_path, type_name, encoder, codec, b_fram
 
 @pytest.mark.parametrize(('encoder', 'codec'), [('libx264', 'h264'), ('libx265', 'h265')])
 @pytest.mark.parametrize(('lost', 'missing'), [(range(0, 4), range(4, 10)), (range(13, 15), range(15, 20))])
-def test_pictures_that_refer_to_missing_ones_are_left_out(tmp_path, encoder, codec, lost, missing):
+def test_pictures_with_missing_references_are_left_out(tmp_path, encoder, codec, lost, missing):
     packets = encode(encoder)
     with Bag(record(tmp_path / 'whole.mcap', packets, COMPRESSED_VIDEO, codec)) as bag:
         whole = {message.stamp: message.bgr() for message in bag.messages([TOPIC])}
@@ -100,7 +100,7 @@ def test_pictures_that_refer_to_missing_ones_are_left_out(tmp_path, encoder, cod
 
 
 @pytest.mark.parametrize(('encoder', 'codec'), [('libx264', 'h264'), ('libx265', 'h265')])
-def test_a_video_without_key_frame_is_an_error(tmp_path, capsys, encoder, codec):
+def test_video_without_key_frame_is_an_error(tmp_path, capsys, encoder, codec):
     path = record(tmp_path / 'endless.mcap', encode(encoder)[1:GROUP], FFMPEG_PACKET, codec)
     assert main([str(path), str(tmp_path / 'out.mcap')]) == 1
     error = capsys.readouterr().err.strip()
@@ -108,7 +108,7 @@ def test_a_video_without_key_frame_is_an_error(tmp_path, capsys, encoder, codec)
     assert f'{TOPIC} has no key frame in {GROUP - 1} video messages' in error
 
 
-def test_a_video_is_segmented_and_what_is_left_out_counted(tmp_path, capsys):
+def test_video_is_segmented_and_lost_pictures_counted(tmp_path, capsys):
     path = record(tmp_path / 'video.mcap', encode('libx264')[4:], FFMPEG_PACKET, 'h264')
     assert main([str(path), str(tmp_path / 'out.mcap'), '--outputs', 'mask']) == 0
     assert '6 of 26 images could not be segmented and are left out' in capsys.readouterr().err
@@ -116,13 +116,13 @@ def test_a_video_is_segmented_and_what_is_left_out_counted(tmp_path, capsys):
         assert bag.topics['/camera/segmentation/mask'].message_count == 20
 
 
-def test_another_codec_is_named(tmp_path):
+def test_unknown_codec_is_named(tmp_path):
     with Bag(record(tmp_path / 'video.mcap', [(0, b'x')], COMPRESSED_VIDEO, 'av1')) as bag:
         (message,) = bag.messages([TOPIC])
     assert "video codec 'av1', expected h264 or h265" in message.problem
 
 
-def test_without_pyav_one_line_names_the_extra(tmp_path, monkeypatch):
+def test_missing_pyav_gives_one_line(tmp_path, monkeypatch):
     path = record(tmp_path / 'video.mcap', [(0, b'x')], COMPRESSED_VIDEO, 'h264')
     monkeypatch.setattr(topic_selection, 'has_pyav', lambda: False)
     with Bag(path) as bag, pytest.raises(BagError, match=r"needs PyAV: pip install '\.\[video\]'"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEGs that lack nothing but formalities are read; those with missing or shifted pixels are errors."""
+"""Test that unusual JPEGs with all pixels are read, and that missing or shifted pixels are an error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEIGHT, WIDTH = 240, 400
 
 
 def photograph(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> np.ndarray:
-    """A picture with large and small detail, uint8 BGR."""
+    """Return a picture with large and small detail, uint8 BGR."""
     rng = np.random.default_rng(seed)
     image = np.zeros((height, width, 3), np.float32)
     for cells, weight in ((3, 90), (12, 40), (60, 12)):
@@ -64,7 +64,7 @@ def decoded(data: bytes) -> np.ndarray:
 
 
 def with_segment(data: bytes, kind: int, content: bytes) -> bytes:
-    """The JPEG with one more segment after its start marker."""
+    """Return the JPEG with one more segment after its start marker."""
     return data[:2] + bytes([0xFF, kind]) + struct.pack('>H', len(content) + 2) + content + data[2:]
 
 
@@ -85,16 +85,16 @@ def with_segment(data: bytes, kind: int, content: bytes) -> bytes:
     ],
     ids=['as it is', 'no end', 'half an end', 'zeros', 'bytes', 'fill', 'many zeros', 'zeros, no end', 'behind', 'two'],
 )
-def test_a_jpeg_with_every_pixel_is_read_whatever_is_about_its_end(form, change):
+def test_complete_jpeg_with_an_unusual_end_is_read(form, change):
     data = change(FORMS[form])
-    for _ in range(2):  # every frame of such a camera
+    for _ in range(2):  # also a second time, as with the frames of a camera
         np.testing.assert_array_equal(read(data), decoded(FORMS[form]))
 
 
 @pytest.mark.parametrize('form', FORMS)
-def test_headers_that_libjpeg_warns_about_cost_no_picture(form):
+def test_jpeg_with_unusual_headers_is_read(form):
     data = FORMS[form]
-    first = 2 + data[4] * 256 + data[5] + 2  # behind the JFIF segment
+    first = 2 + data[4] * 256 + data[5] + 2  # after the JFIF segment
     for changed in (
         data[:11] + b'\5' + data[12:],  # JFIF 5.1
         data[:first] + b'\0\0\0' + data[first:],
@@ -109,7 +109,7 @@ def test_headers_that_libjpeg_warns_about_cost_no_picture(form):
         np.testing.assert_array_equal(read(data[: last - 3] + b'\0\0\0' + data[last:]), decoded(data))
 
 
-def test_motion_jpeg_without_its_huffman_tables_has_the_standard_ones():
+def test_motion_jpeg_without_huffman_tables_is_read():
     data, position = FORMS['4:2:2'], 2
     bare = bytearray(data[:2])
     while data[position + 1] != 0xDA:
@@ -123,7 +123,7 @@ def test_motion_jpeg_without_its_huffman_tables_has_the_standard_ones():
 
 @pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('end', [b'', b'\xff\xd9'])
-def test_a_jpeg_that_lacks_pixels_is_an_error(form, end):
+def test_jpeg_with_missing_pixels_is_an_error(form, end):
     data = FORMS[form]
     for length in (len(data) - 4, len(data) - 10, len(data) * 9 // 10, len(data) // 2):
         with pytest.raises(ImageError, match=r'damaged|cut off'):
@@ -132,7 +132,7 @@ def test_a_jpeg_that_lacks_pixels_is_an_error(form, end):
         read(data[: len(data) * 2 // 3] + data[-400:])
 
 
-def test_a_progressive_jpeg_that_ends_between_two_scans_is_cut_off():
+def test_progressive_jpeg_with_missing_scans_is_an_error():
     data = FORMS['progressive']
     at = [i for i in range(len(data)) if data[i : i + 2] == b'\xff\xda']
     assert len(at) > 4
@@ -143,7 +143,7 @@ def test_a_progressive_jpeg_that_ends_between_two_scans_is_cut_off():
 
 
 @pytest.mark.parametrize('form', ['baseline', 'grey', '4:2:2'])
-def test_random_bytes_before_the_end_are_what_damage_leaves(form):
+def test_random_bytes_before_the_end_are_an_error(form):
     data = FORMS[form]
     noise = bytes(RNG.integers(0, 255, 40, np.uint8))
     with pytest.raises(ImageError, match='extraneous'):
@@ -151,7 +151,7 @@ def test_random_bytes_before_the_end_are_what_damage_leaves(form):
 
 
 def shifted(image: np.ndarray, unit: tuple[int, int], at: tuple[int, int], change: tuple[int, int, int]) -> np.ndarray:
-    """The image with another brightness from a block on, as one wrong difference leaves it."""
+    """Return the image with another brightness from a block on, as one wrong difference changes it."""
     changed = image.astype(int)
     row, column = at[0] * unit[0], at[1] * unit[1]
     changed[row : row + unit[0], column:] += change
@@ -161,7 +161,7 @@ def shifted(image: np.ndarray, unit: tuple[int, int], at: tuple[int, int], chang
 
 @pytest.mark.parametrize('size', [(HEIGHT, WIDTH), (720, 1280), (1080, 1920)])
 @pytest.mark.parametrize('unit', [(16, 16), (8, 16), (8, 8)])
-def test_a_shifted_rest_is_found_and_whole_pictures_are_not(size, unit):
+def test_shifted_pictures_are_detected(size, unit):
     for seed in range(3):
         image = photograph(*size, seed)
         assert not is_shifted(image, *unit)
@@ -170,7 +170,7 @@ def test_a_shifted_rest_is_found_and_whole_pictures_are_not(size, unit):
             assert is_shifted(shifted(image, unit, at, change), *unit)
 
 
-def test_natural_edges_along_blocks_are_no_stairs():
+def test_natural_edges_are_not_stairs():
     image = photograph(720, 1280)
     image[:160] = 0  # a black bar
     image[-128:] = (40, 40, 40)
@@ -179,8 +179,8 @@ def test_natural_edges_along_blocks_are_no_stairs():
     assert largest_stair(image, 16, 16) < 5
 
 
-def test_a_wrong_bit_whose_rest_is_brighter_is_an_error():
-    """Of single wrong bits in the pixels, those that change many of them and keep their number are found."""
+def test_wrong_bit_that_changes_brightness_is_an_error():
+    """Single wrong bits are detected if they change many pixels but not the number of pixels."""
     data = jpeg_of(photograph(720, 1280), cv2.IMWRITE_JPEG_QUALITY, 90)
     whole, start = decoded(data), data.find(b'\xff\xda') + 14
     wrong, missed = 0, 0
@@ -199,7 +199,7 @@ def test_a_wrong_bit_whose_rest_is_brighter_is_an_error():
     assert missed <= wrong // 4
 
 
-def test_the_blocks_of_a_jpeg():
+def test_block_size_of_a_jpeg():
     units = {name: read_jpeg(data)[3:5] for name, data in FORMS.items()}
     assert units == {
         'baseline': (16, 16),

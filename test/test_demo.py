@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo from beginning to end: a short drive, the real node, what it leaves and what it says."""
+"""Test the demo from start to end: a short drive, the real node, the result files and the printed summary."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(*arguments: str | Path) -> tuple[int, str, str]:
 
 
 def node_of(demo: subprocess.Popen) -> int:
-    """Process id of the node that the demo has started, waited for."""
+    """Wait until the demo has started the node, and return its process id."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         assert demo.poll() is None, demo.communicate()
@@ -61,8 +61,8 @@ def node_of(demo: subprocess.Popen) -> int:
     raise AssertionError('the demo has not started a node')
 
 
-def test_a_rendered_drive(tmp_path):
-    (tmp_path / 'notes.txt').write_text('of the user')
+def test_demo_with_a_rendered_drive(tmp_path):
+    (tmp_path / 'notes.txt').write_text('a file of the user')
     status, out, error = run('--frames', '20', '--output', tmp_path)
     assert status == 0, error
     sent, masks, dropped = map(int, re.search(r'(\d+) in, (\d+) out, (\d+) dropped', out).groups())
@@ -89,7 +89,7 @@ def check_video(path: Path, most: int, size: tuple[int, int]) -> None:
 
 
 def check_bag(path: Path, camera: str, sent: int, masks: int, information: bool) -> None:
-    """Images, masks and overlays belong together by their stamps, and the masks are the segmenter's."""
+    """Check that images, masks and overlays match by stamp, and that the masks equal the segmenter's."""
     segmenter = Segmenter.load(input_scale=1.0)
     with Bag(path) as bag:
         assert bag.classes() == segmenter.info.classes
@@ -113,7 +113,7 @@ def check_bag(path: Path, camera: str, sent: int, masks: int, information: bool)
 
 
 @pytest.mark.parametrize(('of', 'name'), [(IMAGE, CAMERA), (COMPRESSED_IMAGE, CAMERA + '/compressed')])
-def test_a_bag_of_the_user(tmp_path, of, name):
+def test_demo_with_a_bag(tmp_path, of, name):
     bag = make_bag(tmp_path, 'mcap', {name: of, '/rear/image': IMAGE}, frames=15)
     before = bag.read_bytes()
     status, out, error = run('--bag', bag, '--topic', name, '--output', tmp_path / 'demo')
@@ -127,7 +127,7 @@ def test_a_bag_of_the_user(tmp_path, of, name):
 
 
 @pytest.mark.parametrize(('size', 'scale'), [((96, 128), 1.0), ((720, 960), 0.5)])
-def test_of_a_bag_with_large_images_the_network_sees_as_many_pixels_as_of_the_rendered_drive(size, scale, tmp_path):
+def test_large_images_get_a_smaller_input_scale(size, scale, tmp_path):
     with write_bag(tmp_path / 'drive.mcap') as bag:
         bag.add_topic(CAMERA, IMAGE)
         message = make_image(TYPES.types[IMAGE], make_header(1, 'camera'), np.zeros((*size, 3), np.uint8), 'bgr8')
@@ -138,8 +138,8 @@ def test_of_a_bag_with_large_images_the_network_sees_as_many_pixels_as_of_the_re
     info = read_model(DEFAULT_MODEL)[1]
     with Bag(tmp_path / 'drive.mcap') as bag:
         assert fast_scale(bag, CAMERA, info) == scale
-        assert fast_scale(bag, CAMERA, info.at(0.75)) == 0.75  # not enlarged
-        assert fast_scale(bag, '/rear', info) == 1.0  # which cannot be decoded
+        assert fast_scale(bag, CAMERA, info.at(0.75)) == 0.75  # not raised to 1
+        assert fast_scale(bag, '/rear', info) == 1.0  # its image cannot be decoded
 
 
 def test_user_errors_are_one_line(tmp_path):
@@ -150,14 +150,14 @@ def test_user_errors_are_one_line(tmp_path):
         (['--model', bag], 'not an ONNX model'),
     ]:
         status, _, error = run(*arguments, '--output', tmp_path / 'demo')
-        # Kilted warns of the profile's variable of older releases, which is set for those.
+        # Kilted warns about the environment variable for the profile of older releases, which is set for them.
         said = [line for line in error.splitlines() if '[rmw_fastrtps_shared_cpp]' not in line]
         assert status == 1 and len(said) == 1 and message in said[0], error
     assert not list((tmp_path / 'demo').iterdir())
 
 
 @pytest.mark.parametrize('frames', ['0', '-3'])
-def test_a_drive_without_frames_is_refused_before_anything_is_made(tmp_path, frames):
+def test_drive_without_frames_is_refused(tmp_path, frames):
     status, _, error = run('--frames', frames, '--output', tmp_path / 'demo')
     assert status == 2 and f'--frames is {frames}, expected 1 or more' in error and 'Traceback' not in error
     assert not (tmp_path / 'demo').exists()
@@ -190,7 +190,7 @@ def test_interrupt_and_death_of_the_node(tmp_path, death):
     assert not list((tmp_path / 'demo').iterdir())
 
 
-def test_each_version_of_fast_dds_gets_its_own_variable(tmp_path, monkeypatch):
+def test_profile_variable_follows_the_fast_dds_version(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'prefix', str(tmp_path / 'nowhere'))
     monkeypatch.setenv('AMENT_PREFIX_PATH', f'{tmp_path}/other:{tmp_path}/ros')
     assert profile_variable() == 'FASTRTPS_DEFAULT_PROFILES_FILE'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same images give the same bytes: again, with other threads, other workers, and from the live node."""
+"""Test that the same images give the same bytes: repeated, with other threads or workers, and from the live node."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FRAMES = 12
 
 
 def masks_of(path) -> list[tuple[int, bytes]]:
-    """Stamp in nanoseconds and bytes of every mask in a bag, in its order."""
+    """Return stamp in nanoseconds and bytes of every mask in a bag, in order."""
     with Bag(path) as bag:
         return [(image.stamp, image.message.data.tobytes()) for image in bag.messages(['/camera/segmentation/mask'])]
 
 
 @pytest.mark.parametrize('size', [(40, 64), (97, 131), (360, 480)], ids=str)
-def test_threads_do_not_change_a_bit(size):
+def test_thread_count_does_not_change_the_masks(size):
     one, two = Segmenter.load(threads=1), Segmenter.load(threads=2)
     for index in range(3):
         image = cv2.resize(picture(index), size[::-1])
@@ -39,7 +39,7 @@ def test_threads_do_not_change_a_bit(size):
             np.testing.assert_array_equal(getattr(again, name), getattr(expected, name))
 
 
-def test_the_live_node_the_bag_and_its_workers_give_the_same_masks(tmp_path):
+def test_node_and_segment_bag_give_the_same_masks(tmp_path):
     source = make_bag(tmp_path, 'mcap', frames=FRAMES)
     for name, threads in (('one', '1'), ('two', '2')):
         options = ['--threads', threads, '--outputs', 'mask', 'confidence']
@@ -56,7 +56,7 @@ def test_the_live_node_the_bag_and_its_workers_give_the_same_masks(tmp_path):
         received = client.received['mask']
         number = 0
 
-        # Lossless, whatever the pace: no image goes out before the mask of the last.
+        # Each image is published after the mask of the one before, so no frame is dropped at any speed.
         def wait_for_mask(*_: object) -> None:
             nonlocal number
             number += 1
@@ -69,7 +69,7 @@ def test_the_live_node_the_bag_and_its_workers_give_the_same_masks(tmp_path):
     assert len(live) == FRAMES and len({data for _, data in live}) > 1
 
 
-def test_predicted_files_are_the_same_again(tmp_path):
+def test_predicted_files_are_reproducible(tmp_path):
     write_png(tmp_path / 'a.png', picture(0))
     with webm_writer(tmp_path / 'drive.webm', (40, 64), 15) as write:
         for index in range(5):
@@ -80,7 +80,7 @@ def test_predicted_files_are_the_same_again(tmp_path):
         command = ['predict', str(tmp_path / 'a.png'), str(tmp_path / 'drive.webm'), '--out', str(out)]
         assert stdc([*command, '--threads', threads]) == 0
         files = sorted(path for path in out.rglob('*') if path.is_file())
-        # A WebM file has a random number of its own; its frames are the same.
+        # Every WebM file contains a random number, so its frames are compared.
         found.append(
             [
                 (path.relative_to(out), [image.tobytes() for image in VideoReader(path)])

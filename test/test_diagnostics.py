@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts and latencies of a camera's frames, and the level that follows from them."""
+"""Test counts and latencies of a camera's frames, and the level of its status."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from stdc_ros.node.diagnostics import assess
 from stdc_ros.node.frame_statistics import STAGES, FrameStatistics
 
 
-def test_the_rate_of_a_fast_camera_is_told():
+def test_rate_of_a_fast_camera():
     statistics = FrameStatistics()
     for frame in range(1200):
         statistics.add(frame / 120)
     assert 119 < statistics.rate(10.0) <= 120
 
 
-def test_percentiles_are_those_of_each_stage():
+def test_percentiles_of_each_stage():
     statistics = FrameStatistics()
     for number in range(101):
         latencies = {name: (100 * stage + number) / 1000 for stage, name in enumerate(STAGES)}
         statistics.add(0.0, **{name.replace(' ', '_'): seconds for name, seconds in latencies.items()})
-    statistics.add(0.0, transport=-5.0, stamp_to_mask=1e6)  # of another clock
+    statistics.add(0.0, transport=-5.0, stamp_to_mask=1e6)  # from another clock
     rows = statistics.rows(0.0)
     for stage, name in enumerate(STAGES):
         for percent in (50, 95, 99):
             assert rows[f'{name} p{percent} (ms)'] == f'{100 * stage + percent:.1f}'
 
 
-def test_trouble_is_told_once_with_its_count_and_the_last_reason():
+def test_trouble_is_reported_once():
     statistics = FrameStatistics()
     for reason in ('cut off', 'of 5 bytes'):
         statistics.add_trouble('bad', reason)
@@ -70,6 +70,6 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
         ),
     ],
 )
-def test_level_and_message_tell_what_is_wrong(changes, level, message):
+def test_level_and_message_of_a_status(changes, level, message):
     usual = {'topic': '/image', 'complaint': '', 'troubles': {}, 'failure': '', 'enabled': True, 'wanted': True}
     assert assess(**{**usual, **changes}) == (level, message)

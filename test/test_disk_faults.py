@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that are killed, and disks that are full or cannot be written to: outputs are complete or not there."""
+"""Test that outputs are complete or absent after kills and on full or read-only disks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from stdc_ros.offline.segment_bag import main as segment_bag
 
 PROGRAMS = {'stdc': stdc, 'segment_bag': segment_bag}
 
-# Forked from a process that has imported everything: a command begins at once.
+# Forked from a process that has imported everything, so that commands start at once.
 processes = get_context('forkserver')
 processes.set_forkserver_preload(
     [
@@ -45,8 +45,8 @@ processes.set_forkserver_preload(
 needs_torch = pytest.mark.skipif(find_spec('torch') is None, reason='PyTorch is not installed')
 
 
-def _command(program: str, arguments: list[str], said: Path, limit: int) -> None:
-    with said.open('w') as file:
+def _command(program: str, arguments: list[str], output: Path, limit: int) -> None:
+    with output.open('w') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     if limit:
@@ -54,14 +54,16 @@ def _command(program: str, arguments: list[str], said: Path, limit: int) -> None
     sys.exit(PROGRAMS[program](arguments))
 
 
-def started(program: str, arguments: list, said: Path, limit: int = 0) -> BaseProcess:
-    """A command in a process of its own.
+def started(program: str, arguments: list, output: Path, limit: int = 0) -> BaseProcess:
+    """Start a command in a new process.
 
     Args:
-        said: file for what it prints.
-        limit: bytes, of each file that it writes; 0: none.
+        program: Name in :data:`PROGRAMS`.
+        arguments: Arguments of the command.
+        output: File for its output.
+        limit: Largest size of each file that it writes, bytes; 0: no limit.
     """
-    process = processes.Process(target=_command, args=(program, [*map(str, arguments)], said, limit))
+    process = processes.Process(target=_command, args=(program, [*map(str, arguments)], output, limit))
     process.start()
     return process
 
@@ -73,7 +75,7 @@ def finished(process: BaseProcess) -> int:
 
 
 def contents(folder: Path, hidden: bool = False) -> dict[str, bytes]:
-    """All files below a folder. Of a video its frames: every WebM file has a random number of its own."""
+    """Return the content of all files below a folder. For videos these are the frames: WebM files have random ids."""
     files = {str(path.relative_to(folder)): path for path in folder.rglob('*') if path.is_file()}
     return {
         name: b''.join(image.tobytes() for image in VideoReader(path)) if path.suffix == '.webm' else path.read_bytes()
@@ -83,14 +85,14 @@ def contents(folder: Path, hidden: bool = False) -> dict[str, bytes]:
 
 
 def hidden_below(folder: Path) -> list[str]:
-    """Return the names of unfinished files. Unlike rglob, walk ignores what is removed meanwhile."""
+    """Return the names of unfinished files. Unlike rglob, walk ignores files that are removed meanwhile."""
     return [name for _, folders, files in os.walk(folder) for name in (*folders, *files) if name.startswith('.')]
 
 
 @pytest.fixture(scope='module')
 def inputs(tmp_path_factory) -> Path:
-    """A folder with a bag, pictures, a video, a dataset, images by class, and a checkpoint to import."""
-    # The first one waits for all imports.
+    """Return a folder with a bag, pictures, a video, a dataset, images by class, and a checkpoint to import."""
+    # The first process waits for the imports of the fork server.
     process = processes.Process(target=os.getpid)
     process.start()
     process.join()
@@ -144,7 +146,7 @@ def test_killed_at_any_moment_outputs_are_complete_or_absent(name, inputs, tmp_p
     assert finished(started(program, arguments('whole'), tmp_path / 'said')) == 0, (tmp_path / 'said').read_text()
     duration = time.monotonic() - begin
     expected, out = contents(tmp_path / 'whole'), tmp_path / 'out'
-    moments = random.Random(name)  # other ones for each command
+    moments = random.Random(name)  # differ for each command
     killed = 0
     for moment in ('writing', 'any', 'any'):
         process = started(program, arguments('out'), tmp_path / 'said')
@@ -159,7 +161,7 @@ def test_killed_at_any_moment_outputs_are_complete_or_absent(name, inputs, tmp_p
         assert found.items() <= expected.items()
         if name in ('bag folder', 'evaluate'):
             assert found in ({}, expected)
-        if found and '--overwrite' not in template:  # it would refuse to replace them
+        if found and '--overwrite' not in template:  # the command would refuse to replace them
             for path in [path for path in out.iterdir() if not path.name.startswith('.')]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert killed
@@ -180,7 +182,7 @@ def _replace_for_ever(path: Path, folder: bool) -> None:
 
 
 @pytest.mark.parametrize('folder', [False, True], ids=['file', 'folder'])
-def test_what_replaces_something_is_killed_at_any_moment(folder, tmp_path):
+def test_killed_while_replacing_an_output(folder, tmp_path):
     path, moments, seen = tmp_path / 'out.bin', random.Random(7), set()
     for _ in range(15):
         process = processes.Process(target=_replace_for_ever, args=(path, folder))
@@ -191,7 +193,7 @@ def test_what_replaces_something_is_killed_at_any_moment(folder, tmp_path):
         time.sleep(moments.uniform(0, 0.1))
         process.kill()
         finished(process)
-        # A folder that is replaced is away for a moment; the next process puts it back before all else.
+        # A folder that is being replaced is absent for a moment. The next process restores it first.
         found = contents(tmp_path)
         assert {len(data) for data in found.values()} <= {SIZE}
         assert len({data[:1] + data[-1:] for data in found.values()}) <= 1
@@ -223,7 +225,7 @@ FULL = {
 
 
 @pytest.mark.parametrize('name', [pytest.param(name, marks=needs_torch if name == 'export' else ()) for name in FULL])
-def test_a_full_disk_is_one_line_and_costs_nothing_that_was_there(name, inputs, tmp_path):
+def test_full_disk_gives_one_line_and_keeps_existing_files(name, inputs, tmp_path):
     program, template, limit, target = FULL[name]
     arguments = [argument.format(inputs=inputs, out=tmp_path / 'out') for argument in template]
     (tmp_path / 'out').mkdir()
@@ -239,7 +241,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_there(name, inputs, 
 
 
 @needs_torch
-def test_a_full_disk_does_not_cost_the_training(tmp_path):
+def test_training_resumes_after_a_full_disk(tmp_path):
     said, run = tmp_path / 'said', tmp_path / 'run'
     render = ['render', tmp_path, '--size', '96x128', '--drives', '1']
     assert stdc([*map(str, render), '--frames', '3']) == 0
@@ -258,7 +260,7 @@ def test_a_full_disk_does_not_cost_the_training(tmp_path):
 
 
 @needs_torch
-def test_a_killed_pretraining_is_taken_up(inputs, tmp_path):
+def test_killed_pretraining_is_resumed(inputs, tmp_path):
     from stdc_core.model.weights import load_classifier
 
     said, run = tmp_path / 'said', tmp_path / 'run'
@@ -282,7 +284,7 @@ def test_a_killed_pretraining_is_taken_up(inputs, tmp_path):
     [('-o size=16k', 'No space left on device'), ('-o size=16k,ro', 'Read-only file system')],
     ids=['full', 'read-only'],
 )
-def test_a_disk_of_its_own(mount, reason, inputs, tmp_path):
+def test_full_or_read_only_disk(mount, reason, inputs, tmp_path):
     script = f'mount -t tmpfs {mount} none "$1" || exit 77; shift; "$@"; status=$?; ls -A {tmp_path}; exit $status'
     environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}
     for module, arguments, target in (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The grid against the ground that was rendered: chessboards, things that stand, and the streets of the drives."""
+"""Test the grid against rendered ground: chessboards, standing objects and the streets of the synthetic drives."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from stdc_ros.messages.cdr import TYPES, decode, encode
 
 ROAD, SIDEWALK, SKY, CAR = (CAMVID.names.index(name) for name in ('road', 'sidewalk', 'sky', 'car'))
 
-#: Ahead, at 1.2 m above the ground, with the horizon in the middle row.
+#: Camera at 1.2 m above the ground that looks ahead, with the horizon in the middle row.
 CAMERA = CameraModel(640, 480, (500.0, 500.0), (319.5, 239.5))
 POSE = pose_of_body([0, 0, 1.2, 0, 0, 0])
 SURE = GridSettings(x_max=20.0, min_confidence=0.0)
 
 
 def rays(camera: CameraModel) -> np.ndarray:
-    """Direction of every pixel in the optical frame, ``[H, W, 3]``, by OpenCV; NaN where OpenCV finds none."""
+    """Return the direction of every pixel in the optical frame, ``[H, W, 3]``, by OpenCV; NaN where it finds none."""
     pixels = np.stack(np.meshgrid(np.arange(camera.width), np.arange(camera.height)), -1).reshape(-1, 1, 2) * 1.0
     (fx, fy), (cx, cy) = camera.focal, camera.center
     matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
@@ -45,11 +45,13 @@ def rays(camera: CameraModel) -> np.ndarray:
 
 
 def render(camera: CameraModel, pose: np.ndarray, ground: Callable, wall: tuple | None = None) -> np.ndarray:
-    """Mask of a flat ground below the sky.
+    """Render the mask of flat ground below the sky.
 
     Args:
-        ground: class ids at x and y, metres.
-        wall: x, least and greatest y, and height in metres of a car that faces the camera.
+        camera: Camera that sees it.
+        pose: Pose of the camera.
+        ground: Function that returns the class ids at x and y, metres.
+        wall: x, smallest and largest y, and height in metres of a wall of class car that faces the camera.
     """
     direction = rays(camera) @ pose[:3, :3].T
     with np.errstate(divide='ignore', invalid='ignore'):
@@ -66,7 +68,7 @@ def render(camera: CameraModel, pose: np.ndarray, ground: Callable, wall: tuple 
 
 
 def centers(settings: GridSettings) -> tuple[np.ndarray, np.ndarray]:
-    """x and y of the cells' centres, ``[height, width]``."""
+    """Return x and y of the cell centres, ``[height, width]``."""
     return np.meshgrid(
         settings.x_min + (np.arange(settings.width) + 0.5) * settings.resolution,
         settings.y_min + (np.arange(settings.height) + 0.5) * settings.resolution,
@@ -87,7 +89,7 @@ def everywhere(class_id: int) -> np.ndarray:
     ],
     ids=['pinhole', 'plumb_bob', 'rational_polynomial', 'equidistant'],
 )
-def test_a_chessboard_comes_out_as_it_lies(lens):
+def test_grid_of_a_chessboard(lens):
     camera = CameraModel(640, 480, (330.0, 335.0), (310.5, 244.0), **lens)
     pose = pose_of_body([0.5, -0.3, 1.5, 0.05, 0.5, 0.2])
     side = 0.5
@@ -98,7 +100,7 @@ def test_a_chessboard_comes_out_as_it_lies(lens):
     settings = GridSettings(0.0, 5.0, -3.0, 3.0, 0.05, min_confidence=0.0)
     grid = DrivableGrid(settings, CAMVID)(render(camera, pose, board), None, camera, pose)
     x, y = centers(settings)
-    # At the border between two squares, a cell is of either.
+    # A cell on the border of two squares may have either class.
     border = np.minimum(*(np.abs(axis / side - np.rint(axis / side)) * side for axis in (x, y)))
     inner = (border > 0.03) & (grid != UNKNOWN)
     assert inner.sum() > 4000
@@ -107,7 +109,7 @@ def test_a_chessboard_comes_out_as_it_lies(lens):
 
 def test_rows_are_y_and_columns_x_from_the_lower_right_corner():
     settings = GridSettings(2.0, 12.0, -4.0, 5.0, 0.5, min_confidence=0.0)
-    # A metre of road, 6 to 7 m ahead and 2 to 3 m to the left; 255 elsewhere, which is no class.
+    # A square metre of road, 6 to 7 m ahead and 2 to 3 m to the left; 255 (no class) elsewhere.
     mask = render(CAMERA, POSE, lambda x, y: np.where((x > 6) & (x < 7) & (y > 2) & (y < 3), ROAD, 255))
     grid = DrivableGrid(settings, CAMVID)(mask, None, CAMERA, POSE)
     assert grid.dtype == np.int8
@@ -118,7 +120,7 @@ def test_rows_are_y_and_columns_x_from_the_lower_right_corner():
 
 
 @pytest.mark.parametrize('extent', [(0.0, 12.0, -4.0, 5.0), (-8.0, 12.0, -9.0, 5.0), (4.0, 9.0, 1.0, 4.0)])
-def test_the_extent_moves_the_window_and_nothing_else(extent):
+def test_extent_only_moves_the_window(extent):
     mask = render(CAMERA, POSE, lambda x, y: np.where(x + y > 7, ROAD, SIDEWALK), (9, 1, 3, 1.5))
     settings = GridSettings(*extent, 0.25, min_confidence=0.0)
     part = DrivableGrid(settings, CAMVID)(mask, None, CAMERA, POSE)
@@ -129,49 +131,49 @@ def test_the_extent_moves_the_window_and_nothing_else(extent):
     assert set(np.unique(part)) == {FREE, OCCUPIED, UNKNOWN}
 
 
-def test_what_is_out_of_view_is_unknown():
+def test_cells_out_of_view_are_unknown():
     settings = GridSettings(-10.0, 20.0, min_confidence=0.0)
     x, y = centers(settings)
     grid = DrivableGrid(settings, CAMVID)(everywhere(ROAD), None, CAMERA, POSE)
-    # A row lower than the lowest is nearer, a column beside the outermost further to the side.
+    # Cells nearer than the lowest row of the image, or further to the side than its outermost columns.
     nearest, widest = 1.2 * 500 / 240, 320 / 500
     np.testing.assert_array_equal(grid == FREE, (x > nearest) & (np.abs(y) < widest * x))
     assert (grid[grid != FREE] == UNKNOWN).all()
 
 
-def test_above_the_horizon_is_nothing():
+def test_pixels_above_the_horizon_give_no_cells():
     up = pose_of_body([0, 0, 1.2, 0, -0.6, 0])
     settings = GridSettings(-40.0, 40.0, min_confidence=0.0)
     for class_id in (ROAD, CAR):
         assert (DrivableGrid(settings, CAMVID)(everywhere(class_id), None, CAMERA, up) == UNKNOWN).all()
 
 
-def test_beyond_what_the_distortion_model_says_is_nothing():
+def test_cells_beyond_the_distortion_model_are_unknown():
     lens = CameraModel(640, 480, (300.0, 300.0), (319.5, 239.5), (-0.4,))
     settings = GridSettings(0.0, 10.0, -30.0, 30.0, min_confidence=0.0)
     grid = DrivableGrid(settings, CAMVID)(everywhere(ROAD), None, lens, POSE)
     x, y = centers(settings)
     tangent = np.hypot(y, 1.2) / x
     assert (grid[tangent < 0.75] == FREE).any()
-    assert (grid[tangent > (1 / 1.2) ** 0.5] == UNKNOWN).all()  # where r - 0.4 r^3 is greatest
+    assert (grid[tangent > (1 / 1.2) ** 0.5] == UNKNOWN).all()  # where r - 0.4 r^3 has its maximum
 
 
-def test_without_class_or_confidence_is_unknown():
+def test_cells_without_class_or_confidence_are_unknown():
     x, y = centers(SURE)
     mask = render(CAMERA, POSE, lambda x, y: np.where(y > 1, 255, ROAD))
-    sure = render(CAMERA, POSE, lambda x, y: np.where(x > 8, 127, 128))  # of 255
+    sure = render(CAMERA, POSE, lambda x, y: np.where(x > 8, 127, 128))  # just below and above half of 255
     seen = DrivableGrid(SURE, CAMVID)(everywhere(ROAD), None, CAMERA, POSE) == FREE
     grid = DrivableGrid(GridSettings(x_max=20.0, min_confidence=0.5), CAMVID)(mask, sure, CAMERA, POSE)
     clear = (np.abs(x - 8) > 0.1) & (np.abs(y - 1) > 0.1)
     np.testing.assert_array_equal((grid == FREE)[clear], (seen & (x < 8) & (y < 1))[clear])
     assert (grid[grid != FREE] == UNKNOWN).all()
-    # Without a minimum, the confidence changes nothing.
+    # Without a minimum, the confidence has no effect.
     np.testing.assert_array_equal(
         DrivableGrid(SURE, CAMVID)(mask, sure, CAMERA, POSE), DrivableGrid(SURE, CAMVID)(mask, None, CAMERA, POSE)
     )
 
 
-def test_only_the_near_edge_of_what_stands_is_occupied():
+def test_only_the_near_edge_of_objects_is_occupied():
     mask = render(CAMERA, POSE, lambda x, y: np.full_like(x, ROAD), (10, -1, 1, 1.5))
     grid = DrivableGrid(SURE, CAMVID)(mask, None, CAMERA, POSE)
     x, y = centers(SURE)
@@ -181,11 +183,11 @@ def test_only_the_near_edge_of_what_stands_is_occupied():
     assert (grid[inner & (x > 10.1) & (x < 9.9 + depth)] == OCCUPIED).all()
     assert (grid[inner & (x > 10.1 + depth)] == UNKNOWN).all()
     assert (grid[(np.abs(y) > 0.11 * x) & (np.abs(y) < 0.6 * x) & (x > 3)] == FREE).all()
-    # Its shadow has no sides: occupied is nothing but the edge.
+    # The hidden area behind it has no occupied sides.
     assert (x[grid == OCCUPIED] < 10.2 + depth).all()
 
 
-def test_what_is_unsure_inside_a_thing_makes_no_new_edge():
+def test_unsure_pixels_inside_an_object_make_no_edge():
     mask = render(CAMERA, POSE, lambda x, y: np.full_like(x, ROAD), (10, -1, 1, 1.5))
     sure = render(CAMERA, POSE, lambda x, y: np.where((x > 12) & (x < 14), 60, 200))
     grid = DrivableGrid(GridSettings(x_max=20.0, min_confidence=0.5), CAMVID)(mask, sure, CAMERA, POSE)
@@ -194,7 +196,7 @@ def test_what_is_unsure_inside_a_thing_makes_no_new_edge():
     assert (x[grid == OCCUPIED] < 10.2 + DEPTH * SURE.resolution).all()
 
 
-def test_ground_beyond_a_low_thing_is_free_again():
+def test_ground_beyond_a_low_object_is_free():
     low = render(CAMERA, POSE, lambda x, y: np.full_like(x, ROAD), (10, -1, 1, 0.4))
     grid = DrivableGrid(SURE, CAMVID)(low, None, CAMERA, POSE)
     x, y = centers(SURE)
@@ -204,7 +206,7 @@ def test_ground_beyond_a_low_thing_is_free_again():
 
 
 @pytest.mark.parametrize('pitch', [-0.2, 0.0, 0.2])
-def test_what_fills_the_image_is_occupied_from_where_the_view_begins(pitch):
+def test_object_that_fills_the_image(pitch):
     pose = pose_of_body([0, 0, 1.2, 0, pitch, 0])
     grid = DrivableGrid(SURE, CAMVID)(everywhere(CAR), None, CAMERA, pose)
     x, y = centers(SURE)
@@ -214,7 +216,7 @@ def test_what_fills_the_image_is_occupied_from_where_the_view_begins(pitch):
     assert (grid[x > nearest + DEPTH * SURE.resolution + 0.1] == UNKNOWN).all()
 
 
-def test_an_edge_along_the_view_is_a_closed_line():
+def test_edge_along_the_view_has_no_gaps():
     tele = CameraModel(1920, 1080, (1900.0, 1900.0), (959.5, 539.5))
     settings = GridSettings(8.0, 40.0, min_confidence=0.0)
     mask = render(tele, POSE, lambda x, y: np.where(y > 3, SIDEWALK, ROAD))
@@ -226,7 +228,7 @@ def test_an_edge_along_the_view_is_a_closed_line():
     assert kerb.any(0).all()
 
 
-def test_a_mask_of_another_size_shows_the_same():
+def test_mask_of_another_size_gives_the_same_grid():
     ground, wall = (lambda x, y: np.where(np.abs(y) < 3, ROAD, SIDEWALK)), (9, -1, 1, 1.5)
     small = CAMERA.scaled(320, 240)
     half = DrivableGrid(SURE, CAMVID)(render(small, POSE, ground, wall), None, CAMERA, POSE)
@@ -236,7 +238,7 @@ def test_a_mask_of_another_size_shows_the_same():
     assert (half == full).mean() > 0.95
 
 
-def test_the_table_is_made_when_something_changed_and_only_then():
+def test_table_is_recomputed_only_after_changes():
     grid, road = DrivableGrid(SURE, CAMVID), everywhere(ROAD)
     first = grid(road, None, CAMERA, POSE)
     again = grid(road.copy(), None, CameraModel(640, 480, (500.0, 500.0), (319.5, 239.5)), POSE.copy())
@@ -256,7 +258,7 @@ def test_the_table_is_made_when_something_changed_and_only_then():
         found = grid(*change)
         assert grid.tables == count
         np.testing.assert_array_equal(found, DrivableGrid(SURE, CAMVID)(*change))
-    # A pose that the caller changes in place is another pose.
+    # A pose that the caller changes in place counts as a new pose.
     grid(road, None, CAMERA, higher)
     higher[2, 3] = POSE[2, 3]
     np.testing.assert_array_equal(grid(road, None, CAMERA, higher), first)
@@ -264,17 +266,17 @@ def test_the_table_is_made_when_something_changed_and_only_then():
 
 
 def true_road(drive: SyntheticDrive, time: float, settings: GridSettings) -> np.ndarray:
-    """Which cells of the ground before the camera are road in the town itself, bool ``[height, width]``."""
+    """Return which cells are road by the plan of the rendered town, bool ``[height, width]``."""
     camera = drive.camera(time)
     ahead, left = centers(settings)
     x = camera.position[0] + ahead * np.sin(camera.yaw) - left * np.cos(camera.yaw)
     along = camera.position[2] + ahead * np.cos(camera.yaw) + left * np.sin(camera.yaw)
-    # The town's plan is nobody's business but the renderer's and this test's.
+    # The plan of the town is private to the renderer; only this test reads it.
     return drive._ground._road(x - drive._world.road.center(along), along, 0.0)[0]
 
 
 @pytest.mark.parametrize(('seed', 'index'), [(0, 30), (2, 60), (3, 100)])
-def test_the_streets_of_the_drives_come_out_as_they_were_built(seed, index):
+def test_grid_of_rendered_streets(seed, index):
     drive = SyntheticDrive(seed, height=720, width=960)
     frame, view = drive[index], drive.camera(index / drive.rate)
     matrix = drive.camera_matrix
@@ -284,9 +286,9 @@ def test_the_streets_of_the_drives_come_out_as_they_were_built(seed, index):
     grid = DrivableGrid(settings, CAMVID)(frame.label, None, camera, pose)
     road = true_road(drive, frame.time, settings)
     cell = np.ones((3, 3), np.uint8)
-    # No cell beyond a kerb is free, but for the cells that the kerb goes through.
+    # No cell beyond a kerb is free, except for cells that the kerb crosses.
     assert not ((grid == FREE) & (cv2.dilate(road.astype(np.uint8), cell) == 0)).any()
-    # And where the grid ends to the right, before anything stands there, the road does.
+    # Up to the first object, the free area ends on the right where the road ends.
     x, _y = centers(settings)
     rows = np.arange(settings.height)[:, None]
     kerb = np.where(road, rows, settings.height).min(0)
@@ -296,7 +298,7 @@ def test_the_streets_of_the_drives_come_out_as_they_were_built(seed, index):
 
 
 @pytest.mark.parametrize('message', ['rclpy', 'rosbags'])
-def test_the_message_says_where_its_cells_lie(message):
+def test_grid_message(message):
     settings = GridSettings(1.0, 3.0, -2.5, 0.5, 0.5, min_confidence=0.0)
     cells = np.random.default_rng(0).choice([FREE, OCCUPIED, UNKNOWN], (6, 4)).astype(np.int8)
     if message == 'rclpy':
@@ -319,7 +321,7 @@ def test_the_message_says_where_its_cells_lie(message):
     assert list(made.data) == cells.reshape(-1).tolist()
 
 
-def test_a_grid_is_as_large_as_its_extent_in_whole_cells():
+def test_grid_size_in_whole_cells():
     assert [(s.width, s.height) for s in (GridSettings(), GridSettings(0.1, 0.4, 0.0, 0.3))] == [(400, 200), (3, 3)]
     assert GridSettings(0.0, 1.0, 0.0, 1.0, 0.3).width == 4
 
@@ -339,7 +341,7 @@ def test_a_grid_is_as_large_as_its_extent_in_whole_cells():
         ({'drivable': ()}, 'no drivable class given; expected some of sky'),
     ],
 )
-def test_settings_that_make_no_grid_are_an_error(fields, words):
+def test_invalid_grid_settings_are_an_error(fields, words):
     with pytest.raises(GridError, match=words):
         DrivableGrid(GridSettings(**fields), CAMVID)
 
@@ -362,20 +364,20 @@ def test_several_classes_may_be_drivable():
         (np.zeros((4, 6), np.uint8), np.zeros((4, 6)), 'confidence is float64'),
     ],
 )
-def test_what_is_no_mask_is_an_error(mask, confidence, words):
+def test_invalid_mask_is_an_error(mask, confidence, words):
     with pytest.raises(GridError, match=words):
         DrivableGrid(GridSettings(), CAMVID)(mask, confidence, CAMERA, POSE)
 
 
 @pytest.mark.parametrize('height', [0.0, -1.2, float('nan')])
-def test_a_camera_that_is_not_above_the_ground_is_an_error(height):
+def test_camera_below_the_ground_is_an_error(height):
     pose = POSE.copy()
     pose[2, 3] = height
     with pytest.raises(CameraInfoError, match='expected z above 0'):
         DrivableGrid(SURE, CAMVID)(everywhere(ROAD), None, CAMERA, pose)
 
 
-def test_no_ros_is_needed():
+def test_grid_needs_no_ros():
     code = (
         'import sys; from stdc_ros.ground import camera_model, drivable_grid; '
         'sys.exit(any(name in sys.modules for name in ("rclpy", "sensor_msgs", "nav_msgs")))'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens around the node: cameras and listeners die, clocks jump, memory runs out. It recovers within 5 s."""
+"""Test that the node recovers within 5 s when cameras or listeners die, clocks jump or memory runs out."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from sensor_msgs.msg import Image
 from stdc_core.inference import Segmenter
 from stdc_ros.playback.isolation import profile_variable
 
-# Seconds: what is promised, for a machine that has nothing else to do.
+# Promised recovery time in seconds, on an idle machine.
 RECOVERY = 5.0
 
 IMAGE, MASK = '/left/image', '/left/segmentation/mask'
 
 
 def stamps(client: Client) -> list[int]:
-    """Of the masks that have come, in nanoseconds."""
+    """Return the stamps of the received masks in nanoseconds."""
     return [message.header.stamp.sec * 10**9 + message.header.stamp.nanosec for message in client.received['mask']]
 
 
@@ -43,13 +43,13 @@ def wait_for_masks(client: Client, count: int = 5) -> None:
 
 
 def own_memory(pid: int) -> float:
-    """Of a process, in MB."""
+    """Return the memory of a process in MB, without shared memory."""
     return soak.look(pid, 0.0).memory
 
 
 @pytest.fixture
 def short_lease(tmp_path, monkeypatch):
-    """Processes started from here on are taken for dead after 2 s of silence, not after 20."""
+    """Let other processes count as dead after 2 s of silence instead of 20 s, for processes started from now on."""
     profile = (CONFIG / 'fastdds.xml').read_text()
     at = '<leaseAnnouncement>'
     assert profile.count(at) == 1
@@ -58,7 +58,7 @@ def short_lease(tmp_path, monkeypatch):
     monkeypatch.setenv(profile_variable(), str(path))
 
 
-def test_a_camera_dies_and_comes_back():
+def test_camera_dies_and_comes_back():
     with NodeProcess('-p', 'stale_after:=0.5', namespace='/left') as process, Client('/left') as client:
         client.listen('mask')
         with soak.camera_process(IMAGE, (96, 128), 10) as camera:
@@ -67,7 +67,7 @@ def test_a_camera_dies_and_comes_back():
             camera.wait()
         client.spin(1.0)
         died, count = time.time_ns(), len(client.received['mask'])
-        client.spin_until(lambda: 'no image on /left/image for' in process.output, 'a warning that no image comes')
+        client.spin_until(lambda: 'no image on /left/image for' in process.output, 'a warning that no image arrives')
         assert len(client.received['mask']) == count, 'masks without images'
         seen: list[Image] = []
         client.node.create_subscription(Image, IMAGE, seen.append, 1)
@@ -94,7 +94,7 @@ rclpy.spin(node)
 
 @contextmanager
 def listener():
-    """A process that listens to the masks."""
+    """Run a process that subscribes to the masks."""
     process = subprocess.Popen([sys.executable, '-c', LISTENER])
     try:
         yield process
@@ -104,11 +104,11 @@ def listener():
 
 
 @pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGSTOP], ids=['killed', 'stopped'])
-def test_a_listener_vanishes(number, short_lease):
+def test_listener_vanishes(number, short_lease):
     with NodeProcess(namespace='/left') as process, Client('/left') as client:
         with listener() as other:
             client.spin_until(lambda: client.camera_subscriptions == 1, 'the node subscribes to the camera')
-            for _ in range(20):  # until the memory is what it needs
+            for _ in range(20):  # until the memory has reached its final size
                 client.send(message_of(scene()))
                 client.spin(0.05)
             before = own_memory(process.process.pid)
@@ -118,13 +118,13 @@ def test_a_listener_vanishes(number, short_lease):
                     break
                 client.send(message_of(scene()))
                 client.spin(0.05)
-            assert client.camera_subscriptions == 0, 'the node works for a listener that is gone'
+            assert client.camera_subscriptions == 0, 'the node still works for a listener that has died'
         assert own_memory(process.process.pid) < before + 20
         client.listen('mask')
         client.segment(message_of(scene()))
 
 
-def test_a_suspended_node_goes_on():
+def test_suspended_node_recovers():
     with (
         NodeProcess(namespace='/left') as process,
         Client('/left') as client,
@@ -133,7 +133,7 @@ def test_a_suspended_node_goes_on():
         client.listen('mask')
         wait_for_masks(client)
         process.process.send_signal(signal.SIGSTOP)
-        client.spin(3.0)  # and no longer than its lease: see docs/reliability.md
+        client.spin(3.0)  # shorter than its lease, see docs/reliability.md
         client.received['mask'].clear()
         woken = time.time_ns()
         process.process.send_signal(signal.SIGCONT)
@@ -143,7 +143,7 @@ def test_a_suspended_node_goes_on():
         assert stamps(client) == sorted(set(stamps(client)))
 
 
-def test_the_clock_jumps():
+def test_clock_jumps():
     settings = ('-p', 'use_sim_time:=true', '-p', 'max_frame_age:=5.0')
     with NodeProcess(*settings, namespace='/left') as process, Client('/left') as client:
         client.listen('mask')
@@ -157,7 +157,7 @@ def test_the_clock_jumps():
             message.header.stamp = Time(sec=second)
             client.send(message)
 
-        # Forwards; then a bag that begins anew, twice.
+        # Forwards, then a bag that starts again, twice.
         for second in (100, 101, 5000, 5001, 100, 101, 100):
             client.received['mask'].clear()
             begin = time.monotonic()
@@ -174,13 +174,13 @@ def test_the_clock_jumps():
         client.spin(0.5)
         client.received['mask'].clear()
         before = int(client.diagnostics()['frames too old'])
-        send(5000, 100)  # the clock has jumped, the camera has not yet
+        send(5000, 100)  # only the clock has jumped so far
         client.wait_for_diagnostics('frames too old', str(before + 1))
         assert not client.received['mask']
         assert 'Traceback' not in process.output
 
 
-def test_a_camera_changes_its_size_and_format_in_mid_stream():
+def test_camera_changes_size_and_encoding():
     segmenter = Segmenter.load()
     with NodeProcess(namespace='/left'), Client('/left') as client:
         client.listen('mask')
@@ -192,8 +192,8 @@ def test_a_camera_changes_its_size_and_format_in_mid_stream():
             np.testing.assert_array_equal(pixels(mask), segmenter(image).mask, f'{height} x {width} {encoding}')
 
 
-@pytest.mark.skipif(not hasattr(resource, 'prlimit'), reason='limits of other processes can be set on Linux alone')
-def test_no_memory_for_an_image_costs_that_image():
+@pytest.mark.skipif(not hasattr(resource, 'prlimit'), reason='only Linux can set limits of other processes')
+def test_too_little_memory_for_an_image():
     with NodeProcess('-p', 'threads:=1', namespace='/left') as process, Client('/left') as client:
         client.listen('mask')
         client.segment(message_of(scene()))
@@ -205,13 +205,13 @@ def test_no_memory_for_an_image_costs_that_image():
         client.send(message_of(large))
         client.wait_for_diagnostics('frames failed', '1')
         assert 'image on /left/image is left out' in process.output and 'allocate' in process.output
-        client.segment(message_of(scene()))  # there is enough for a small one
+        client.segment(message_of(scene()))  # the memory is enough for a small image
         resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         client.segment(message_of(large))
         assert 'Traceback' not in process.output
 
 
-def test_killed_nodes_neither_hinder_the_next_one_nor_fill_the_shared_memory():
+def test_shared_memory_of_killed_nodes_is_removed():
     with Client('/left') as client:
         living, dead = segments_and_locks(os.getpid()), set()
         for _ in range(3):
@@ -219,24 +219,24 @@ def test_killed_nodes_neither_hinder_the_next_one_nor_fill_the_shared_memory():
                 client.listen('mask', camera=False)
                 process.wait_for_output('/left/image -> /left/segmentation/mask')
                 assert not [path for path in dead if path.exists()]
-                # Not by `segment`: for up to 20 s, the one before counts as a subscriber.
+                # Not by `segment`: the killed node counts as a subscriber for up to 20 s.
                 client.spin_until(
                     lambda: bool(client.received['mask']) or client.send(message_of(scene())) or client.spin(0.1),
                     'a mask',
                 )
                 dead = segments_and_locks(process.process.pid) - living
                 process.end(signal.SIGKILL)
-            assert sum(path.stat().st_size for path in dead) > 60e6  # what there is to remove
+            assert sum(path.stat().st_size for path in dead) > 60e6  # there is something to remove
             for path in living | dead:
-                os.utime(path, (0, 0))  # younger ones are left alone, and living ones
+                os.utime(path, (0, 0))  # old enough to be removed; those of living processes must stay
         assert living and all(path.exists() for path in living)
 
 
 def segments_and_locks(pid: int) -> set[Path]:
-    """A process's own segments of Fast DDS, without those of ports, and the files that it holds locked beside them."""
+    """Return the Fast DDS segments of a process, without those of ports, and their lock files."""
     locks = set()
     for descriptor in Path(f'/proc/{pid}/fd').iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
+        with suppress(FileNotFoundError):  # closed in the meantime
             name = os.readlink(descriptor)
             if re.fullmatch(r'/dev/shm/\w+_[0-9a-f]{16}_el', name):
                 locks.add(Path(name))
@@ -244,7 +244,7 @@ def segments_and_locks(pid: int) -> set[Path]:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason='only root can mount a small /dev/shm')
-def test_without_room_in_shared_memory_images_come_all_the_same():
+def test_full_shared_memory():
     ready = subprocess.run(['unshare', '-m', 'mount', '-t', 'tmpfs', '-o', 'size=100k', 'none', '/dev/shm'])
     if ready.returncode:
         pytest.skip('this container may not mount')
@@ -261,7 +261,7 @@ def test_without_room_in_shared_memory_images_come_all_the_same():
             assert process.wait(30) == 0
 
 
-def test_a_log_that_cannot_be_written(tmp_path, monkeypatch):
+def test_unwritable_log(tmp_path, monkeypatch):
     with open('/dev/full', 'w') as full:
         command = [sys.executable, '-m', 'stdc_ros.node.main', '--ros-args', '-r', '__ns:=/left']
         environment = {**os.environ, 'PYTHONPATH': str(REPOSITORY)}

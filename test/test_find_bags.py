@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which bags are found in what a user names, and where their outputs go."""
+"""Test which bags are found in files and folders, and where their outputs go."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stdc_ros.offline.task import Task
 
 @pytest.fixture
 def drives(tmp_path) -> Path:
-    """A folder with bags and other things; nothing here looks into the files."""
+    """Return a folder with bags and other files, which have no content: only names matter here."""
     for name in (
         'drive.mcap',
         'north/drive.bag',
@@ -41,20 +41,20 @@ def drives(tmp_path) -> Path:
     return tmp_path
 
 
-def test_bags_in_a_folder_keep_their_place(drives):
+def test_bags_in_a_folder_keep_their_relative_path(drives):
     out = drives / 'out'
     expected = [
         Task(drives / 'drive.mcap', out / 'drive.mcap'),
-        # Compressed files of a killed recorder are a bag together with those beside them.
+        # Compressed files of a killed recorder form one bag with the files beside them.
         Task(drives / 'killed', out / 'killed.mcap'),
         Task(drives / 'killed' / 'inner' / 'drive.mcap', out / 'killed' / 'inner' / 'drive.mcap'),
         Task(drives / 'killed' / 'note.bag', out / 'killed' / 'note.mcap'),
         Task(drives / 'killed_last', out / 'killed_last.mcap'),
-        # It was killed while it compressed: the plain file is the whole one.
+        # The recorder was killed while it compressed, so the uncompressed file is the complete one.
         Task(drives / 'killed_packing' / 'drive_0.mcap', out / 'killed_packing' / 'drive_0.mcap'),
         Task(drives / 'north' / 'drive.bag', out / 'north' / 'drive.mcap'),
         Task(drives / 'south' / 'drive', out / 'south' / 'drive.mcap'),
-        # A recorder that was killed leaves no metadata.yaml: what it has written are bags, each by itself.
+        # A killed recorder leaves no metadata.yaml. Each of its files is a bag.
         Task(drives / 'unclosed' / 'drive_0.mcap', out / 'unclosed' / 'drive_0.mcap'),
         Task(drives / 'unclosed' / 'drive_1.mcap', out / 'unclosed' / 'drive_1.mcap'),
     ]
@@ -62,7 +62,7 @@ def test_bags_in_a_folder_keep_their_place(drives):
     assert find_bags([drives, drives / 'drive.mcap'], out) == expected
 
 
-def test_a_bag_that_is_named_goes_to_the_top(drives):
+def test_named_bag_goes_to_the_output_folder(drives):
     out = drives / 'out'
     assert find_bags([drives / 'south' / 'drive'], out) == [Task(drives / 'south' / 'drive', out / 'drive.mcap')]
     assert find_bags([drives / 'north' / 'drive.bag'], out) == [
@@ -83,6 +83,6 @@ def test_a_bag_that_is_named_goes_to_the_top(drives):
         (['north'], 'notes.txt', 'notes.txt: is a file, expected a folder'),
     ],
 )
-def test_inputs_that_cannot_be_meant(drives, inputs, out, message):
+def test_wrong_inputs_are_errors(drives, inputs, out, message):
     with pytest.raises(BagError, match=message):
         find_bags([drives / name for name in inputs], drives / out)

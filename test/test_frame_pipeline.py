@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a camera's bytes to output messages, without rclpy."""
+"""Test the way from a camera's bytes to output messages, without rclpy."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def segmenter() -> Segmenter:
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (96, 128)) -> np.ndarray:
-    """A picture with bright noise above and dark noise below, uint8 BGR."""
+    """Return a picture with bright noise above and dark noise below, uint8 BGR."""
     image = np.random.default_rng(seed).integers(0, 60, (*size, 3), np.uint8)
     image[: size[0] // 2] += np.uint8(150)
     return image
 
 
 class ListCamera:
-    """Camera that keeps what is published."""
+    """Camera that stores published messages."""
 
     def __init__(self, *wanted: str, name: str = ''):
         self.name = name
@@ -73,12 +73,12 @@ def pipeline_of(segmenter: Segmenter, grids: Any = None, **settings: Any) -> Fra
     return FramePipeline(segmenter, Parameters(**settings), grids or {}, time.time)
 
 
-def test_it_needs_no_rclpy():
+def test_pipeline_needs_no_rclpy():
     code = 'import sys, stdc_ros.node.frame_pipeline; sys.exit("rclpy" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 
-def test_wanted_outputs_are_published_labels_first(segmenter):
+def test_labels_are_published_before_pictures(segmenter):
     image = picture()
     camera = ListCamera('mask', 'color_mask', 'overlay')
     pipeline_of(segmenter).process([camera.frame(image)])
@@ -94,7 +94,7 @@ def test_wanted_outputs_are_published_labels_first(segmenter):
 
 
 @pytest.mark.parametrize('name', ['color_mask', 'overlay'])
-def test_compressed_pictures_are_those_of_the_raw_topics_in_the_quality_asked_for(segmenter, name):
+def test_compressed_pictures_have_the_jpeg_quality(segmenter, name):
     sizes = []
     for quality in (30, 95):
         camera = ListCamera(name, f'{name}/compressed')
@@ -109,7 +109,7 @@ def test_compressed_pictures_are_those_of_the_raw_topics_in_the_quality_asked_fo
     assert sizes[0] < sizes[1]
 
 
-def test_a_compressed_picture_alone_is_enough(segmenter):
+def test_compressed_picture_without_the_raw_one(segmenter):
     camera = ListCamera('overlay/compressed')
     pipeline_of(segmenter).process([camera.frame(picture())])
     assert [name for name, _ in camera.published] == ['overlay/compressed']
@@ -117,7 +117,7 @@ def test_a_compressed_picture_alone_is_enough(segmenter):
 
 def test_images_of_one_size_are_segmented_in_one_call(segmenter):
     class Counting:
-        """The segmenter, which notes the number of images in each call."""
+        """Segmenter that records the number of images in each call."""
 
         calls: list[int] = []
 
@@ -140,13 +140,13 @@ def test_images_of_one_size_are_segmented_in_one_call(segmenter):
         np.testing.assert_array_equal(array_of(message), segmenter(image).mask)
 
 
-def test_a_bad_frame_costs_itself_alone(segmenter, caplog):
+def test_bad_frame_does_not_affect_the_others(segmenter, caplog):
     good, bad = ListCamera('mask', name='good'), ListCamera('mask', name='bad')
     damaged = bad.frame(picture())._replace(data=b'no image')
     with caplog.at_level(logging.WARNING, 'stdc_ros'):
         pipeline = pipeline_of(segmenter)
         pipeline.process([damaged, good.frame(picture())])
-        pipeline.process([damaged])  # logged once in a while only
+        pipeline.process([damaged])  # log lines are throttled
     assert [name for name, _ in good.published] == ['mask']
     assert not bad.published
     assert bad.statistics.counts['bad'] == 2
@@ -154,14 +154,14 @@ def test_a_bad_frame_costs_itself_alone(segmenter, caplog):
     assert record.getMessage().startswith('image on /bad/image is left out: ')
 
 
-def test_frames_that_nobody_wants_or_that_are_too_old_are_not_segmented(segmenter):
+def test_unwanted_and_old_frames_are_not_segmented(segmenter):
     for camera, outcome in ((ListCamera(), 'unwanted'), (ListCamera('mask'), 'too old')):
         pipeline_of(segmenter, max_frame_age=1.0).process([camera.frame(picture())])
         assert not camera.published
         assert camera.statistics.counts == {outcome: 1}
 
 
-def test_a_grid_that_cannot_be_computed_is_counted_and_the_mask_is_published(segmenter):
+def test_failed_grid_is_counted_and_the_mask_published(segmenter):
     class NoGrid:
         def message(self, header: Any, segmentation: Any, info: Any) -> Any:
             assert info == 'info of 128 x 96'

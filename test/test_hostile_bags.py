@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags that are damaged, cut off or made to do harm: what is whole is read, and what is not is said."""
+"""Test damaged, truncated and malicious bags: complete messages are read, and damage is reported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from stdc_ros.messages.images import ImageError
 from stdc_ros.offline.segment_bag import main as segment_bag
 
 
-def test_files_outside_of_the_folder_are_not_read(tmp_path):
+def test_files_outside_the_folder_are_not_read(tmp_path):
     for name, frames in (('mine', 2), ('other', 5)):
         (tmp_path / name).mkdir()
         make_bag(tmp_path / name, 'sqlite3', frames=frames)
@@ -42,7 +42,7 @@ def test_files_outside_of_the_folder_are_not_read(tmp_path):
         assert bag.notes == ['metadata.yaml names other.db3, which is missing; drive.db3 is read instead']
 
 
-def test_a_bag_that_lacks_one_of_its_files_is_refused(tmp_path):
+def test_bag_with_a_missing_file_is_refused(tmp_path):
     path = make_bag(tmp_path, 'sqlite3')
     metadata = path / 'metadata.yaml'
     metadata.write_text(metadata.read_text().replace('  - drive.db3\n', '  - drive.db3\n  - drive_1.db3\n'))
@@ -52,7 +52,7 @@ def test_a_bag_that_lacks_one_of_its_files_is_refused(tmp_path):
         Bag(path)
 
 
-def test_files_of_several_bags_are_not_taken_for_one(tmp_path):
+def test_folder_with_several_bags_is_refused(tmp_path):
     (tmp_path / 'day').mkdir()
     for name in ('a_0.mcap', 'a_1.mcap'):
         make_bag(tmp_path, 'mcap').rename(tmp_path / 'day' / name)
@@ -65,7 +65,7 @@ def test_files_of_several_bags_are_not_taken_for_one(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['sqlite3', 'mcap folder'])
-def test_topics_are_found_whatever_the_metadata_says_of_their_quality(kind, tmp_path):
+def test_topics_are_found_with_invalid_qos_metadata(kind, tmp_path):
     path = make_bag(tmp_path, kind)
     metadata = path / 'metadata.yaml'
     quality = "offered_qos_profiles: '- {history: 1, depth: 5, reliability: 2, durability: 2, "
@@ -80,7 +80,7 @@ def test_topics_are_found_whatever_the_metadata_says_of_their_quality(kind, tmp_
         assert not bag.damage
 
 
-def test_what_fails_for_the_moment_is_no_damage(tmp_path, monkeypatch):
+def test_temporary_error_is_not_damage(tmp_path, monkeypatch):
     path = make_bag(tmp_path, 'mcap')
     messages = IndexedBag.messages
 
@@ -96,7 +96,7 @@ def test_what_fails_for_the_moment_is_no_damage(tmp_path, monkeypatch):
         Bag(path)
 
 
-def test_a_bag_of_which_a_part_was_unpacked_is_read(tmp_path):
+def test_partly_decompressed_bag_is_read(tmp_path):
     path = make_bag(tmp_path, 'mcap folder', compression='file')
     metadata = path / 'metadata.yaml'
     names = '  - drive.mcap.zstd\n'
@@ -106,7 +106,7 @@ def test_a_bag_of_which_a_part_was_unpacked_is_read(tmp_path):
         assert len(list(bag.messages([CAMERA]))) == 12
 
 
-def test_files_that_overlap_are_read_in_the_order_of_their_times(tmp_path):
+def test_overlapping_files_are_sorted_by_time(tmp_path):
     (tmp_path / 'day').mkdir()
     for number in range(3):
         with Writer(tmp_path / 'made', version=8, storage_plugin=StoragePlugin.MCAP) as writer:
@@ -120,8 +120,8 @@ def test_files_that_overlap_are_read_in_the_order_of_their_times(tmp_path):
     assert len(times) == 24 and times == sorted(times)
 
 
-def test_an_mcap_without_index_is_read_in_the_order_of_its_times(tmp_path):
-    """As rosbag2 writes it with the preset fastwrite; threads of the recorder may swap neighbours."""
+def test_mcap_without_index_is_sorted_by_time(tmp_path):
+    """rosbag2 writes such files with the preset fastwrite, whose threads may swap neighbouring messages."""
     with Bag(make_bag(tmp_path, 'mcap')) as bag:
         data = [TYPES.serialize_cdr(message.message, IMAGE) for message in bag.messages([CAMERA])]
     records = [
@@ -141,12 +141,12 @@ def test_an_mcap_without_index_is_read_in_the_order_of_its_times(tmp_path):
 
 @pytest.mark.parametrize('indexed', [True, False])
 @pytest.mark.parametrize('where', [0.01, 0.5])
-def test_a_damaged_chunk_of_an_mcap_is_said(indexed, where, tmp_path):
+def test_damaged_mcap_chunk_is_reported(indexed, where, tmp_path):
     path = make_bag(tmp_path, 'mcap', frames=400, compression='storage')
     data = path.read_bytes()
     place = data.index(ZSTD_MAGIC, int(where * len(data)))
     data = data[:place] + bytes(4) + data[place + 4 :]
-    if not indexed:  # neither summary nor index of the chunks
+    if not indexed:  # without summary and chunk index
         data = data[: data.rindex(mcap_record(0x0F, bytes(4)))] + mcap_record(0x0F, bytes(4))
         data += mcap_record(0x02, bytes(20)) + MCAP_MAGIC
     path.write_bytes(data)
@@ -156,7 +156,7 @@ def test_a_damaged_chunk_of_an_mcap_is_said(indexed, where, tmp_path):
     assert 200 < len(found) < 400 and found == sorted(set(found))
 
 
-def test_a_damaged_chunk_costs_what_is_in_it(tmp_path, capsys):
+def test_messages_outside_a_damaged_chunk_are_segmented(tmp_path, capsys):
     path = make_bag(tmp_path, 'rosbag1', frames=400, compression='lz4')
     data = path.read_bytes()
     middle = len(data) // 2
@@ -171,8 +171,8 @@ def test_a_damaged_chunk_costs_what_is_in_it(tmp_path, capsys):
     assert f'): {len(found)} of its 400 images are segmented' in capsys.readouterr().err
 
 
-def test_definitions_in_a_bag_are_not_used(tmp_path):
-    """rosbags makes Python of them: here so many lines that no memory holds them."""
+def test_message_definitions_of_a_bag_are_not_used(tmp_path):
+    """rosbags would generate Python from the definition, which here is too long for any memory."""
     source = make_bag(tmp_path, 'mcap', frames=1)
     with Bag(source) as bag:
         message = next(bag.messages([CAMERA])).message
@@ -185,17 +185,17 @@ def test_definitions_in_a_bag_are_not_used(tmp_path):
         assert not bag.damage
 
 
-def test_an_odd_topic_is_named_in_one_line(tmp_path):
+def test_odd_topic_name_gives_one_line(tmp_path):
     with Bag(make_bag(tmp_path, 'mcap', {'/a\n\x1b[2Jb': IMAGE})) as bag, pytest.raises(BagError) as error:
         bag.select_topics()
     assert str(error.value).isprintable() and 'is not a ROS name' in str(error.value)
 
 
-def test_a_damaged_message_is_left_out(tmp_path, capsys):
+def test_damaged_message_is_left_out(tmp_path, capsys):
     path = make_bag(tmp_path, 'sqlite3')
     database = sqlite3.connect(path / 'drive.db3')
     (data,) = database.execute('SELECT data FROM messages WHERE id=4').fetchone()
-    # A stamp of 2**31 seconds and more, which no message of ROS 2 holds.
+    # A stamp of 2**31 seconds or more, which no ROS 2 message can hold.
     late = data[:4] + bytes.fromhex('ffffff7fffffffff') + data[12:]
     database.executemany('UPDATE messages SET data=? WHERE id=?', [(data[:9], 3), (late, 4)])
     database.commit()
@@ -221,7 +221,7 @@ CUT = [
 
 
 @pytest.mark.parametrize(('kind', 'compression'), CUT)
-def test_all_that_is_before_the_cut_is_read(kind, compression, tmp_path):
+def test_messages_before_the_cut_are_read(kind, compression, tmp_path):
     frames = 40
     path = make_bag(tmp_path, kind, frames=frames, compression=compression)
     file = next(file for file in path.iterdir() if file.name != 'metadata.yaml') if path.is_dir() else path
@@ -230,13 +230,13 @@ def test_all_that_is_before_the_cut_is_read(kind, compression, tmp_path):
     before = 0
     for length in (*range(0, len(data), len(data) // 25), *range(len(data) - 200, len(data), 23)):
         file.write_bytes(data[:length])
-        if path.is_dir() and length > len(data) // 2:  # a killed recorder has not written it
+        if path.is_dir() and length > len(data) // 2:  # a killed recorder has not written this file yet
             (path / 'metadata.yaml').unlink(missing_ok=True)
         count = 0
         try:
             with Bag(path) as bag:
                 for message in bag.messages(bag.select_topics()):
-                    if message.problem:  # rosbags 0.11.0 takes what is missing of SQLite's last page for zeros
+                    if message.problem:  # rosbags 0.11.0 reads missing bytes of SQLite's last page as zeros
                         break
                     assert message.time == stamp(count) + 5_000_000
                     np.testing.assert_array_equal(message.bgr(), picture(count))
@@ -245,14 +245,14 @@ def test_all_that_is_before_the_cut_is_read(kind, compression, tmp_path):
         except BagError as error:
             assert str(path) in str(error)
         assert count >= before, length
-        if not compression and kind != 'sqlite3':  # whose pages are not in the order of the messages
+        if not compression and kind != 'sqlite3':  # SQLite pages are not in the order of the messages
             assert count >= sum(end <= length for end in ends), length
         before = count
-    # A block of zstd is 17 of these pictures.
+    # One zstd block holds 17 of these pictures.
     assert before >= (22 if compression == 'file' else 34)
 
 
-def test_a_cut_bag_is_segmented_and_said(tmp_path, capsys):
+def test_truncated_bag_is_segmented_and_reported(tmp_path, capsys):
     path = make_bag(tmp_path, 'mcap folder', frames=60, compression='file')
     (path / 'metadata.yaml').unlink()
     file = next(path.iterdir())
@@ -266,7 +266,7 @@ def test_a_cut_bag_is_segmented_and_said(tmp_path, capsys):
     assert said in capsys.readouterr().err
 
 
-def test_what_the_recorder_had_not_moved_into_the_database_is_read(tmp_path):
+def test_write_ahead_log_is_read(tmp_path):
     path = make_bag(tmp_path, 'sqlite3', frames=6)
     (path / 'metadata.yaml').unlink()
     killed = """
@@ -288,7 +288,7 @@ os._exit(0)
 
 
 @pytest.mark.parametrize('compress', [lz4.compress, zstd.compress, bz2.compress], ids=['lz4', 'zstd', 'bz2'])
-def test_unpacking_has_a_limit(compress, request):
+def test_decompression_has_a_limit(compress, request):
     packed = compress(bytes(100_000))
     name = request.node.callspec.id
     assert unpack(name, packed, 100_000) == bytes(100_000)
@@ -299,7 +299,7 @@ def test_unpacking_has_a_limit(compress, request):
         unpack(name, b'x' * 100, 99_999)
 
 
-def test_chunks_in_chunks_are_refused(tmp_path):
+def test_nested_chunks_are_refused(tmp_path):
     record = b''
     for _ in range(3000):
         record = mcap_record(0x06, struct.pack('<QQQIIQ', 0, 0, len(record), 0, 0, len(record)), record)
@@ -308,8 +308,8 @@ def test_chunks_in_chunks_are_refused(tmp_path):
         Bag(tmp_path / 'deep.mcap')
 
 
-def test_a_view_in_the_place_of_a_table_is_not_computed(tmp_path):
-    """It would count for ever."""
+def test_view_instead_of_a_table_is_not_evaluated(tmp_path):
+    """The view would count for ever."""
     database = sqlite3.connect(tmp_path / 'odd.db3')
     database.execute('CREATE TABLE messages(id, topic_id, timestamp, data)')
     database.execute(
@@ -321,7 +321,7 @@ def test_a_view_in_the_place_of_a_table_is_not_computed(tmp_path):
         Bag(tmp_path / 'odd.db3')
 
 
-def test_metadata_with_aliases_is_not_expanded(tmp_path):
+def test_yaml_aliases_in_metadata_are_not_expanded(tmp_path):
     path = make_bag(tmp_path, 'sqlite3')
     metadata = path / 'metadata.yaml'
     text = metadata.read_text()

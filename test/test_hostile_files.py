@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are damaged or made to do harm: refused in one line that names them, with nothing run and nothing written.
+"""Test damaged and malicious files: each is refused in one line that names it, and nothing is run or written.
 
-`test/fuzz/fuzz_files.py` makes any number of them; here are the cases that have a name.
+`test/fuzz/fuzz_files.py` generates such files at random; the cases here were written by hand.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize('location', ['../secret', '/etc/passwd', 'beside.bin'])
-def test_a_model_in_several_files_is_refused(location, tmp_path):
+def test_model_in_several_files_is_refused(location, tmp_path):
     (tmp_path / 'secret').write_bytes(bytes(4096))
     (tmp_path / 'models').mkdir()
     (tmp_path / 'models' / 'beside.bin').write_bytes(bytes(4096))
@@ -81,7 +81,7 @@ def _with_other_output(model):
         (_with_other_output, 'expected mask, confidence of uint8'),
     ],
 )
-def test_a_graph_that_export_does_not_write_is_refused(change, message, tmp_path):
+def test_graph_of_another_exporter_is_refused(change, message, tmp_path):
     path = tiny_model(tmp_path / 'model.onnx')
     read_model(path)
     model = onnx.load(path)
@@ -91,18 +91,18 @@ def test_a_graph_that_export_does_not_write_is_refused(change, message, tmp_path
         read_model(path)
 
 
-def test_a_graph_that_makes_something_else_of_an_image_is_refused(tmp_path):
+def test_graph_with_another_mask_shape_is_refused(tmp_path):
     path = tiny_model(tmp_path / 'model.onnx')
     model = onnx.load(path)
     next(node for node in model.graph.node if node.op_type == 'Transpose').attribute[0].ints[:] = [0, 3, 2, 1]
     path.write_bytes(model.SerializeToString())
-    segmenter = Segmenter.load(path)  # of a square image, the transposed mask has the same shape
+    segmenter = Segmenter.load(path)  # for a square image, the transposed mask has the same shape
     with pytest.raises(ModelError, match=r'a mask of \[1, 9, 5\]'):
         segmenter(np.zeros((5, 9, 3), np.uint8))
 
 
 @pytest.mark.parametrize('scale', ['nan', 'inf', '1e30', '0'])
-def test_an_input_scale_that_is_none_is_refused(scale, tmp_path):
+def test_invalid_input_scale_is_refused(scale, tmp_path):
     path = tiny_model(tmp_path / 'model.onnx')
     model = onnx.load(path)
     next(entry for entry in model.metadata_props if entry.key == 'stdc.input_scale').value = scale
@@ -129,7 +129,7 @@ def test_class_names_can_be_shown(name):
         ('steps: "\0"', 'not YAML'),
     ],
 )
-def test_yaml_that_is_more_than_it_looks_is_refused(text, message, tmp_path):
+def test_expanding_yaml_is_refused(text, message, tmp_path):
     (tmp_path / 'mine.yaml').write_text(text)
     with pytest.raises(ConfigError, match=rf'mine\.yaml: .*{message}') as error:
         load_config(tmp_path / 'mine.yaml')
@@ -137,20 +137,20 @@ def test_yaml_that_is_more_than_it_looks_is_refused(text, message, tmp_path):
 
 
 @pytest.mark.parametrize('value', ['.nan', '.inf', '9' * 400, '1e999'])
-def test_a_number_that_is_none_is_refused(value, tmp_path):
+def test_invalid_number_is_refused(value, tmp_path):
     (tmp_path / 'mine.yaml').write_text(f'learning_rate: {value}')
     with pytest.raises(ConfigError, match=r'mine\.yaml: learning_rate: expected (a number|float)'):
         load_config(tmp_path / 'mine.yaml')
 
 
-def test_a_huge_yaml_file_is_not_read(tmp_path):
+def test_huge_yaml_file_is_not_read(tmp_path):
     (tmp_path / 'mine.yaml').write_text('# ' + 'x' * 1_000_000)
     with pytest.raises(ValueError, match=r'mine\.yaml: has 1000002 bytes, expected at most'):
         read_yaml(tmp_path / 'mine.yaml')
 
 
 @needs_torch
-def test_checkpoints_that_grow_in_memory_are_refused(tmp_path):
+def test_checkpoints_that_expand_in_memory_are_refused(tmp_path):
     import torch
 
     from stdc_core.model.reference import import_reference
@@ -197,7 +197,7 @@ HOSTILE = {
         ('segment_bag {bag} --out-dir {out} --overwrite --model {file}', 'text.onnx'),
     ],
 )
-def test_commands_refuse_and_leave_what_is_there(command, name, tmp_path, capsys, monkeypatch):
+def test_commands_refuse_bad_files_and_keep_outputs(command, name, tmp_path, capsys, monkeypatch):
     for folder in ('in', 'out'):
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path)
@@ -217,7 +217,7 @@ def test_commands_refuse_and_leave_what_is_there(command, name, tmp_path, capsys
 
 
 @pytest.mark.parametrize('name', ['text.mcap', '/1odd'])
-def test_play_bag_refuses_in_one_line(name, tmp_path):
+def test_play_bag_refuses_bad_files_in_one_line(name, tmp_path):
     if name.startswith('/'):
         path = make_bag(tmp_path, 'mcap', {name: IMAGE})
     else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages that no camera should send become an image, or an error that says why, and nothing else."""
+"""Test that messages which no camera should send give an image or an error with a reason."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REALS = st.one_of(st.floats(), st.sampled_from([0.0, 1.0, 1e-320, 1e308, -1e308]
 
 
 def calibrated() -> Any:
-    """A ``CameraInfo`` of ``TYPES`` for images of the size of :data:`PIXELS`."""
+    """Return a ``CameraInfo`` of ``TYPES`` for images of the size of :data:`PIXELS`."""
     region = TYPES.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
     k, p = np.array([30.0, 0, 16, 0, 30, 12, 0, 0, 1]), np.array([30.0, 0, 16, 0, 0, 30, 12, 0, 0, 0, 1, 0])
     header = make_header(10**18, 'camera')
@@ -50,7 +50,7 @@ def calibrated() -> Any:
     big_endian=st.integers(0, 255),
     data=st.binary(max_size=700),
 )
-def test_an_image_of_any_fields_is_an_image_or_an_error(height, width, step, encoding, big_endian, data):
+def test_image_with_any_fields_is_read_or_refused(height, width, step, encoding, big_endian, data):
     message = SimpleNamespace(
         height=height, width=width, step=step, encoding=encoding, is_bigendian=big_endian, data=data
     )
@@ -67,7 +67,7 @@ def test_an_image_of_any_fields_is_an_image_or_an_error(height, width, step, enc
     padding=st.integers(0, 3),
     seed=st.integers(0, 9),
 )
-def test_every_image_that_agrees_with_itself_is_read(height, width, encoding, big_endian, padding, seed):
+def test_every_consistent_image_is_read(height, width, encoding, big_endian, padding, seed):
     planar, packed = encoding in ('nv12', 'nv21'), encoding in ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv')
     channels = 4 if 'a' in encoding[:4] and 'bay' not in encoding else 3 if encoding[:3] in ('bgr', 'rgb') else 1
     channels = {'8UC4': 4, '8UC3': 3, '8UC1': 1}.get(encoding, 2 if packed else channels)
@@ -86,7 +86,7 @@ def test_every_image_that_agrees_with_itself_is_read(height, width, encoding, bi
 
 
 @pytest.mark.parametrize('text', ['x' * 10_000_000, 'bgr8\n[ERROR] all is lost', '\x1b[2J\x1b[31m', '\u202etxet'])
-def test_a_text_of_a_message_does_no_harm_in_an_error(text):
+def test_errors_quote_message_texts_safely(text):
     raw = SimpleNamespace(width=1, height=1, step=3, encoding=text, is_bigendian=0, data=bytes(3))
     assert image_or_error(image_to_bgr, raw) is None
     assert image_or_error(compressed_to_bgr, picture_of(b'none', text)) is None
@@ -111,7 +111,7 @@ GOOD_IMAGE = encode(make_image(TYPES.types[IMAGE], make_header(10**18, 'camera')
 )
 @example(at=0, cut=0, new=b'', data=b'', of=IMAGE)
 @example(at=20, cut=4, new=b'\xff\xff\xff\xff', data=GOOD_IMAGE, of=IMAGE)
-def test_damaged_bytes_are_a_message_or_an_error(at, cut, new, data, of):
+def test_damaged_bytes_are_decoded_or_refused(at, cut, new, data, of):
     try:
         decode(data[:at] + new + data[at + cut :], of)
     except WireError as error:
@@ -131,7 +131,7 @@ def test_damaged_bytes_are_a_message_or_an_error(at, cut, new, data, of):
 @example(size=(9, 9), binning=(2, 2), region=(1, 1, 8, 8), image=(4, 4), larger=99_999)
 @example(size=(9, 9), binning=(1, 1), region=(2**32 - 1, 0, 9, 9), image=(9, 9), larger=99_999)
 @example(size=(2**32 - 1, 2**32 - 1), binning=(1, 1), region=(2**32 - 5, 0, 4, 4), image=(4, 4), larger=99_999)
-def test_a_camera_info_that_fits_an_image_can_be_scaled_and_sent(size, binning, region, image, larger):
+def test_fitting_camera_info_can_be_scaled_and_encoded(size, binning, region, image, larger):
     info = calibrated()
     roi = TYPES.types['sensor_msgs/msg/RegionOfInterest'](*region, False)
     info = dataclasses.replace(info, height=size[0], width=size[1], binning_x=binning[0], binning_y=binning[1], roi=roi)
@@ -154,7 +154,7 @@ def test_a_camera_info_that_fits_an_image_can_be_scaled_and_sent(size, binning, 
 @example(d=[0.1, 0.1, 0, 0, 1e-320], k=[0.0] * 9, places=set(), model='plumb_bob', rectified=False)
 @example(d=[1e308] * 4, k=[0.0] * 9, places=set(), model='equidistant', rectified=False)
 @example(d=[], k=[1e308] * 9, places={0}, model='', rectified=False)
-def test_any_camera_info_makes_a_model_that_projects_or_an_error(d, k, places, model, rectified):
+def test_any_camera_info_gives_a_model_or_an_error(d, k, places, model, rectified):
     info = calibrated()
     matrix, projection = info.k.copy(), info.p.copy()
     for place in places:
@@ -176,7 +176,7 @@ def test_any_camera_info_makes_a_model_that_projects_or_an_error(d, k, places, m
         model.scaled(16, 12).project(*points)
 
 
-def test_a_bad_camera_info_is_told_and_counted_and_the_masks_come_all_the_same():
+def test_bad_camera_info_is_counted_and_masks_are_published():
     with NodeProcess(namespace='/left') as process, Client('/left') as client:
         process.wait_for_output('/left/segmentation/mask')
         client.listen('mask', 'camera_info')
@@ -184,7 +184,7 @@ def test_a_bad_camera_info_is_told_and_counted_and_the_masks_come_all_the_same()
         client.spin_until(lambda: camera.get_subscription_count() == 1, 'the node subscribes to the camera_info')
         frames = 0
         other = CameraInfo(height=480, width=640, k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0])
-        damaged = b'\0\1\0\0' + bytes(8) + b'\xff' * 400  # Fast DDS 3 itself drops shorter ones
+        damaged = b'\0\1\0\0' + bytes(8) + b'\xff' * 400  # Fast DDS 3 drops shorter messages itself
         for bad, words in ((damaged, 'are not a sensor_msgs/msg/CameraInfo'), (other, '640 x 480 pixels')):
             client.received['camera_info'].clear()
             camera.publish(bad)
@@ -203,7 +203,7 @@ def test_a_bad_camera_info_is_told_and_counted_and_the_masks_come_all_the_same()
         assert client.diagnostics()['frames failed'] == '0'
 
 
-def test_a_picture_too_large_for_the_network_costs_no_more_than_its_pixels():
+def test_too_large_picture_needs_only_memory_for_its_pixels():
     node = NodeProcess('-p', 'image_transport:=compressed', namespace='/left')
     with node, Client('/left', image='/left/image/compressed', of=CompressedImage) as client:
         client.listen('mask')
@@ -213,12 +213,12 @@ def test_a_picture_too_large_for_the_network_costs_no_more_than_its_pixels():
         client.spin_until(lambda: words in node.output, 'a warning of the size')
         client.segment(compressed_of(scene(), 'png'))
         peak = re.search(r'VmHWM:\s+(\d+) kB', Path(f'/proc/{node.process.pid}/status').read_text())
-        assert int(peak[1]) < 1 << 20  # 1 GB; its pixels take 200 MB
+        assert int(peak[1]) < 1 << 20  # less than 1 GB; the pixels need 200 MB
         report = client.diagnostics()
         assert (report['bad images'], report['frames failed']) == ('1', '0')
 
 
-def test_any_stamp_comes_back_as_it_was_sent():
+def test_outputs_keep_any_stamp():
     with NodeProcess('-p', 'max_frame_age:=3600.0', namespace='/left') as process, Client('/left') as client:
         process.wait_for_output('/left/segmentation/mask')
         client.listen('mask', 'overlay')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""JPEG and PNG that are damaged, or claim more than they are: an image, or an error that says why."""
+"""Test that damaged JPEG and PNG, and huge claimed sizes, give an image or an error with a reason."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from stdc_ros.messages.opencv_jpeg import decode_by_opencv
     new=st.binary(max_size=12),
     insert=st.booleans(),
 )
-def test_a_damaged_picture_is_an_image_or_an_error_and_nothing_is_written_for_it(name, keep, at, new, insert):
+def test_damaged_picture_is_decoded_or_refused_silently(name, keep, at, new, insert):
     data = PICTURES[name]
     data = (data[:at] + new + data[at + (0 if insert else len(new)) :])[: keep if keep < len(data) else None]
     read, write = os.pipe()
@@ -55,20 +55,20 @@ def test_a_damaged_picture_is_an_image_or_an_error_and_nothing_is_written_for_it
 
 @FUZZ
 @given(data=st.binary(max_size=200), magic=st.sampled_from([b'', b'\xff\xd8\xff', PICTURES['png'][:8]]))
-def test_noise_is_no_picture(data, magic):
+def test_noise_is_refused(data, magic):
     assert image_or_error(compressed_to_bgr, picture_of(magic + data)) is None
 
 
 @pytest.mark.parametrize('name', sorted(PICTURES))
-def test_a_picture_that_is_cut_off_anywhere_is_an_error(name):
+def test_picture_cut_at_every_byte_is_an_error(name):
     data = PICTURES[name]
     assert image_or_error(compressed_to_bgr, picture_of(data)).shape == PIXELS.shape
-    # A JPEG that lacks no more than its end marker has every pixel.
+    # A JPEG that only lacks its end marker has every pixel.
     for length in range(len(data) - (2 if 'jpeg' in name else 0)):
         assert image_or_error(compressed_to_bgr, picture_of(data[:length])) is None, length
 
 
-def test_a_jpeg_with_a_hole_in_its_pixels_is_an_error_and_bytes_behind_its_end_are_none():
+def test_jpeg_with_a_gap_or_with_bytes_behind_its_end():
     data = PICTURES['jpeg']
     with pytest.raises(ImageError, match='damaged: Corrupt JPEG data: premature end'):
         compressed_to_bgr(picture_of(data[: len(data) * 2 // 3] + data[-2:]))
@@ -78,7 +78,7 @@ def test_a_jpeg_with_a_hole_in_its_pixels_is_an_error_and_bytes_behind_its_end_a
 
 
 @pytest.mark.parametrize('with_simplejpeg', [True, False])
-def test_what_others_write_to_stderr_while_a_picture_is_decoded_is_kept(capfd, monkeypatch, with_simplejpeg):
+def test_other_output_to_stderr_during_decoding_is_kept(capfd, monkeypatch, with_simplejpeg):
     if not with_simplejpeg:
         monkeypatch.setattr(jpeg_decoder, '_decoder', lambda: decode_by_opencv)
     image = cv2.resize(PIXELS, (1600, 1200))
@@ -113,8 +113,8 @@ def test_depth_images_are_named():
         compressed_to_bgr(picture_of(bytes(12) + PICTURES['png'], '16UC1; compressedDepth png'))
 
 
-def test_the_orientation_in_a_jpeg_is_not_followed_as_camera_info_knows_nothing_of_it():
-    tag = struct.pack('<HHII', 0x112, 3, 1, 6)  # turn by 90 degrees
+def test_exif_orientation_is_ignored():
+    tag = struct.pack('<HHII', 0x112, 3, 1, 6)  # rotation by 90 degrees
     exif = b'Exif\0\0II*\0' + struct.pack('<IH', 8, 1) + tag + bytes(4)
     data = PICTURES['jpeg']
     turned = data[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + data[2:]
@@ -160,7 +160,7 @@ print(most() - before)
 """
 
 
-def test_a_claim_of_100_000_by_100_000_pixels_allocates_nothing():
+def test_huge_claimed_size_allocates_nothing():
     message = SimpleNamespace(
         width=100_000, height=100_000, step=300_000, encoding='bgr8', is_bigendian=0, data=bytes(100)
     )
@@ -172,11 +172,11 @@ def test_a_claim_of_100_000_by_100_000_pixels_allocates_nothing():
     assert peak < 100_000
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     run = subprocess.run([sys.executable, '-c', CLAIMS], env=environment, capture_output=True, text=True, check=True)
-    # In MB. The largest of the messages is 10 MB while it is made.
+    # In MB. The largest message takes 10 MB while it is created.
     assert int(run.stdout) < 50
 
 
-def test_a_picture_of_8192_by_8192_is_read_and_a_larger_one_is_not():
+def test_largest_picture():
     data = png_claiming(8192, 8192, bytes(8192 * (1 + 3 * 8192)))
     assert compressed_to_bgr(picture_of(data)).shape == (8192, 8192, 3)
     for width, height in ((8193, 8192), (MAX_SIDE + 1, 1)):

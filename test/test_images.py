@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image messages to arrays and back, for rclpy's classes and for those of rosbags."""
+"""Test converting image messages of rclpy and rosbags to arrays and back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'  # else a wrong field type goes unseen
+os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'  # makes wrong field types an error
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ BGR = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
 
 
 def message_of(array: np.ndarray, encoding: str, padding: int = 0) -> Image:
-    """Message of an array ``[H, W, ...]`` of any dtype, each row followed by some bytes of padding."""
+    """Return the message of an array ``[H, W, ...]`` of any dtype, with ``padding`` bytes after each row."""
     rows = np.ascontiguousarray(array).view(np.uint8).reshape(array.shape[0], -1)
     rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=99)
     message = Image(height=array.shape[0], width=array.shape[1], encoding=encoding, step=rows.shape[1])
@@ -55,9 +55,9 @@ def test_plain_8_bit_encodings_are_exact(encoding, pixels, expected, padding):
 
 
 @pytest.mark.parametrize('kind', ['png', 'jpeg'])
-def test_a_compressed_pattern_of_a_sensor_is_no_grey_image(kind):
+def test_compressed_bayer_pattern_is_not_grey(kind):
     pattern = np.zeros((16, 16), np.uint8)
-    pattern[::2, ::2] = 255  # rggb: red alone
+    pattern[::2, ::2] = 255  # rggb: only red
     picture = cv2.imencode(f'.{kind}', pattern)[1]
     colour = compressed_to_bgr(CompressedImage(format=f'bayer_rggb8; {kind} compressed ', data=picture.tobytes()))
     expected = image_to_bgr(message_of(pattern, 'bayer_rggb8'))
@@ -79,7 +79,7 @@ def test_bgr8_without_padding_is_not_copied():
     ('encoding', 'channels'), [('bgr16', [0, 1, 2]), ('rgb16', [2, 1, 0]), ('bgra16', [0, 1, 2, 0]), ('mono16', 0)]
 )
 def test_16_bit_images_are_scaled_to_8(encoding, channels, big_endian, padding):
-    # Not times 257: then both bytes were the same, and their order of no matter.
+    # Not times 257, which makes both bytes equal, so that their order would not matter.
     pixels = (BGR.astype(np.uint16) * 256 + 7)[..., channels]
     message = message_of(pixels.astype('>u2' if big_endian else '<u2'), encoding, padding)
     message.is_bigendian = int(big_endian)
@@ -116,7 +116,7 @@ def test_yuv_and_bayer_images_keep_their_colours(padding):
         assert np.abs(image.astype(int) - blue).max() <= 3, message.encoding
 
 
-def test_every_encoding_of_the_list_is_read():
+def test_every_listed_encoding_is_read():
     for encoding in ENCODINGS:
         message = Image(height=4, width=4, encoding=encoding, step=32)
         message.data.frombytes(bytes(32 * {'nv12': 6, 'nv21': 6, 'nv24': 12}.get(encoding, 4)))
@@ -145,7 +145,7 @@ def test_every_encoding_of_the_list_is_read():
         ({'encoding': 'nv12', 'height': 5}, 'even width and height'),
     ],
 )
-def test_a_message_that_contradicts_itself_is_an_error_that_says_how(changes, words):
+def test_contradicting_message_is_an_error(changes, words):
     message = message_of(BGR, 'bgr8')
     for name, value in changes.items():
         setattr(message, name, value)
@@ -164,13 +164,13 @@ def test_compressed_images(extension):
 @pytest.mark.parametrize(
     ('format_', 'data'), [('jpeg', b''), ('jpeg', b'no image'), ('16UC1; compressedDepth png', bytes(100))]
 )
-def test_compressed_images_that_are_none(format_, data):
+def test_invalid_compressed_images(format_, data):
     with pytest.raises(ImageError, match=f'{format_}.*{len(data)} bytes'):
         compressed_to_bgr(CompressedImage(format=format_, data=data))
 
 
 @pytest.mark.parametrize('broken', ['full', 'closed'])
-def test_a_stderr_that_is_broken_costs_neither_pictures_nor_descriptors(monkeypatch, broken):
+def test_broken_stderr_does_not_affect_decoding(monkeypatch, broken):
     encoded = cv2.imencode('.jpg', BGR)[1].tobytes()
     decode = cv2.imdecode
     expected = decode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
@@ -180,7 +180,7 @@ def test_a_stderr_that_is_broken_costs_neither_pictures_nor_descriptors(monkeypa
         return decode(*arguments)
 
     monkeypatch.setattr(cv2, 'imdecode', decode_and_log)
-    decode_by_opencv(encoded)  # which opens the file that takes the lines
+    decode_by_opencv(encoded)  # opens the file that receives the lines
     if broken == 'full':
         writing = os.open('/dev/full', os.O_WRONLY)
     else:
@@ -200,7 +200,7 @@ def test_a_stderr_that_is_broken_costs_neither_pictures_nor_descriptors(monkeypa
 
 
 @pytest.mark.parametrize(('encoding', 'array'), [('mono8', BGR[..., 1]), ('bgr8', BGR[:, ::-1])])
-def test_make_image_for_rclpy_and_for_rosbags(encoding, array):
+def test_make_image_for_rclpy_and_rosbags(encoding, array):
     store = get_typestore(Stores.ROS2_HUMBLE)
     time = store.types['builtin_interfaces/msg/Time'](sec=5, nanosec=7)
     bag_header = store.types['std_msgs/msg/Header'](stamp=time, frame_id='camera')
@@ -224,12 +224,12 @@ def test_make_image_for_rclpy_and_for_rosbags(encoding, array):
     ('array', 'encoding'),
     [(BGR, 'mono8'), (BGR[..., 0], 'bgr8'), (BGR.astype(np.int16), 'bgr8'), (BGR, 'rgb16'), (BGR[..., :2], 'bgr8')],
 )
-def test_make_image_refuses_what_is_no_such_image(array, encoding):
+def test_make_image_refuses_wrong_arrays(array, encoding):
     with pytest.raises(ValueError, match=encoding):
         make_image(Image, Header(), array, encoding)
 
 
-def test_the_module_needs_no_ros():
+def test_images_need_no_ros():
     code = (
         'import sys, stdc_ros.messages.images, stdc_ros.node.latest_frame_worker; '
         'print([name for name in ("rclpy", "sensor_msgs", "rosbags", "torch") if name in sys.modules])'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Isolated runs on one machine: each has a ROS domain of its own."""
+"""Test that isolated runs on one machine have different ROS domains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stdc_ros.playback import isolation
 CLAIM = 'from stdc_ros.playback.isolation import claim_domain; print(claim_domain(), flush=True)'
 
 
-def test_runs_side_by_side_have_different_domains_and_give_them_back(monkeypatch):
+def test_parallel_runs_have_different_domains(monkeypatch):
     folder = Path(__file__).parent.parent
     program = [sys.executable, '-c', f'{CLAIM}; input()']
     runs = [

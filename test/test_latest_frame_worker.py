@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The newest frame wins, and cameras take turns."""
+"""Test that the newest frame wins and that cameras take turns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMEOUT = 30.0
 
 
 class Gate:
-    """Work that stops at every frame until it is let through."""
+    """Worker whose processing stops at every frame until the test lets it continue."""
 
     def __init__(self, batch: int = 1):
         self.started, self.go = threading.Semaphore(0), threading.Semaphore(0)
@@ -38,7 +38,7 @@ class Gate:
         assert self.started.acquire(timeout=TIMEOUT)
 
 
-def test_a_newer_frame_replaces_the_one_that_waits_and_is_counted():
+def test_newer_frame_replaces_the_waiting_one():
     gate = Gate()
     gate.put_and_start(1)
     for frame in (2, 3, 4):
@@ -54,7 +54,7 @@ def test_a_newer_frame_replaces_the_one_that_waits_and_is_counted():
     assert gate.worker.dropped['front'] == 2
 
 
-def test_a_frame_that_fails_is_reported_and_the_next_one_is_processed():
+def test_failed_frame_is_reported():
     gate = Gate()
     for frame in (-1, 2):
         gate.put_and_start(frame)
@@ -64,7 +64,7 @@ def test_a_frame_that_fails_is_reported_and_the_next_one_is_processed():
     assert gate.done == [2]
 
 
-def test_frames_that_wait_together_are_a_batch_and_cameras_still_take_turns():
+def test_waiting_frames_form_a_batch():
     gate = Gate(batch=2)
     gate.put_and_start(1)
     for frame, source in enumerate(('left', 'front', 'right', 'left'), 2):
@@ -81,11 +81,11 @@ def test_frames_that_wait_together_are_a_batch_and_cameras_still_take_turns():
     assert gate.batches == [1, 2, 1, 1]
 
 
-def test_close_finishes_the_frame_in_hand_and_forgets_the_one_that_waits():
+def test_close_finishes_the_current_frame_only():
     gate = Gate()
     gate.put_and_start(1)
     gate.worker.put('front', 2)
-    assert not gate.worker.close(0.01)  # the work hangs
+    assert not gate.worker.close(0.01)  # processing has not finished
     gate.worker.put('front', 3)
     for _ in range(3):
         gate.go.release()
@@ -93,14 +93,14 @@ def test_close_finishes_the_frame_in_hand_and_forgets_the_one_that_waits():
     assert gate.done == [1]
 
 
-def test_a_busy_source_does_not_keep_the_others_from_their_turn():
+def test_sources_take_turns():
     gate = Gate()
     gate.put_and_start(1, 'left')
     for frame in range(10, 15):
         gate.worker.put('front', frame)
     gate.worker.put('rear', 20)
     gate.go.release()
-    assert gate.started.acquire(timeout=TIMEOUT)  # front is in hand
+    assert gate.started.acquire(timeout=TIMEOUT)  # the frame of front is being processed
     gate.worker.put('front', 15)
     for _ in range(2):
         gate.go.release()
@@ -112,7 +112,7 @@ def test_a_busy_source_does_not_keep_the_others_from_their_turn():
 
 
 class Camera:
-    """Frames every thousand seconds of a clock of its own; the real waits are far longer than the test's time limit."""
+    """Camera with a frame every 1000 s of a simulated clock, so that real waits would exceed the time limits here."""
 
     def __init__(self, gate: Gate, monkeypatch: pytest.MonkeyPatch, interval: float = 1000.0):
         self.gate, self.interval, self.now, self.frame = gate, interval, 0.0, 0
@@ -124,7 +124,7 @@ class Camera:
         self.gate.worker.put('front', self.frame)
 
     def keep_up(self) -> None:
-        """Eight frames, each begun with at once, the last of them in hand."""
+        """Send eight frames, each of which is started at once; the last one is being processed at the end."""
         for _ in range(7):
             self.send()
             assert self.gate.started.acquire(timeout=TIMEOUT)
@@ -133,14 +133,14 @@ class Camera:
         assert self.gate.started.acquire(timeout=TIMEOUT)
 
     def overload(self) -> None:
-        """Six frames during the work on the first one."""
+        """Send six frames while the first one is being processed."""
         self.send()
         assert self.gate.started.acquire(timeout=TIMEOUT)
         for _ in range(6):
             self.send()
 
 
-def test_a_stale_frame_is_passed_over_for_the_next_one(monkeypatch):
+def test_stale_frame_is_skipped_for_the_next_one(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch)
     camera.overload()
@@ -155,12 +155,12 @@ def test_a_stale_frame_is_passed_over_for_the_next_one(monkeypatch):
     assert gate.worker.dropped['front'] == 6
 
 
-def test_a_stale_frame_is_begun_with_where_the_next_one_is_far(monkeypatch):
+def test_stale_frame_is_processed_if_the_next_one_is_far(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch)
     camera.keep_up()
     camera.send()
-    camera.now += 0.4 * camera.interval  # the work took 1.4 intervals, and the next frame comes in 0.6
+    camera.now += 0.4 * camera.interval  # processing took 1.4 intervals, and the next frame is due in 0.6
     gate.go.release()
     assert gate.started.acquire(timeout=TIMEOUT)
     gate.go.release()
@@ -168,7 +168,7 @@ def test_a_stale_frame_is_begun_with_where_the_next_one_is_far(monkeypatch):
     assert gate.done[-1] == 9
 
 
-def test_a_fresh_frame_is_begun_with_at_once(monkeypatch):
+def test_fresh_frame_is_processed_at_once(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch)
     camera.overload()
@@ -180,7 +180,7 @@ def test_a_fresh_frame_is_begun_with_at_once(monkeypatch):
     assert gate.done == [1, 7]
 
 
-def test_a_stale_frame_is_the_newest_where_no_other_comes(monkeypatch):
+def test_stale_frame_is_processed_if_no_other_comes(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch, interval=0.1)
     camera.overload()
@@ -192,7 +192,7 @@ def test_a_stale_frame_is_the_newest_where_no_other_comes(monkeypatch):
     assert gate.done == [1, 7]
 
 
-def test_no_camera_among_several_is_waited_for(monkeypatch):
+def test_no_waiting_with_several_cameras(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch)
     gate.put_and_start(-5, 'rear')
@@ -206,7 +206,7 @@ def test_no_camera_among_several_is_waited_for(monkeypatch):
     assert gate.done == [1, 7]
 
 
-def test_a_camera_that_has_stopped_is_forgotten(monkeypatch):
+def test_silent_camera_is_forgotten(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch)
     gate.put_and_start(5, 'rear')
@@ -225,7 +225,7 @@ def test_a_camera_that_has_stopped_is_forgotten(monkeypatch):
     assert gate.done == [5, 1, worker.FORGOTTEN + 2]
 
 
-def test_a_frame_of_another_camera_ends_the_wait_for_a_fresher_one(monkeypatch):
+def test_frame_of_another_camera_ends_the_wait(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch)
     camera.overload()
@@ -240,7 +240,7 @@ def test_a_frame_of_another_camera_ends_the_wait_for_a_fresher_one(monkeypatch):
     assert gate.done == [1, 7, 20]
 
 
-def test_work_that_keeps_up_does_not_wait_for_a_fresher_frame(monkeypatch):
+def test_no_waiting_if_processing_keeps_up(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch)
     camera.keep_up()
@@ -254,7 +254,7 @@ def test_work_that_keeps_up_does_not_wait_for_a_fresher_frame(monkeypatch):
     assert gate.done[-1] == 9
 
 
-def test_close_does_not_wait_for_a_fresher_frame(monkeypatch):
+def test_close_does_not_wait_for_a_newer_frame(monkeypatch):
     gate = Gate()
     camera = Camera(gate, monkeypatch)
     camera.overload()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The launch file and the files in config/."""
+"""Test the launch file and the files in config/."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ ROOT = Path(__file__).parent.parent
 LAUNCH_FILE = ROOT / 'launch' / 'segmentation.launch.py'
 TIMEOUT = 60.0
 
-#: Any folder: it is not played.
+#: Any existing folder; it is not played.
 BAG = str(ROOT / 'test' / 'data')
 
-# Not find_spec('launch'): without the package that finds our own folder of that name.
+# Not find_spec('launch'), which finds the folder launch/ of this repository if the package is not installed.
 needs_launch = pytest.mark.skipif(
     find_spec('launch_ros') is None, reason='launch and launch_ros come with ROS 2 and are not on PyPI'
 )
 
 
-def test_the_parameter_file_holds_every_parameter_with_its_default():
+def test_parameter_file_has_every_parameter_with_its_default():
     content = yaml.safe_load((ROOT / 'config' / 'segmentation.yaml').read_text())
-    # Lists have no default in ROS; those are in comments.
+    # ROS lists have no default, so they are comments in the file.
     defaults = {name: value for name, value in asdict(Parameters()).items() if value != ()}
     assert content == {'/**': {'ros__parameters': defaults}}
 
 
-def test_every_list_is_explained_in_the_parameter_file():
+def test_parameter_file_explains_every_list():
     text = (ROOT / 'config' / 'segmentation.yaml').read_text()
     for name in (name for name, value in asdict(Parameters()).items() if value == ()):
         example = next(line for line in text.splitlines() if line.startswith(f'    # {name}: '))
         assert isinstance(yaml.safe_load(example.lstrip('# '))[name], list)
 
 
-def test_the_costmap_file_names_topics_and_classes_that_there_are():
+def test_costmap_file_names_existing_topics_and_classes():
     costmap = yaml.safe_load((ROOT / 'config' / 'nav2_semantic_segmentation_layer.yaml').read_text())
     layer = costmap['local_costmap']['local_costmap']['ros__parameters']['semantic_segmentation_layer']['camera']
     outputs = {*OUTPUTS, 'label_info'}
@@ -68,7 +68,7 @@ def test_the_costmap_file_names_topics_and_classes_that_there_are():
     assert named == set(Segmenter.load().info.classes.names) - {'sky'}
 
 
-def test_the_costmap_file_tells_which_class_the_layer_calls_an_error():
+def test_costmap_file_explains_the_ignored_class():
     text = (ROOT / 'config' / 'nav2_semantic_segmentation_layer.yaml').read_text()
     comments = ' '.join(line.lstrip('# ') for line in text.splitlines() if line.startswith('#'))
     layer = yaml.safe_load(text)['local_costmap']['local_costmap']['ros__parameters']['semantic_segmentation_layer']
@@ -78,7 +78,7 @@ def test_the_costmap_file_tells_which_class_the_layer_calls_an_error():
         assert f"CRITICAL ERROR: Class '{name}' from label_info is not defined in the costmap parameters!" in comments
 
 
-def test_the_costmap_file_of_points_names_topics_and_classes_that_there_are():
+def test_points_costmap_file_names_existing_topics_and_classes():
     text = (ROOT / 'config' / 'nav2_points_layer.yaml').read_text()
     layer = yaml.safe_load(text)['local_costmap']['local_costmap']['ros__parameters']['obstacle_layer']
     assert layer['observation_sources'].split() == ['painted', 'free']
@@ -87,7 +87,7 @@ def test_the_costmap_file_of_points_names_topics_and_classes_that_there_are():
     assert set(Segmenter.load().info.classes.names) - named == {'sky', 'road', 'sidewalk'}
 
 
-def test_the_foxglove_layout_shows_topics_that_there_are():
+def test_foxglove_layout_shows_existing_topics():
     layout = json.loads((ROOT / 'config' / 'foxglove_layout.json').read_text())
     panels = layout['configById']
 
@@ -106,7 +106,7 @@ def test_the_foxglove_layout_shows_topics_that_there_are():
     assert shown >= {'/camera/image_raw', '/diagnostics', *(f'/segmentation/{name}' for name in wanted)}
 
 
-def test_the_foxglove_layout_shows_fields_that_there_are():
+def test_foxglove_layout_shows_existing_fields():
     panels = json.loads((ROOT / 'config' / 'foxglove_layout.json').read_text())['configById']
     (path,) = [
         panel['topicPath']
@@ -119,14 +119,14 @@ def test_the_foxglove_layout_shows_fields_that_there_are():
     assert message == KeyValue(key='a', value='b')
 
 
-def test_rviz_shows_outputs_that_there_are():
+def test_rviz_shows_existing_outputs():
     displays = yaml.safe_load((ROOT / 'config' / 'segmentation.rviz').read_text())['Visualization Manager']['Displays']
     topics = [display['Topic']['Value'] for display in displays]
     assert topics
     assert all(topic.removeprefix('/segmentation/') in {*OUTPUTS, POINTS} for topic in topics)
 
 
-def test_the_fast_dds_profile_carries_1080p_images():
+def test_fast_dds_profile_is_large_enough_for_1080p():
     root = ElementTree.parse(ROOT / 'config' / 'fastdds.xml').getroot()
     texts = {element.tag.rpartition('}')[2]: (element.text or '').strip() for element in root.iter()}
     assert int(texts['segment_size']) == 64 * 2**20
@@ -134,14 +134,14 @@ def test_the_fast_dds_profile_carries_1080p_images():
     assert [element.text for element in root.iter() if element.tag.endswith('type')] == ['SHM', 'UDPv4']
 
 
-def test_the_launch_file_is_python_and_runs_no_code_of_others():
+def test_launch_file_imports_only_launch_and_rclpy():
     source = LAUNCH_FILE.read_text()
     compile(source, str(LAUNCH_FILE), 'exec')
     assert not any(word in source for word in ('eval(', 'exec(', 'subprocess', 'os.system', 'pip'))
 
 
-def test_a_pytest_plugin_that_logs_more_fails_no_test(tmp_path):
-    # As launch does, whose pytest plugin every ROS 2 installs.
+def test_logging_pytest_plugin_fails_no_test(tmp_path):
+    # As launch does, whose pytest plugin is part of every ROS 2.
     (tmp_path / 'chatty.py').write_text('import logging\nlogging.getLogger().setLevel(logging.INFO)\n')
     (tmp_path / 'test_log.py').write_text(
         'import logging\n\n\ndef test_log(caplog):\n'
@@ -155,8 +155,8 @@ def test_a_pytest_plugin_that_logs_more_fails_no_test(tmp_path):
     assert '1 passed' in run.stdout
 
 
-#: Does what `ros2 launch` does, which comes with ROS 2 only. With a command, it is the launch file of a robot that
-#: includes ours and starts the command afterwards.
+#: Program that works like `ros2 launch`, which is not on PyPI. With a command, it is the launch file of a robot that
+#: includes ours and then starts the command.
 LAUNCHER = """
 import sys
 from launch import LaunchDescription, LaunchService
@@ -171,14 +171,14 @@ service.include_launch_description(LaunchDescription([file, *other]))
 sys.exit(service.run())
 """
 
-#: The driver of a robot: ends by itself after some seconds, unless the launch ends before.
+#: Driver of a robot, which ends by itself after some seconds unless the launch ends first.
 DRIVER = "import time; print('driver starts', flush=True); time.sleep({seconds}); print('driver is done', flush=True)"
 
 
 def run_launch(
     environment: dict[str, str], *arguments: str, driver: str = '', timeout: float = TIMEOUT
 ) -> tuple[int, str]:
-    """Launch until it ends by itself. Returns the exit status and all output."""
+    """Launch and wait until the launch ends by itself. Return the exit status and all output."""
     command = [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), driver, *arguments]
     run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout)
     return run.returncode, run.stdout.decode()
@@ -186,7 +186,7 @@ def run_launch(
 
 @pytest.fixture
 def installed(tmp_path) -> dict[str, str]:
-    """Environment in which ``stdc_ros`` is an installed package with an executable ``segmentation_node``."""
+    """Return an environment in which ``stdc_ros`` is installed with an executable ``segmentation_node``."""
     (tmp_path / 'share/ament_index/resource_index/packages').mkdir(parents=True)
     (tmp_path / 'share/ament_index/resource_index/packages/stdc_ros').touch()
     executable = tmp_path / 'lib/stdc_ros/segmentation_node'
@@ -204,7 +204,7 @@ def installed(tmp_path) -> dict[str, str]:
 
 
 @needs_launch
-def test_launching_starts_the_node_with_its_arguments(installed, tmp_path):
+def test_launch_starts_the_node_with_its_arguments(installed, tmp_path):
     parameter_file = tmp_path / 'mine.yaml'
     parameter_file.write_text('/**:\n  ros__parameters:\n    overlay_opacity: 0.0\n    threads: 1\n')
     arguments = ['image:=/front/image_raw', 'namespace:=front', 'node_name:=eyes', f'params_file:={parameter_file}']
@@ -225,7 +225,7 @@ def test_launching_starts_the_node_with_its_arguments(installed, tmp_path):
                 image.data.frombytes(bytes(range(64)) * 64)
                 camera.publish(image)
                 client.spin_until(lambda: bool(received), 'an overlay')
-                # The parameter file was read: at opacity 0 the overlay is the image.
+                # At opacity 0 of the parameter file, the overlay equals the image.
                 assert np.frombuffer(received[0].data, np.uint8).reshape(64, 64, 3)[5, 7].tolist() == [7, 7, 7]
                 environ = child_environment(process.pid)
                 assert environ['FASTRTPS_DEFAULT_PROFILES_FILE'] == str(ROOT / 'config' / 'fastdds.xml')
@@ -242,7 +242,7 @@ def test_launching_starts_the_node_with_its_arguments(installed, tmp_path):
 
 
 @needs_launch
-def test_a_node_that_dies_ends_nothing_else_of_the_robot(installed):
+def test_dying_node_does_not_end_the_launch(installed):
     status, output = run_launch(installed, 'model:=/nowhere.onnx', driver=DRIVER.format(seconds=15))
     assert 'process has died' in output
     assert output.index('process has died') < output.index('[driver-2] driver is done')
@@ -251,7 +251,7 @@ def test_a_node_that_dies_ends_nothing_else_of_the_robot(installed):
 
 @needs_launch
 @pytest.mark.parametrize('arguments', [('required:=True', 'model:=/nowhere.onnx'), ('build_only:=1',)])
-def test_the_failure_of_a_node_that_is_required_or_only_builds_is_that_of_the_launch(installed, arguments):
+def test_failure_of_a_required_or_building_node_fails_the_launch(installed, arguments):
     status, output = run_launch(installed, *arguments, driver=DRIVER.format(seconds=600))
     assert status == 1
     assert 'segmentation_node-1 ended with exit status 1' in output
@@ -260,32 +260,32 @@ def test_the_failure_of_a_node_that_is_required_or_only_builds_is_that_of_the_la
 
 
 @needs_launch
-def test_a_required_node_that_ends_without_failure_ends_the_launch():
+def test_end_of_a_required_node_ends_the_launch():
     processes, context = launched(required='true')
     ended = SimpleNamespace(process_name='node-1', returncode=0)
     (shutdown,) = on_exit(processes[0], ended, context)
     assert type(shutdown).__name__ == 'Shutdown' and 'node-1 ended' in shutdown.event.reason
-    # An engine that was built ends its own process alone.
+    # After building an engine, only the process of the node ends.
     processes, context = launched(build_only='true')
     assert on_exit(processes[0], ended, context) == []
 
 
 @needs_launch
-def test_the_end_of_the_launch_is_no_failure_of_a_required_node():
+def test_shutdown_is_not_a_failure_of_a_required_node():
     processes, context = launched(required='true')
     context._set_is_shutdown(True)
     assert on_exit(processes[0], SimpleNamespace(process_name='node-1', returncode=-9), context) == []
 
 
 @needs_launch
-def test_a_bag_that_cannot_be_played_fails_the_launch_where_it_is_required():
+def test_unplayable_bag_fails_a_required_launch():
     failed = SimpleNamespace(process_name='ros2_bag_play-2', returncode=1)
     processes, context = launched(bag=BAG)
     assert on_exit(processes[1], failed, context) == []
     processes, context = launched(bag=BAG, required='true')
     with pytest.raises(RuntimeError, match='ros2_bag_play-2 ended with exit status 1'):
         on_exit(processes[1], failed, context)
-    # The node goes on when the bag was played.
+    # The node keeps running after the bag.
     assert on_exit(processes[1], SimpleNamespace(process_name='ros2_bag_play-2', returncode=0), context) == []
 
 
@@ -294,7 +294,7 @@ def on_exit(process: Any, event: Any, context: Any) -> list[Any]:
 
 
 @needs_launch
-def test_respawn_starts_the_node_again(installed):
+def test_respawn_restarts_the_node(installed):
     process = subprocess.Popen(
         [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), '', 'respawn:=true', 'namespace:=again'],
         env=installed,
@@ -329,7 +329,7 @@ def test_respawn_contradicts_other_arguments(other):
 
 @needs_launch
 @pytest.mark.parametrize('name', ['params_file', 'bag'])
-def test_a_file_that_is_not_there_is_an_error(installed, name):
+def test_missing_file_is_an_error(installed, name):
     status, output = run_launch(installed, f'{name}:=/nowhere/mine')
     assert status == 1
     assert f'{name} /nowhere/mine: no such file' in output
@@ -337,7 +337,7 @@ def test_a_file_that_is_not_there_is_an_error(installed, name):
 
 
 @needs_launch
-def test_paths_begin_with_the_home_folder(tmp_path, monkeypatch):
+def test_tilde_in_paths_is_expanded(tmp_path, monkeypatch):
     from launch_ros.utilities import evaluate_parameters
 
     monkeypatch.setenv('HOME', str(tmp_path))
@@ -350,19 +350,19 @@ def test_paths_begin_with_the_home_folder(tmp_path, monkeypatch):
 
 
 def children(pid: int) -> list[int]:
-    """Ids of the processes that a process has started (Linux)."""
+    """Return the ids of the child processes of a process (Linux)."""
     return [int(child) for child in Path(f'/proc/{pid}/task/{pid}/children').read_text().split()]
 
 
 def child_environment(pid: int) -> dict[str, str]:
-    """Environment of the one child of a process (Linux)."""
+    """Return the environment of the only child of a process (Linux)."""
     (child,) = children(pid)
     entries = Path(f'/proc/{child}/environ').read_bytes().decode().split('\0')
     return dict(entry.split('=', 1) for entry in entries if entry)
 
 
 @needs_launch
-def test_the_arguments_are_described():
+def test_launch_arguments_are_described():
     from launch.launch_description_sources import get_launch_description_from_python_launch_file
 
     description = get_launch_description_from_python_launch_file(str(LAUNCH_FILE))
@@ -380,7 +380,7 @@ def test_the_arguments_are_described():
         assert arguments[name].description.startswith('true or false: ')
 
 
-def test_arguments_offer_the_choices_of_the_parameters():
+def test_launch_arguments_offer_the_choices_of_the_parameters():
     source = LAUNCH_FILE.read_text()
     for entry in (entry for entry in fields(Parameters) if entry.metadata['choices']):
         if f"'{entry.name}'," in source:
@@ -389,7 +389,7 @@ def test_arguments_offer_the_choices_of_the_parameters():
 
 
 def launched(**given: str) -> tuple[list[Any], Any]:
-    """Processes that the launch file starts if these arguments are given, and their context."""
+    """Return the processes that the launch file starts with these arguments, and their context."""
     from launch.launch_description_sources import get_launch_description_from_python_launch_file
     from launch.utilities import perform_substitutions
 
@@ -405,12 +405,12 @@ def launched(**given: str) -> tuple[list[Any], Any]:
 
 
 def words(process: Any) -> list[str]:
-    """The command as it stands in the launch file; the rest of a node's command is made when it starts."""
+    """Return the command in the launch file; launch adds the rest of a node's command at its start."""
     return [part.text for parts in process.cmd for part in parts if hasattr(part, 'text')]
 
 
 @needs_launch
-def test_arguments_decide_which_processes_there_are():
+def test_arguments_select_the_processes():
     assert [words(process)[:2] for process in launched()[0]] == [['--ros-args', '--log-level']]
     rviz, _ = launched(rviz='true')[0]
     assert words(rviz)[:2] == ['-d', str(ROOT / 'config' / 'segmentation.rviz')]
@@ -418,7 +418,7 @@ def test_arguments_decide_which_processes_there_are():
 
 
 @needs_launch
-def test_lifecycle_starts_the_managed_node():
+def test_lifecycle_argument_starts_the_managed_node():
     assert words(launched(lifecycle='True')[0][0])[0] == '--lifecycle'
     assert '--lifecycle' not in words(launched(lifecycle='0')[0][0])
     with pytest.raises(ValueError, match='^lifecycle and build_only are both true, expected one of them$'):
@@ -427,12 +427,12 @@ def test_lifecycle_starts_the_managed_node():
 
 @needs_launch
 @pytest.mark.parametrize('distribution', ['jazzy', 'humble'])
-def test_a_bag_is_played_without_results_of_the_node(monkeypatch, distribution):
+def test_bag_is_played_without_results_of_the_node(monkeypatch, distribution):
     monkeypatch.setenv('ROS_DISTRO', distribution)
     _, play = launched(bag=BAG, node_name='eyes')[0]
     *played, pattern = words(play) if distribution == 'jazzy' else [*words(play), '']
     assert played[:8] == ['ros2', 'bag', 'play', '--clock', '100', '--delay', '3', BAG]
-    if distribution == 'humble':  # which has no such option
+    if distribution == 'humble':  # whose `ros2 bag play` has no such option
         assert played[8:] == []
         return
     assert played[8:] == ['--exclude-regex']
@@ -444,7 +444,7 @@ def test_a_bag_is_played_without_results_of_the_node(monkeypatch, distribution):
 
 @needs_launch
 @pytest.mark.parametrize('spelling', ['true', 'True', 'TRUE', '1', ' true '])
-def test_a_flag_is_taken_in_every_spelling_of_launch(spelling):
+def test_true_flag_in_every_spelling(spelling):
     assert len(launched(rviz=spelling)[0]) == 2
     assert parameters_of(build_only=spelling) == {'build_only': True}
     assert parameters_of(use_sim_time=spelling) == {'use_sim_time': True}
@@ -452,7 +452,7 @@ def test_a_flag_is_taken_in_every_spelling_of_launch(spelling):
 
 @needs_launch
 @pytest.mark.parametrize('spelling', ['false', 'False', 'FALSE', '0'])
-def test_a_flag_is_refused_in_every_spelling_of_launch(spelling):
+def test_false_flag_in_every_spelling(spelling):
     given = dict.fromkeys(('rviz', 'build_only', 'respawn', 'required', 'use_sim_time'), spelling)
     assert len(launched(**given)[0]) == 1
     assert parameters_of(**given) == {'use_sim_time': False}
@@ -460,13 +460,13 @@ def test_a_flag_is_refused_in_every_spelling_of_launch(spelling):
 
 @needs_launch
 @pytest.mark.parametrize('name', ['rviz', 'build_only', 'respawn', 'required', 'use_sim_time'])
-def test_what_is_no_flag_is_an_error(name):
+def test_invalid_flag_is_an_error(name):
     with pytest.raises(ValueError, match=f'^{name} is maybe, expected true or false$'):
         launched(**{name: 'maybe'})
 
 
 def parameters_of(**given: str) -> dict[str, Any]:
-    """Parameters that the node gets beside the parameter file."""
+    """Return the parameters that the node gets in addition to the parameter file."""
     from launch_ros.utilities import evaluate_parameters
 
     processes, context = launched(**given)
@@ -488,7 +488,7 @@ def parameters_of(**given: str) -> dict[str, Any]:
         ),
     ],
 )
-def test_parameters_are_those_of_the_file_unless_they_are_asked_for(given, expected):
+def test_launch_arguments_override_the_parameter_file(given, expected):
     from launch_ros.utilities import evaluate_parameters
 
     (node, *_), context = launched(**given)
@@ -510,7 +510,7 @@ def test_parameters_are_those_of_the_file_unless_they_are_asked_for(given, expec
         ({'points': '/lidar'}, {'image': 'image', 'points': '/lidar'}),
     ],
 )
-def test_images_come_from_the_topics_that_are_named(given, expected):
+def test_image_arguments_become_remappings(given, expected):
     from launch.utilities import perform_substitutions
 
     (node, *_), context = launched(**given)
@@ -531,7 +531,7 @@ def test_images_come_from_the_topics_that_are_named(given, expected):
         ' front  left ',
     ],
 )
-def test_cameras_are_a_list_in_every_usual_spelling(text):
+def test_cameras_in_every_usual_spelling(text):
     assert parameters_of(cameras=text) == {'cameras': ('front', 'left')}
 
 
@@ -556,7 +556,7 @@ def test_cameras_are_a_list_in_every_usual_spelling(text):
         ({'log_level': 'loud'}, 'log_level is loud, expected one of debug, info, warn, error, fatal'),
     ],
 )
-def test_an_argument_that_ros_would_not_take_is_an_error_of_one_line(given, message):
+def test_invalid_argument_gives_one_line(given, message):
     with pytest.raises(ValueError, match=f'^{re.escape(message)}') as raised:
         launched(**given)
     assert '\n' not in str(raised.value)
@@ -564,7 +564,7 @@ def test_an_argument_that_ros_would_not_take_is_an_error_of_one_line(given, mess
 
 @needs_launch
 @pytest.mark.parametrize('cameras', ['', 'front left'])
-def test_rviz_shows_the_outputs_in_the_namespace_that_a_robot_pushes(cameras):
+def test_rviz_follows_a_pushed_namespace(cameras):
     import rclpy
     from launch_ros.actions import PushRosNamespace
     from rclpy.context import Context
@@ -573,7 +573,7 @@ def test_rviz_shows_the_outputs_in_the_namespace_that_a_robot_pushes(cameras):
     processes, context = launched(rviz='true', namespace='car', node_name='eyes', cameras=cameras)
     PushRosNamespace('robot').execute(context)
     rviz = processes[0]
-    # What rviz2 is started with; it is not on PyPI, and any other node resolves names in the same way.
+    # The arguments of rviz2, given to another node, because rviz2 is not on PyPI. Every node resolves names alike.
     rviz._perform_substitutions(context)
     rules = [f'{source}:={target}' for source, target in rviz.expanded_remapping_rules]
     rules += [f'__ns:={rviz.expanded_node_namespace}']
@@ -591,7 +591,7 @@ def test_rviz_shows_the_outputs_in_the_namespace_that_a_robot_pushes(cameras):
 
 
 @needs_launch
-def test_the_profile_is_for_our_processes_alone(installed):
+def test_profile_is_set_for_our_processes_only(installed):
     names = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
     driver = f'import os; print("driver sees", [os.environ.get(name) for name in {names}])'
     _, output = run_launch(installed, 'model:=/nowhere.onnx', driver=driver)
@@ -601,7 +601,7 @@ def test_the_profile_is_for_our_processes_alone(installed):
 
 
 @needs_launch
-def test_a_profile_of_the_users_own_is_kept(monkeypatch):
+def test_profile_of_the_user_is_kept(monkeypatch):
     def profiles() -> dict[str, str]:
         (node,), _ = launched()
         return {name[0].text: value[0].text for name, value in node.additional_env}

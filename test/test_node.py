@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node as its own process, on real rclpy and Fast DDS, with the model that is shipped."""
+"""Test the node as a process on real rclpy and Fast DDS, with the shipped model."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def client(process):
         yield client
 
 
-def test_without_subscribers_the_camera_is_not_even_subscribed_to(client):
-    client.diagnostics()  # node and client know of each other
+def test_camera_is_not_subscribed_to_without_listeners(client):
+    client.diagnostics()  # node and client have discovered each other
     assert client.camera_subscriptions == 0
     client.listen('overlay')
     client.segment(message_of(scene()), 'overlay')
     assert client.diagnostics()['frames segmented'] == '1'
-    client.listen()  # nobody again: waits until the node has left the camera
+    client.listen()  # no output: waits until the node has unsubscribed from the camera
     for _ in range(5):
         client.send(message_of(scene()))
     report = client.diagnostics()
     assert (report['frames received'], report['frames segmented']) == ('1', '1')
 
 
-def test_the_four_outputs_are_what_the_libraries_compute(client, segmenter):
+def test_outputs_equal_those_of_the_libraries(client, segmenter):
     client.listen(*OUTPUTS)
     image = scene(seed=1)
     message = message_of(image)
@@ -73,7 +73,7 @@ def test_the_four_outputs_are_what_the_libraries_compute(client, segmenter):
         np.testing.assert_array_equal(pixels(got[name]), expected, name)
 
 
-def test_stamps_frame_ids_and_sizes_are_those_of_the_images_in_their_order(client):
+def test_outputs_keep_stamps_frame_ids_sizes_and_order(client):
     client.listen('mask')
     sent = []
     for index in range(12):
@@ -86,7 +86,7 @@ def test_stamps_frame_ids_and_sizes_are_those_of_the_images_in_their_order(clien
     assert [(mask.height, mask.width) for mask in got] == [(message.height, message.width) for message in sent]
 
 
-def test_bad_images_are_counted_and_named_and_the_node_goes_on(client, process):
+def test_bad_images_are_counted_and_reported(client, process):
     client.listen('mask')
     before = int(client.diagnostics()['bad images'])
     changes = ({'step': 5}, {'encoding': 'nonsense'}, {'width': 0}, {'height': 2**32 - 1}, {'data': b'short'})
@@ -101,7 +101,7 @@ def test_bad_images_are_counted_and_named_and_the_node_goes_on(client, process):
     assert 'Traceback' not in process.output
 
 
-def test_under_overload_the_newest_frame_wins_and_every_frame_is_accounted_for(client):
+def test_newest_frame_wins_and_every_frame_is_counted(client):
     client.listen('mask')
     before = client.diagnostics()
     messages = [message_of(scene(480, 640, seed=index)) for index in range(30)]
@@ -120,8 +120,8 @@ def test_under_overload_the_newest_frame_wins_and_every_frame_is_accounted_for(c
     assert stamps == sorted(set(stamps))
 
 
-@pytest.mark.skipif(not hasattr(Subscription, 'CallbackType'), reason="Humble's rclpy tells no numbers of messages")
-def test_frames_that_never_reach_the_node_are_counted_as_missed(client, process):
+@pytest.mark.skipif(not hasattr(Subscription, 'CallbackType'), reason='rclpy of Humble reports no sequence numbers')
+def test_lost_frames_are_counted_as_missed(client, process):
     client.listen('mask')
     client.segment(message_of(scene()))
     before = client.diagnostics()
@@ -137,14 +137,14 @@ def test_frames_that_never_reach_the_node_are_counted_as_missed(client, process)
     received, missed = (int(after[key]) - int(before[key]) for key in ('frames received', 'frames missed'))
     assert missed > 0
     assert received + missed == len(messages)
-    with Client() as other:  # whose images have numbers of their own
+    with Client() as other:  # a second publisher with its own sequence numbers
         other.listen('mask')
         other.segment(message_of(scene()))
         client.segment(message_of(scene()))
         assert client.diagnostics()['frames missed'] == after['frames missed']
 
 
-def test_overlay_opacity_is_set_at_run_time_within_its_range(client, segmenter):
+def test_overlay_opacity_changes_at_run_time(client, segmenter):
     client.listen('overlay')
     image = scene(seed=2)
     result = client.set_parameter('overlay_opacity', 0.0)
@@ -162,7 +162,7 @@ def test_overlay_opacity_is_set_at_run_time_within_its_range(client, segmenter):
     np.testing.assert_array_equal(image_to_bgr(client.segment(message_of(image), 'overlay')), colors)
 
 
-def test_diagnostics_tell_counts_latencies_and_the_model(client, segmenter):
+def test_diagnostics_report_counts_latencies_and_model(client, segmenter):
     client.listen('mask')
     client.segment(message_of(scene()))
     report = client.diagnostics()
@@ -172,7 +172,7 @@ def test_diagnostics_tell_counts_latencies_and_the_model(client, segmenter):
     assert report['activity'] == 'none'
     assert float(report['inference p50 (ms)']) > 0
     assert float(report['image to mask p95 (ms)']) >= float(report['inference p50 (ms)'])
-    # The stamps of these tests are years old: no latency can be told from them, and none is made up.
+    # The stamps of these tests are years old and give no latency.
     assert report['stamp to mask p50 (ms)'] == 'none yet'
     message = message_of(scene())
     message.header.stamp = client.node.get_clock().now().to_msg()
@@ -180,31 +180,31 @@ def test_diagnostics_tell_counts_latencies_and_the_model(client, segmenter):
     assert float(client.diagnostics()['stamp to mask p50 (ms)']) > 0
 
 
-def test_listeners_come_and_go_while_images_flow(client):
+def test_listeners_come_and_go(client):
     for output in OUTPUTS * 2:
         client.listen(output)
         client.segment(message_of(scene()), output)
-        client.send(message_of(scene()))  # at work or on its way when the listener has gone
+        client.send(message_of(scene()))  # still on its way, or being processed, when the listener leaves
         client.listen()
     client.listen('mask')
     client.segment(message_of(scene()))
 
 
-def test_silence_is_explained(process, client):
+def test_diagnostics_explain_silence(process, client):
     client.listen('mask')
-    client.spin_until(lambda: 'no image on /image for' in process.output, 'a warning that no image comes')
+    client.spin_until(lambda: 'no image on /image for' in process.output, 'a warning that no image arrives')
     assert '/client is there but silent' in process.output
 
 
 def test_the_process_has_no_torch_and_stays_small(process):
     maps = Path(f'/proc/{process.process.pid}/maps')
     if not maps.exists():
-        pytest.skip('/proc tells which libraries a process has loaded; this system has none')
+        pytest.skip('this system has no /proc, which lists the loaded libraries of a process')
     assert 'onnxruntime' in maps.read_text()
     assert 'torch' not in maps.read_text()
 
 
-def test_1080p_best_effort_images_come_through_with_the_profile(process):
+def test_1080p_best_effort_images_arrive_with_the_profile(process):
     with Client(reliability=ReliabilityPolicy.BEST_EFFORT) as client:
         client.listen('mask')
         image = scene(1080, 1920)
@@ -215,7 +215,7 @@ def test_1080p_best_effort_images_come_through_with_the_profile(process):
 
 def corrupt_model(folder: Path) -> Path:
     path = folder / 'model.onnx'
-    path.write_bytes(b'no model at all')
+    path.write_bytes(b'not a model')
     return path
 
 
@@ -242,7 +242,7 @@ def corrupt_model(folder: Path) -> Path:
         ),
     ],
 )
-def test_a_start_that_must_fail_says_why_in_one_line(arguments, words, tmp_path):
+def test_failed_start_gives_one_line(arguments, words, tmp_path):
     arguments = [argument.format(corrupt=corrupt_model(tmp_path)) for argument in arguments]
     with NodeProcess(*arguments, namespace='/left') as process:
         assert process.wait() == 1
@@ -252,7 +252,7 @@ def test_a_start_that_must_fail_says_why_in_one_line(arguments, words, tmp_path)
         assert 'Traceback' not in process.output
 
 
-def test_the_input_scale_is_a_parameter():
+def test_input_scale_is_a_parameter():
     with NodeProcess('-p', 'input_scale:=0.75', namespace='/left') as process, Client('/left') as client:
         process.wait_for_output('with stdc1-seg75 on onnxruntime')
         client.listen('mask')
@@ -263,7 +263,7 @@ def test_the_input_scale_is_a_parameter():
 
 
 @pytest.mark.parametrize(('output_size', 'size'), [('input', (720, 960)), ('network', (540, 720))])
-def test_of_a_large_image_the_network_sees_as_much_as_in_its_training_and_the_node_says_so(output_size, size):
+def test_large_images_are_scaled_to_the_training_size(output_size, size):
     with NodeProcess('-p', f'output_size:={output_size}', namespace='/left') as process, Client('/left') as client:
         client.listen('mask')
         image = scene(720, 960)
@@ -281,18 +281,18 @@ def test_of_a_large_image_the_network_sees_as_much_as_in_its_training_and_the_no
         (f'{MASK_QUALITY.replace("mask", "maks")}.depth', f'{MASK_QUALITY}.depth', '3'),
     ],
 )
-def test_a_misspelt_parameter_is_warned_of(given, meant, value):
+def test_misspelt_parameter_gives_a_warning(given, meant, value):
     with NodeProcess('-p', f'{given}:={value}', namespace='/left') as process:
         process.wait_for_output(f'parameter {given} is given but does not exist: did you mean {meant}?')
 
 
-def test_publishers_that_cannot_be_heard_are_named():
+def test_incompatible_publishers_are_named():
     with (
         NodeProcess('-p', 'image_reliability:=reliable', namespace='/left') as process,
         Client('/left', ReliabilityPolicy.BEST_EFFORT) as client,
     ):
         client.listen('mask', camera=False)
-        client.spin_until(lambda: 'no image on /left/image' in process.output, 'a warning that no image comes')
+        client.spin_until(lambda: 'no image on /left/image' in process.output, 'a warning that no image arrives')
         assert '/client is best_effort, which a reliable subscription cannot receive' in process.output
 
 
@@ -315,7 +315,7 @@ def test_publishers_that_cannot_be_heard_are_named():
         ),
     ],
 )
-def test_a_camera_that_nobody_publishes_is_told(arguments, told):
+def test_camera_without_publisher_is_reported(arguments, told):
     arguments = ['-p', 'stale_after:=0.3', *arguments]
     with NodeProcess(*arguments, namespace='/left') as process, Client('/left', image='/another') as client:
         client.node.create_publisher(CompressedImage, '/front/image_raw/compressed', 1)
@@ -324,7 +324,7 @@ def test_a_camera_that_nobody_publishes_is_told(arguments, told):
         client.spin_until(lambda: told in process.output, told)
 
 
-def test_another_complaint_does_not_hide_bad_images():
+def test_other_complaints_do_not_hide_bad_images():
     with NodeProcess('-p', 'stale_after:=0.3', namespace='/left'), Client('/left') as client:
         client.listen('camera_info')
         bad = message_of(scene())

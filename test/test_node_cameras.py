@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node with several cameras, with compressed images, with CameraInfo and with outputs of another size."""
+"""Test the node with several cameras, compressed images, CameraInfo and outputs of another size."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def segmenter() -> Segmenter:
 
 
 def camera_info(message, focal_length: float = 100.0) -> CameraInfo:
-    """For an image message; the stamp is another, as after a dropped frame."""
+    """Return a CameraInfo for an image message, with another stamp, as after a dropped frame."""
     info = CameraInfo(header=next_header(), height=message.height, width=message.width, distortion_model='plumb_bob')
     info.k = [focal_length, 0.0, 64.0, 0.0, focal_length, 48.0, 0.0, 0.0, 1.0]
     info.p = [focal_length, 0.0, 64.0, 0.0, 0.0, focal_length, 48.0, 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -35,12 +35,12 @@ def camera_info(message, focal_length: float = 100.0) -> CameraInfo:
     return info
 
 
-#: Several images in one call, as on a GPU, which ONNX Runtime can do too.
+#: Makes ONNX Runtime segment several images in one call, as GPU backends do.
 BATCHES = 'from stdc_core.inference.backend import Backend; Backend.max_batch = 4'
 
 
 @pytest.mark.parametrize('prelude', ['', BATCHES], ids=['one by one', 'in batches'])
-def test_four_cameras_share_one_network_and_keep_their_topics_apart(segmenter, prelude):
+def test_four_cameras_share_one_network(segmenter, prelude):
     with ExitStack() as stack:
         names = f'cameras:=[{", ".join(CAMERAS)}]'
         process = stack.enter_context(NodeProcess('-p', names, namespace='/car', prelude=prelude))
@@ -49,9 +49,9 @@ def test_four_cameras_share_one_network_and_keep_their_topics_apart(segmenter, p
         sent = {}
         for seed, (name, client) in enumerate(clients.items()):
             client.listen('mask')
-            # Two sizes: what waits together is not always one batch.
+            # Two sizes, so that waiting frames are not always one batch.
             sent[name] = message_of(scene(64 + 32 * (seed % 2), seed=seed), frame_id=name)
-        # All at once, and every one more often than it can be worked on.
+        # All at once, and each camera more often than the node can process.
         for _ in range(5):
             for name, client in clients.items():
                 client.send(sent[name])
@@ -61,18 +61,18 @@ def test_four_cameras_share_one_network_and_keep_their_topics_apart(segmenter, p
             np.testing.assert_array_equal(pixels(mask), segmenter(image_to_bgr(sent[name])).mask, name)
             report = client.diagnostics()
             assert int(report['frames received']) >= int(report['frames segmented']) >= 1
-        # In mid-stream each camera changes its size, two of them to one that another had.
+        # Each camera changes its size while it publishes, two of them to the former size of another one.
         for seed, (name, client) in enumerate(clients.items()):
             sent[name] = message_of(scene(96 - 32 * (seed % 2), 128 if seed < 2 else 101, seed), frame_id=name)
             client.send(sent[name])
         for name, client in clients.items():
             mask = client.wait_for('mask', sent[name].header.stamp)
             np.testing.assert_array_equal(pixels(mask), segmenter(image_to_bgr(sent[name])).mask, name)
-        clients['front'].listen()  # waits until the node has left this camera
+        clients['front'].listen()  # waits until the node has unsubscribed from this camera
         assert [client.camera_subscriptions for client in clients.values()] == [0, 1, 1, 1]
 
 
-def test_a_camera_that_floods_the_node_does_not_starve_the_others():
+def test_fast_camera_does_not_starve_the_others():
     with (
         NodeProcess('-p', 'cameras:=[front, rear]', '-p', 'input_scale:=1.0', namespace='/car') as process,
         Client('/car', camera='front') as front,
@@ -92,13 +92,13 @@ def test_a_camera_that_floods_the_node_does_not_starve_the_others():
                 if len(rear.received['mask']) > before:
                     break
             else:
-                pytest.fail('no mask of the calm camera within 1000 images of the other')
+                pytest.fail('no mask of the slow camera within 1000 images of the fast one')
         assert int(front.diagnostics()['frames dropped']) > 0
         assert rear.diagnostics()['frames dropped'] == '0'
 
 
 @pytest.mark.parametrize('form', ['png', 'jpeg'])
-def test_compressed_images_are_segmented_as_they_decode(form, segmenter):
+def test_compressed_images_are_segmented(form, segmenter):
     with (
         NodeProcess('-p', 'image_transport:=compressed', '-r', 'image:=/cam/image_raw', namespace='/left') as process,
         Client('/left', image='/cam/image_raw/compressed', of=CompressedImage) as client,
@@ -119,7 +119,7 @@ def test_compressed_images_are_segmented_as_they_decode(form, segmenter):
         client.segment(compressed_of(scene(seed=3), form))
 
 
-def test_pictures_come_as_jpeg_for_those_who_listen():
+def test_pictures_are_published_as_jpeg():
     with NodeProcess('-p', 'jpeg_quality:=90', namespace='/left') as process, Client('/left') as client:
         process.wait_for_output('/left/segmentation/mask')
         client.listen('overlay', 'overlay/compressed')
@@ -130,7 +130,7 @@ def test_pictures_come_as_jpeg_for_those_who_listen():
         assert bytes(compressed.data) == cv2.imencode('.jpg', raw, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
-def test_camera_info_of_the_camera_comes_scaled_with_the_masks(segmenter):
+def test_camera_info_is_scaled_with_the_masks(segmenter):
     with (
         NodeProcess('-p', 'output_size:=64x24', '-r', 'image:=/cam/image_raw', namespace='/left') as process,
         Client('/left', image='/cam/image_raw') as client,
@@ -152,7 +152,7 @@ def test_camera_info_of_the_camera_comes_scaled_with_the_masks(segmenter):
         np.testing.assert_array_equal(decoded, pixels(mask))
 
 
-def test_a_missing_camera_info_is_told():
+def test_missing_camera_info_is_reported():
     with NodeProcess('-p', 'stale_after:=0.3', namespace='/left') as process, Client('/left') as client:
         client.listen('camera_info')
         client.send(message_of(scene()))
@@ -162,7 +162,7 @@ def test_a_missing_camera_info_is_told():
         )
 
 
-def test_a_complaint_about_a_camera_info_ends_with_its_subscription():
+def test_camera_info_complaint_ends_with_its_subscription():
     with NodeProcess('-p', 'stale_after:=0.3', namespace='/left') as process, Client('/left') as client:
         infos = client.node.create_publisher(CameraInfo, '/left/camera_info', 1)
         client.listen('camera_info')
@@ -170,13 +170,13 @@ def test_a_complaint_about_a_camera_info_ends_with_its_subscription():
         message = message_of(scene())
         infos.publish(camera_info(message_of(scene(48, 64))))
         another = 'CameraInfo of images of 64 x 48'
-        client.spin_until(lambda: another in process.output or client.send(message), 'a warning of the other size')
+        client.spin_until(lambda: another in process.output or client.send(message), 'a warning about the other size')
         client.listen('camera_info')
         silent = 'no CameraInfo on /left/camera_info: 1 publisher: /client is there but silent'
-        client.spin_until(lambda: silent in process.output or client.send(message), 'a warning that none comes')
+        client.spin_until(lambda: silent in process.output or client.send(message), 'a warning that none arrives')
 
 
-def test_a_latched_camera_info_is_received_by_a_subscription_like_it():
+def test_latched_camera_info_is_received_with_overridden_qos():
     name = 'qos_overrides./left/camera_info.subscription'
     arguments = ['-p', f'{name}.durability:=transient_local', '-p', f'{name}.reliability:=reliable']
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -187,7 +187,7 @@ def test_a_latched_camera_info_is_received_by_a_subscription_like_it():
         client.spin_until(lambda: bool(client.received['camera_info']) or client.send(message), 'a camera_info')
 
 
-def test_cameras_whose_topics_are_swapped_are_heard_where_they_are(segmenter):
+def test_swapped_camera_topics(segmenter):
     swapped = ['-r', 'a/image:=/car/b/image', '-r', 'b/image:=/car/a/image']
     with (
         NodeProcess('-p', 'cameras:=[a, b]', *swapped, namespace='/car') as process,
@@ -201,7 +201,7 @@ def test_cameras_whose_topics_are_swapped_are_heard_where_they_are(segmenter):
             np.testing.assert_array_equal(pixels(client.segment(message)), segmenter(image_to_bgr(message)).mask)
 
 
-#: Prints what is published, and when the network is asked, which takes its time.
+#: Prints each published output and each call of the network, which is made to take 1 s.
 WATCHED = f"""{BATCHES}
 import time
 from stdc_core.inference import Segmenter
@@ -211,14 +211,14 @@ def watched(self, output, message):
     print('published', self.name, output, flush=True)
     publish(self, output, message)
 def slow(self, images, confidence=False):
-    print('asked for', len(images), *['with confidence'] * confidence, flush=True)
+    print('segmenting', len(images), *['with confidence'] * confidence, flush=True)
     time.sleep(1.0)
     return segment(self, images, confidence)
 Camera.publish, Segmenter.__call__ = watched, slow
 """
 
 
-def test_in_a_batch_no_mask_waits_for_the_pictures_of_another_camera():
+def test_masks_of_a_batch_are_published_before_pictures():
     with (
         NodeProcess('-p', 'cameras:=[a, b]', namespace='/car', prelude=WATCHED) as process,
         Client('/car', camera='a') as a,
@@ -227,22 +227,22 @@ def test_in_a_batch_no_mask_waits_for_the_pictures_of_another_camera():
         process.wait_for_output('/car/b/segmentation/mask')
         for client in (a, b):
             client.listen('mask', 'overlay')
-        for seed in range(3):  # while the first is at work, one of each camera waits
+        for seed in range(3):  # while the first is processed, one frame of each camera waits
             for client in (a, b):
                 client.send(message_of(scene(seed=seed)))
-        process.wait_for_output('asked for 2')
+        process.wait_for_output('segmenting 2')
 
         def together() -> list[str]:
-            return process.output.partition('asked for 2\n')[2].partition('asked')[0].splitlines()
+            return process.output.partition('segmenting 2\n')[2].partition('segmenting')[0].splitlines()
 
         b.spin_until(lambda: len(together()) == 4, 'two masks and two overlays')
         assert [line.split()[2] for line in together()] == ['mask', 'mask', 'overlay', 'overlay']
 
 
-def test_nothing_comes_after_the_node_has_been_switched_off():
+def test_disabled_node_publishes_nothing():
     with NodeProcess(namespace='/left', prelude=WATCHED) as process, Client('/left') as client:
         client.listen('mask', 'overlay')
-        client.send_until(lambda: 'asked for 1\n' in process.output, message_of(scene()), 'a frame at work')
+        client.send_until(lambda: 'segmenting 1\n' in process.output, message_of(scene()), 'a frame in progress')
         assert client.set_enabled(False).success
         client.wait_for_diagnostics('frames unwanted', '1')
         assert 'published' not in process.output
@@ -250,7 +250,7 @@ def test_nothing_comes_after_the_node_has_been_switched_off():
 
 
 @pytest.mark.parametrize('given', ['image/compressed', 'image'])
-def test_beside_a_remapped_compressed_image_is_its_camera_info(given):
+def test_camera_info_is_beside_a_remapped_compressed_image(given):
     arguments = ['-p', 'image_transport:=compressed', '-r', f'{given}:=/front/image_raw/compressed']
     with NodeProcess(*arguments) as process, Client(image='/front/image_raw/compressed', of=CompressedImage) as client:
         process.wait_for_output('/front/image_raw/compressed -> ')
@@ -259,7 +259,7 @@ def test_beside_a_remapped_compressed_image_is_its_camera_info(given):
         client.spin_until(lambda: infos.get_subscription_count() == 1, 'the node subscribes to the camera_info')
 
 
-def test_every_silent_camera_is_told_of():
+def test_every_silent_camera_is_reported():
     with (
         NodeProcess('-p', 'cameras:=a,b', '-p', 'stale_after:=0.3') as process,
         Client(camera='a') as a,
@@ -271,7 +271,7 @@ def test_every_silent_camera_is_told_of():
             process.wait_for_output(f'no image on /{camera}/image for')
 
 
-def test_performance_tells_every_stage_of_every_camera():
+def test_performance_reports_every_stage_of_every_camera():
     with NodeProcess('-p', 'cameras:=[a, b]', namespace='/left') as process, Client('/left', camera='b') as client:
         process.wait_for_output('/left/b/segmentation/mask')
         client.listen('mask')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every encoding through one live node, with padded rows, odd sizes and big-endian numbers: the offline masks."""
+"""Test that the live node gives the offline masks for every encoding, with padding, odd sizes and big-endian data."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sensor_msgs.msg import Image
 from stdc_core.inference import Segmenter
 from stdc_ros.messages.images import ENCODINGS, image_to_bgr
 
-#: Encodings of which two pixels share their chroma.
+#: Encodings in which two pixels share their chroma.
 PACKED = ('yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv')
 
-#: Colours of the four pixels of a Bayer tile, row by row: indices of BGR.
+#: Indices in BGR of the four pixels of a Bayer tile, row by row.
 COLOURS = {'r': 2, 'g': 1, 'b': 0}
 
 
@@ -35,14 +35,20 @@ def client():
 
 
 def size_of(encoding: str) -> tuple[int, int]:
-    """Height and width: odd, where the encoding allows that."""
+    """Return height and width for an encoding, odd if the encoding allows it."""
     if encoding in ('nv12', 'nv21'):
         return 70, 94
     return 71, 94 if encoding in PACKED else 93
 
 
 def rows_of(image: np.ndarray, encoding: str, order: str = '<') -> np.ndarray:
-    """An image in an encoding: uint8 ``[rows, bytes]``; ``order`` of the bytes of 16-bit numbers: ``<`` or ``>``."""
+    """Return an image in an encoding, uint8 ``[rows, bytes]``.
+
+    Args:
+        image: uint8 ``[H, W, 3]`` BGR.
+        encoding: Name of the encoding.
+        order: Byte order of 16-bit numbers, ``<`` or ``>``.
+    """
     if encoding.startswith('bayer'):
         values = np.empty(image.shape[:2], np.uint8)
         for index, colour in enumerate(encoding[6:10]):
@@ -57,7 +63,7 @@ def rows_of(image: np.ndarray, encoding: str, order: str = '<') -> np.ndarray:
         values = np.concatenate([luma[::2, ::2].reshape(-1), np.stack(chroma, axis=-1).reshape(-1)])
         values = values.reshape(-1, image.shape[1])
     elif encoding in PACKED:
-        luma, chroma = planes_of(np.repeat(image, 2, axis=0))  # whose chroma has a row for each row of the image
+        luma, chroma = planes_of(np.repeat(image, 2, axis=0))  # one chroma row for each image row
         pair = [luma[::2], np.stack(chroma, axis=-1).reshape(image.shape[:2])]
         values = np.stack(pair if encoding in ('yuv422_yuy2', 'yuyv') else pair[::-1], axis=-1)
     elif encoding in ('mono8', 'mono16', '8UC1'):
@@ -67,22 +73,22 @@ def rows_of(image: np.ndarray, encoding: str, order: str = '<') -> np.ndarray:
         colours = image[..., ::-1] if encoding.startswith('rgb') else image
         values = np.dstack([colours, alpha]) if 'a' in encoding or encoding == '8UC4' else colours
     if encoding.endswith('16'):
-        # Not times 257: then both bytes were the same, and their order of no matter.
+        # Not times 257, which makes both bytes equal, so that their order would not matter.
         values = (values.astype(np.uint16) * 256 + 7).astype(f'{order}u2')
     return np.ascontiguousarray(values).view(np.uint8).reshape(values.shape[0], -1)
 
 
 def planes_of(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Luma ``[H, W]``, and the two chromas ``[2, H / 2, W / 2]``, of an image of even size."""
+    """Return luma ``[H, W]`` and both chromas ``[2, H / 2, W / 2]`` of an image of even size."""
     height, width = image.shape[:2]
     planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
     return planes[:height], planes[height:].reshape(2, height // 2, width // 2)
 
 
 def encoded(image: np.ndarray, encoding: str, padding: int, order: str = '<') -> Image:
-    """Message of an image in an encoding, each row followed by some bytes of padding."""
+    """Return the message of an image in an encoding, with ``padding`` bytes after each row."""
     rows = rows_of(image, encoding, order)
-    if encoding == 'nv24':  # a row of chroma is twice as long, and so is its padding
+    if encoding == 'nv24':  # a chroma row is twice as long, and so is its padding
         height, width = image.shape[:2]
         chroma = np.pad(rows[height:].reshape(height, 2 * width), ((0, 0), (0, 2 * padding)))
         luma = np.pad(rows[:height], ((0, 0), (0, padding)))
@@ -94,12 +100,12 @@ def encoded(image: np.ndarray, encoding: str, padding: int, order: str = '<') ->
 
 
 @pytest.mark.parametrize('encoding', ENCODINGS)
-def test_an_encoding_gives_the_mask_of_the_segmenter(client, segmenter, encoding):
+def test_mask_of_every_encoding_equals_the_segmenters(client, segmenter, encoding):
     image = scene(*size_of(encoding))
     plain = image_to_bgr(encoded(image, encoding, padding=0))
     expected = segmenter(plain).mask
     assert len(np.unique(expected)) > 1
-    # Of a Bayer tile and of shared chroma, colours at edges are others.
+    # Demosaicing and shared chroma change colours at edges.
     grey = encoding in ('mono8', 'mono16', '8UC1')
     original = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) if grey else image
     assert np.median(np.abs(plain.astype(int) - original)) <= 3

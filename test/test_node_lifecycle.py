@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The managed node: real lifecycle services, as ``ros2 lifecycle`` and Nav2's lifecycle manager call them."""
+"""Test the managed node through its real lifecycle services, which ``ros2 lifecycle`` and Nav2 call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = (
 
 
 class Manager(Client):
-    """Client that configures and activates the node, too."""
+    """Client that also requests lifecycle transitions."""
 
     def __init__(self, namespace: str = '/left'):
         super().__init__(namespace)
@@ -34,7 +34,7 @@ class Manager(Client):
         self._get = self.node.create_client(GetState, f'{node}/get_state')
 
     def change(self, transition: int) -> bool:
-        """Request a transition; return whether it succeeded."""
+        """Request a transition and return whether it succeeded."""
         self.spin_until(self._change.service_is_ready, 'the service change_state of the node')
         future = self._change.call_async(ChangeState.Request(transition=Transition(id=transition)))
         self.spin_until(future.done, 'an answer of change_state')
@@ -42,7 +42,7 @@ class Manager(Client):
 
     @property
     def state(self) -> int:
-        """State of the node."""
+        """Return the lifecycle state of the node."""
         self.spin_until(self._get.service_is_ready, 'the service get_state of the node')
         future = self._get.call_async(GetState.Request())
         self.spin_until(future.done, 'an answer of get_state')
@@ -62,13 +62,13 @@ def memory(process: NodeProcess) -> float:
     return int(re.search(r'VmRSS:\s+(\d+)', status)[1]) / 1024
 
 
-def test_transitions_load_open_close_and_free():
+def test_lifecycle_transitions():
     image = scene(480, 640)
     expected = Segmenter.load()(image).mask
     with managed() as process, Manager() as manager:
         assert manager.state == UNCONFIGURED
         assert manager.diagnostics()['message'] == 'unconfigured'
-        for _ in range(2):  # the second time as the first
+        for _ in range(2):  # the second time must work like the first
             assert manager.change(Transition.TRANSITION_CONFIGURE)
             assert manager.state == INACTIVE
             assert manager.diagnostics()['message'] == 'inactive'
@@ -81,12 +81,12 @@ def test_transitions_load_open_close_and_free():
             manager.spin_until(lambda: not manager.has_mask_topic(), 'the node closes its topics')
             assert manager.camera_subscriptions == 0
             assert manager.change(Transition.TRANSITION_CLEANUP)
-            assert memory(process) < loaded - 20  # weights alone are 34 MB
+            assert memory(process) < loaded - 20  # the weights have 34 MB
         assert process.end(signal.SIGINT) == 0
         assert 'Traceback' not in process.output
 
 
-def test_a_model_that_cannot_be_read_leads_through_the_error_state_with_the_reason(tmp_path):
+def test_unreadable_model_leads_through_the_error_state(tmp_path):
     model = tmp_path / 'model.onnx'
     with managed('-p', f'model:={model}') as process, Manager() as manager:
         assert not manager.change(Transition.TRANSITION_CONFIGURE)
@@ -101,7 +101,7 @@ def test_a_model_that_cannot_be_read_leads_through_the_error_state_with_the_reas
         assert manager.state == INACTIVE
 
 
-def test_an_impossible_transition_is_refused_and_costs_nothing():
+def test_impossible_transition_is_refused():
     with managed() as process, Manager() as manager:
         assert not manager.change(Transition.TRANSITION_ACTIVATE)
         assert manager.state == UNCONFIGURED
@@ -111,7 +111,7 @@ def test_an_impossible_transition_is_refused_and_costs_nothing():
         assert process.end(signal.SIGTERM) == 0
 
 
-#: A backend that is lost at its second image, besides the one that every model is tried on.
+#: Backend that is lost at its second image, not counting the test image of each model.
 FAILING = """
 from stdc_core.inference.backend import BackendError
 from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend as Backend
@@ -126,7 +126,7 @@ Backend.__call__ = fail
 """
 
 
-def test_a_lost_backend_ends_the_active_state_and_not_the_process():
+def test_lost_backend_deactivates_the_node():
     with managed(prelude=FAILING) as process, Manager() as manager:
         assert manager.change(Transition.TRANSITION_CONFIGURE)
         assert manager.change(Transition.TRANSITION_ACTIVATE)
@@ -141,7 +141,7 @@ def test_a_lost_backend_ends_the_active_state_and_not_the_process():
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_an_active_node(number):
+def test_signal_ends_an_active_node(number):
     with managed() as process, Manager() as manager:
         assert manager.change(Transition.TRANSITION_CONFIGURE)
         assert manager.change(Transition.TRANSITION_ACTIVATE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node with tf2_ros and vision_msgs, which every ROS 2 has and PyPI has not."""
+"""Test the node with tf2_ros and vision_msgs, which are part of every ROS 2 but not on PyPI."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def transform(parent: str, child: str, move: tuple[float, ...], turn: tuple[float, ...]) -> TransformStamped:
-    """Pose of ``child`` in ``parent``: x, y, z in metres, and a quaternion x, y, z, w."""
+    """Return the pose of ``child`` in ``parent``: x, y, z in metres, and a quaternion x, y, z, w."""
     stamped = TransformStamped(child_frame_id=child)
     stamped.header.frame_id = parent
     stamped.transform.translation = Vector3(**dict(zip('xyz', move, strict=True)))
@@ -35,7 +35,7 @@ def transform(parent: str, child: str, move: tuple[float, ...], turn: tuple[floa
     return stamped
 
 
-def test_the_pose_of_the_camera_comes_from_tf():
+def test_camera_pose_from_tf():
     messages = pytest.importorskip('tf2_msgs.msg')
     pytest.importorskip('tf2_ros')
     parameters = ['-p', 'drivable_grid:=true', '-p', 'grid_resolution:=0.5', '-p', 'grid_min_confidence:=0.0']
@@ -51,7 +51,7 @@ def test_the_pose_of_the_camera_comes_from_tf():
         unknown = "no drivable_grid of /right/image: no transform from 'camera' to 'base_link'"
         client.spin_until(lambda: unknown in process.output or client.send(message), 'a warning of a missing transform')
         pitch = (0.0, math.sin(0.05), 0.0, math.cos(0.05))
-        ahead = (-0.5, 0.5, -0.5, 0.5)  # from the body, x forward, to the optical frame, z forward
+        ahead = (-0.5, 0.5, -0.5, 0.5)  # rotation from the body (x forward) to the optical frame (z forward)
         known = [
             transform('base_link', 'camera_body', (0.5, 0.0, 1.4), pitch),
             transform('camera_body', 'camera', (0.0, 0.0, 0.0), ahead),
@@ -70,7 +70,7 @@ def test_the_pose_of_the_camera_comes_from_tf():
     np.testing.assert_array_equal(np.reshape(grid.data, (40, 80)), expected)
 
 
-def test_transforms_of_a_bag_that_begins_anew_replace_those_of_its_end():
+def test_transforms_of_a_looping_bag():
     pytest.importorskip('tf2_ros')
 
     def send(seconds: float, x: float) -> None:
@@ -87,7 +87,7 @@ def test_transforms_of_a_bag_that_begins_anew_replace_those_of_its_end():
         pose = TransformedPose(transforms, 'base_link')
         for second in range(20, 35):
             send(second, 1.0)
-        send(33.5, 1.0)  # late, as some are: nothing that is known is forgotten for it
+        send(33.5, 1.0)  # a late transform must not clear the buffer
         assert where(25) == pytest.approx(2.0)
         send(20, 2.0)
         with pytest.raises(CameraInfoError, match='no transform'):
@@ -96,7 +96,7 @@ def test_transforms_of_a_bag_that_begins_anew_replace_those_of_its_end():
         assert where(21) == pytest.approx(4.0)
 
 
-def test_class_names_reach_those_who_listen_later():
+def test_late_listeners_receive_class_names():
     messages = pytest.importorskip('vision_msgs.msg')
     with NodeProcess('-p', 'cameras:=[front, rear]', namespace='/right') as process, Client('/right') as client:
         process.wait_for_output('/right/rear/segmentation/mask')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can be set on the running node, and how it tells that a camera is of no use."""
+"""Test settings of the running node, warnings about useless cameras, the grid, engine builds and lost backends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def now(client: Client):
     return client.node.get_clock().now()
 
 
-def test_pixels_below_the_confidence_threshold_have_no_class(client):
+def test_confidence_threshold(client):
     image = scene()
     found = Segmenter.load()(image, confidence=True)
     threshold = float(np.median(found.confidence)) / 255
@@ -56,7 +56,7 @@ def test_pixels_below_the_confidence_threshold_have_no_class(client):
     np.testing.assert_array_equal(pixels(client.segment(message_of(image))), found.mask)
 
 
-def test_frames_that_are_too_old_are_dropped_and_counted(client, process):
+def test_old_frames_are_dropped_and_counted(client, process):
     client.listen('mask')
     client.segment(message_of(scene()))
     assert client.set_parameter('max_frame_age', 10.0).successful
@@ -77,12 +77,12 @@ def test_frames_that_are_too_old_are_dropped_and_counted(client, process):
     client.segment(message_of(scene()))
 
 
-def test_a_disabled_node_leaves_the_camera_and_comes_back(client):
+def test_disabled_node_unsubscribes_from_the_camera(client):
     client.listen('mask')
     client.segment(message_of(scene()))
     answer = client.set_enabled(False)
     assert (answer.success, answer.message) == (True, 'segmentation is switched off')
-    client.spin_until(lambda: client.camera_subscriptions == 0, 'the disabled node leaves the camera')
+    client.spin_until(lambda: client.camera_subscriptions == 0, 'the disabled node unsubscribes from the camera')
     client.wait_for_diagnostics('enabled', 'false')
     client.wait_for_diagnostics('message', 'switched off')
     answer = client.set_enabled(True)
@@ -103,13 +103,13 @@ def test_a_disabled_node_leaves_the_camera_and_comes_back(client):
         ('output_size', 'network', 'read-only'),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_with_the_reason(client, name, value, words):
+def test_invalid_value_is_refused_with_the_reason(client, name, value, words):
     result = client.set_parameter(name, value)
     assert not result.successful
     assert words in result.reason
 
 
-def test_a_camera_that_repeats_its_image_or_sees_nothing_is_warned_of(client, process):
+def test_frozen_or_dark_camera_gives_a_warning(client, process):
     client.listen('mask')
     assert client.set_parameter('stale_after', 0.5).successful
     for image, words in ((scene(), 'shows the same image for'), (np.zeros((96, 128, 3), np.uint8), 'shows dark for')):
@@ -120,7 +120,7 @@ def test_a_camera_that_repeats_its_image_or_sees_nothing_is_warned_of(client, pr
     assert client.set_parameter('stale_after', 3.0).successful
 
 
-def test_time_that_jumps_back_disturbs_nothing(client):
+def test_time_may_jump_back(client):
     client.listen('mask')
     messages = [message_of(scene(seed=seed)) for seed in range(6)]
     for message in (*messages[3:], *messages[:3]):
@@ -129,7 +129,7 @@ def test_time_that_jumps_back_disturbs_nothing(client):
     assert stamps == [message.header.stamp.nanosec for message in (*messages[3:], *messages[:3])]
 
 
-def test_quality_of_service_can_be_overridden_for_every_topic():
+def test_qos_of_every_topic_can_be_overridden():
     overrides = {
         '/right/image.subscription.reliability': 'reliable',
         '/right/segmentation/mask.publisher.reliability': 'best_effort',
@@ -157,7 +157,7 @@ def parameters(**values: str) -> list[str]:
 
 
 @pytest.mark.parametrize('rectified', [False, True])
-def test_the_drivable_grid_is_that_of_the_mask_in_the_ground_frame(rectified):
+def test_drivable_grid_of_the_mask(rectified):
     arguments = parameters(**GRID, grid_rectified=str(rectified).lower())
     with NodeProcess(*arguments, namespace='/right') as process, Client('/right') as client:
         process.wait_for_output('/right/segmentation/mask')
@@ -168,7 +168,7 @@ def test_the_drivable_grid_is_that_of_the_mask_in_the_ground_frame(rectified):
         message = message_of(image)
         info = pinhole_info(image)
         info.r = np.eye(3).reshape(-1)
-        info.p = np.array([600.0, 0, 240, 0, 0, 600, 180, 0, 0, 0, 1, 0])  # another focal length than K
+        info.p = np.array([600.0, 0, 240, 0, 0, 600, 180, 0, 0, 0, 1, 0])  # a focal length that differs from K
         camera.publish(info)
         client.spin_until(lambda: bool(client.received['drivable_grid']) or client.send(message), 'a drivable_grid')
         grid = client.received['drivable_grid'][0]
@@ -187,7 +187,7 @@ def test_the_drivable_grid_is_that_of_the_mask_in_the_ground_frame(rectified):
     np.testing.assert_array_equal(np.reshape(grid.data, (40, 80)), expected)
 
 
-def test_a_grid_costs_nothing_until_it_is_asked_for(client):
+def test_no_grid_topic_without_the_parameter(client):
     assert not client.node.get_publishers_info_by_topic('/left/segmentation/drivable_grid')
 
 
@@ -199,7 +199,7 @@ def test_a_grid_costs_nothing_until_it_is_asked_for(client):
         ({'grid_x_min': '50.0'}, ['x 50.0 to 40.0', 'end after it begins']),
     ],
 )
-def test_a_grid_that_cannot_be_is_an_error_at_the_start(changes, words):
+def test_invalid_grid_is_an_error_at_the_start(changes, words):
     with NodeProcess(*parameters(**{**GRID, **changes}), namespace='/right') as process:
         assert process.wait() == 1
         (fatal,) = [line for line in process.output.splitlines() if '[FATAL]' in line]
@@ -207,13 +207,13 @@ def test_a_grid_that_cannot_be_is_an_error_at_the_start(changes, words):
 
 
 @pytest.mark.skipif(find_spec('tf2_ros') is not None, reason='tf2_ros is installed')
-def test_without_tf_a_grid_needs_the_pose():
+def test_grid_without_tf_needs_the_pose():
     with NodeProcess(*parameters(drivable_grid='true'), namespace='/right') as process:
         assert process.wait() == 1
         assert 'drivable_grid needs grid_camera_pose here: tf2_ros is not installed' in process.output
 
 
-#: A node in whose process the library logs.
+#: Makes the library log in the process of the node.
 LOGGING = """
 import logging
 from stdc_ros.node.camera_segmentation import CameraSegmentation
@@ -228,7 +228,7 @@ CameraSegmentation.start, CameraSegmentation.close = log, ask
 """
 
 
-def test_what_the_library_tells_is_in_the_log():
+def test_library_log_is_forwarded():
     with NodeProcess(namespace='/right', prelude=LOGGING) as process:
         process.wait_for_output('[INFO]')
         process.wait_for_output('the engine is half built')
@@ -239,7 +239,7 @@ def test_what_the_library_tells_is_in_the_log():
 
 @pytest.mark.skipif(find_spec('tensorrt_rtx') is None, reason='TensorRT for RTX is not installed')
 @pytest.mark.skipif(not missing_driver(), reason='there is an NVIDIA driver')
-def test_build_only_ends_when_the_engine_is_built(tmp_path, monkeypatch):
+def test_build_only_exits_after_the_build(tmp_path, monkeypatch):
     monkeypatch.setenv('STDC_CACHE_DIR', str(tmp_path))
     settings = parameters(build_only='true', image_size='64x48', backend='tensorrt_rtx')
     with NodeProcess(*settings, namespace='/right') as process:
@@ -261,13 +261,13 @@ def test_build_only_without_a_size_is_an_error():
 
 
 @pytest.mark.skipif(not missing_driver(), reason='there is an NVIDIA driver')
-def test_tensorrt_without_a_gpu_is_an_error_with_the_reason():
+def test_tensorrt_without_a_gpu_is_an_error():
     with NodeProcess(*parameters(backend='tensorrt'), namespace='/right') as process:
         assert process.wait() == 1
         assert f'backend tensorrt: {missing_driver()}' in process.output
 
 
-#: A backend that draws overlays: negatives of images, by which one can tell them.
+#: Backend that draws overlays, as negatives of the images to tell them apart.
 DRAWING = """
 from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend as Backend
 run = Backend.__call__
@@ -278,7 +278,7 @@ Backend.__call__, Backend.overlay = segment, lambda self, index, blending: 255 -
 """
 
 
-def test_an_overlay_that_the_backend_draws_is_published():
+def test_overlay_of_the_backend_is_published():
     image = scene()
     with NodeProcess(namespace='/right', prelude=DRAWING) as process, Client('/right') as client:
         process.wait_for_output('/right/segmentation/mask')
@@ -286,7 +286,7 @@ def test_an_overlay_that_the_backend_draws_is_published():
         np.testing.assert_array_equal(pixels(client.segment(message_of(image), 'overlay')), 255 - image)
 
 
-#: A backend that fails for good at its third image, besides the one that every model is tried on.
+#: Backend that is lost at its third image, not counting the test image of each model.
 FAILING = """
 from stdc_core.inference.backend import BackendError
 from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend as Backend
@@ -301,7 +301,7 @@ Backend.__call__ = fail
 """
 
 
-def test_a_backend_that_fails_for_good_ends_the_node_with_the_reason():
+def test_lost_backend_ends_the_node():
     with NodeProcess(namespace='/right', prelude=FAILING) as process, Client('/right') as client:
         client.listen('mask')
         for _ in range(2):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGINT and SIGTERM in every phase of the node's life: exit status 0, no traceback, nothing left in shared memory."""
+"""Test SIGINT and SIGTERM in every phase of the node: exit status 0, no traceback, no leftovers in shared memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scenes import message_of, scene
 
 SHARED_MEMORY = Path('/dev/shm')
 
-# Sends the process SIGINT at the moment at which it imports a module.
+# Sends SIGINT to the process when it imports a module.
 AT_IMPORT = """
 import os, signal, sys
 class Interrupt:
@@ -26,7 +26,7 @@ sys.meta_path.insert(0, Interrupt())
 
 
 def shared_files(process: NodeProcess) -> set[str]:
-    """Names of the middleware's segments of shared memory that a process has open (Linux)."""
+    """Return the names of the middleware's shared memory segments that a process has open (Linux)."""
     maps = Path(f'/proc/{process.process.pid}/maps')
     if not maps.exists():
         pytest.skip('/proc tells which files a process has open; this system has none')
@@ -34,7 +34,7 @@ def shared_files(process: NodeProcess) -> set[str]:
 
 
 def check_clean_end(process: NodeProcess, status: int, shared: set[str] = frozenset()) -> None:
-    """Fail unless the process ended well and has removed its segments of shared memory."""
+    """Check that the process ended without an error and has removed its shared memory segments."""
     assert status == 0, process.output
     for words in ('Traceback', 'terminate called', 'Exception'):
         assert words not in process.output
@@ -46,12 +46,12 @@ def check_clean_end(process: NodeProcess, status: int, shared: set[str] = frozen
     ['stdc_ros.node.segmentation_node', 'rclpy', 'onnxruntime'],
     ids=['before the imports', 'among the imports', 'while the model is loaded'],
 )
-def test_a_signal_at_the_start_ends_the_node(module):
+def test_signal_at_the_start_ends_the_node(module):
     with NodeProcess(namespace='/left', prelude=AT_IMPORT.format(module=module)) as process:
         check_clean_end(process, process.wait())
 
 
-def test_a_signal_while_the_model_is_loaded_ends_build_only():
+def test_signal_during_load_ends_build_only():
     arguments = ['-p', 'build_only:=true', '-p', 'image_size:=64x48']
     prelude = AT_IMPORT.format(module='onnxruntime')
     with NodeProcess(*arguments, namespace='/left', prelude=prelude) as process:
@@ -60,7 +60,7 @@ def test_a_signal_while_the_model_is_loaded_ends_build_only():
 
 
 @pytest.mark.parametrize('times', [1, 3])
-def test_a_signal_ends_an_idle_node_and_more_of_them_do_not_disturb_that(times):
+def test_signals_end_an_idle_node(times):
     with NodeProcess(namespace='/left') as process:
         process.wait_for_output('/left/image -> /left/segmentation/mask')
         shared = shared_files(process)
@@ -71,7 +71,7 @@ def test_a_signal_ends_an_idle_node_and_more_of_them_do_not_disturb_that(times):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_signals_in_the_middle_of_work_end_the_node(number):
+def test_signals_end_a_busy_node(number):
     with NodeProcess('-p', 'threads:=1', namespace='/left') as process:
         with Client('/left') as client:
             client.listen('overlay')
@@ -81,26 +81,26 @@ def test_signals_in_the_middle_of_work_end_the_node(number):
                 client.spin(0.02)
             shared = shared_files(process)
             process.process.send_signal(number)
-            client.spin(0.05)  # the frame in hand takes longer: the second one comes while the node shuts down
+            client.spin(0.05)  # shorter than a frame takes, so the second signal arrives during the shutdown
             status = process.end(number)
         check_clean_end(process, status, shared)
 
 
 @pytest.mark.parametrize('second', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize('first', [signal.SIGINT, signal.SIGTERM])
-def test_signals_that_follow_do_not_change_the_exit_status(first, second):
+def test_later_signals_keep_the_exit_status(first, second):
     with NodeProcess(namespace='/left') as process:
         process.wait_for_output('/left/image -> /left/segmentation/mask')
         process.process.send_signal(first)
         deadline = time.monotonic() + TIMEOUT
-        # Until the process is gone: also while the interpreter takes itself apart.
+        # Until the process has ended, also during the shutdown of the interpreter.
         while process.process.poll() is None and time.monotonic() < deadline:
             process.process.send_signal(second)
             time.sleep(0.005)
         check_clean_end(process, process.wait())
 
 
-#: A network that never answers, but for the image that every model is tried on.
+#: Network that never returns, except for the test image of each model.
 HANGING = """
 import time
 from stdc_core.inference import Segmenter
@@ -115,7 +115,7 @@ Segmenter.__call__ = hang
 
 
 @pytest.mark.parametrize('options', [[], ['--lifecycle']], ids=['plain', 'managed'])
-def test_a_frame_that_never_finishes_is_told_and_nothing_is_destroyed_under_its_thread(options):
+def test_hanging_frame_ends_the_process(options):
     with NodeProcess(namespace='/left', prelude=HANGING, options=options) as process, Client('/left') as client:
         if options:
             client.activate()

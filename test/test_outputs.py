@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is published of a segmented image."""
+"""Test the output messages of a segmented image."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def array_of(message) -> np.ndarray:
     return message.data.reshape(message.height, message.width, -1).squeeze()
 
 
-def test_labels_come_with_the_header_of_the_image_and_before_the_pictures_are_made():
+def test_labels_have_the_header_of_the_image():
     outputs = FrameOutputs(HEADER, IMAGE, FOUND, (60, 80), 0.0)
     messages = dict(outputs.labels(LABELS, make_info()))
     assert list(messages) == ['mask', 'confidence', 'camera_info', 'mask/compressed']
@@ -54,7 +54,7 @@ def test_labels_come_with_the_header_of_the_image_and_before_the_pictures_are_ma
     np.testing.assert_array_equal(cv2.imdecode(compressed.data, cv2.IMREAD_UNCHANGED), FOUND.mask)
 
 
-def test_only_what_is_wanted_is_made_and_no_camera_info_is_made_up():
+def test_only_wanted_outputs_are_made():
     outputs = FrameOutputs(HEADER, IMAGE, FOUND, (60, 80), 0.0)
     assert [name for name, _ in outputs.labels({'mask', 'overlay'}, make_info())] == ['mask']
     assert not list(outputs.labels({'camera_info'}, None))
@@ -62,17 +62,17 @@ def test_only_what_is_wanted_is_made_and_no_camera_info_is_made_up():
 
 
 @pytest.mark.parametrize('threshold', [0.004, 0.5, 1.0])
-def test_pixels_of_little_confidence_lose_their_class(threshold):
+def test_pixels_with_low_confidence_lose_their_class(threshold):
     outputs = FrameOutputs(HEADER, IMAGE, FOUND, (60, 80), threshold)
     unsure = FOUND.confidence / 255 < threshold
     np.testing.assert_array_equal(outputs.mask == 255, unsure)
     np.testing.assert_array_equal(outputs.mask[~unsure], FOUND.mask[~unsure])
-    # The overlay shows the image there.
+    # The overlay shows the image at these pixels.
     (_, message) = next(outputs.pictures({'overlay'}, class_table('camvid'), 1.0, 85))
     np.testing.assert_array_equal(array_of(message)[unsure], IMAGE[unsure])
 
 
-def test_an_overlay_that_is_drawn_elsewhere_is_taken_where_it_shows_the_same():
+def test_overlay_drawn_elsewhere_is_used_if_it_is_the_same():
     asked: list[float] = []
 
     def draw(opacity: float) -> np.ndarray:
@@ -87,10 +87,10 @@ def test_an_overlay_that_is_drawn_elsewhere_is_taken_where_it_shows_the_same():
     assert asked == [0.25]
 
 
-def test_other_sizes_take_the_nearest_label_and_scale_the_camera_with_it():
+def test_other_size_takes_nearest_labels_and_scales_the_camera():
     outputs = FrameOutputs(HEADER, IMAGE, FOUND, (20, 16), 0.0)
     messages = dict(outputs.labels(LABELS, make_info()))
-    # Of 3 x 5 pixels, the one in the middle. (Of an even number, OpenCV before 4.8 takes another one than later.)
+    # The middle one of 3 x 5 pixels. (For even numbers, OpenCV before 4.8 chooses another pixel than later versions.)
     np.testing.assert_array_equal(array_of(messages['mask']), FOUND.mask[1::3, 2::5])
     info = messages['camera_info']
     assert (info.height, info.width) == (20, 16)
@@ -103,7 +103,7 @@ def test_other_sizes_take_the_nearest_label_and_scale_the_camera_with_it():
     np.testing.assert_array_equal(array_of(pictures['overlay']), expected)
 
 
-def test_a_point_of_the_scene_keeps_its_place_in_a_scaled_camera():
+def test_scaled_camera_info_keeps_points_in_place():
     point = np.array([0.3, -0.2, 2.0])
     info = make_info()
     before = np.reshape(info.k, (3, 3)) @ point
@@ -116,7 +116,7 @@ def test_a_point_of_the_scene_keeps_its_place_in_a_scaled_camera():
     ('binning', 'region'),
     [((0, 0), (0, 0, 0, 0)), ((1, 1), (7, 5, 61, 43)), ((2, 2), (0, 0, 0, 0)), ((2, 3), (7, 5, 61, 43))],
 )
-def test_a_scaled_region_shows_the_same_things_in_the_same_part_of_the_image(binning, region, size):
+def test_scaled_region_keeps_points_in_place(binning, region, size):
     info = make_info()
     _left, _top, width, height = region
     info.k[1] = info.p[1] = 1.5
@@ -137,7 +137,7 @@ def test_a_scaled_region_shows_the_same_things_in_the_same_part_of_the_image(bin
         np.testing.assert_allclose(after / size[::-1], before / image[::-1], atol=1e-9)
 
 
-def test_messages_go_through_the_wire_format_unchanged():
+def test_messages_survive_encoding():
     outputs = FrameOutputs(HEADER, IMAGE, FOUND, (60, 80), 0.0)
     for _, message in outputs.labels(LABELS, make_info()):
         back = decode(encode(message), message.__msgtype__)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package as colcon, ROS 2 and pip see it."""
+"""Test the package as colcon, ROS 2 and pip install it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from xml.etree import ElementTree
 import pytest
 from conftest import REPOSITORY
 
-#: Endings of the files in launch/ and config/.
+#: Suffixes of the files in launch/ and config/.
 SHARED = ('.py', '.yaml', '.xml', '.rviz', '.json')
 
-#: rosdep keys of modules whose package has another name.
+#: rosdep key by module, for modules whose package has another name.
 KEYS = {
     'cv2': 'python3-opencv',
     'hypothesis': 'python3-hypothesis',
@@ -32,7 +32,7 @@ KEYS = {
     'yaml': 'python3-yaml',
 }
 
-#: Modules that pip installs, because rosdep has no key for them, and those of the optional extras of setup.py.
+#: Modules that pip installs because rosdep has no key for them, and modules of the extras in setup.py.
 PIP = {
     *('av', 'backports', 'colcon_core', 'compression', 'google', 'lz4', 'onnx', 'onnxruntime', 'rosbags', 'simplejpeg'),
     *('cuda', 'lightning', 'openvino', 'ray', 'safetensors', 'tensorrt', 'tensorrt_rtx', 'torch', 'torchmetrics'),
@@ -41,7 +41,7 @@ PIP = {
 
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory) -> Path:
-    """Prefix of an installation as colcon makes it."""
+    """Return the prefix of an installation like that of colcon."""
     prefix, build = tmp_path_factory.mktemp('install'), tmp_path_factory.mktemp('build')
     command = ['setup.py', '-q', 'egg_info', '--egg-base', str(build), 'build', '--build-base', str(build)]
     command += ['install', '--prefix', str(prefix), '--record', str(build / 'record')]
@@ -62,8 +62,8 @@ def entry_points(installed: Path) -> list[EntryPoint]:
     return [EntryPoint(name, value, 'console_scripts') for name, value in pairs]
 
 
-def test_colcon_takes_it_for_a_ros_package():
-    # An invalid package.xml makes it `python` without a word, and ROS 2 does not find it then.
+def test_colcon_identifies_a_ros_package():
+    # With an invalid package.xml, colcon silently identifies a `python` package, which ROS 2 does not find.
     pytest.importorskip('colcon_core')
     environment = {**os.environ, 'COLCON_LOG_PATH': os.devnull}
     command = [sys.executable, '-m', 'colcon', 'list', '--base-paths', str(REPOSITORY)]
@@ -72,7 +72,7 @@ def test_colcon_takes_it_for_a_ros_package():
 
 
 def imported(folder: str) -> dict[str, str]:
-    """Top-level modules that the Python files of a folder import from elsewhere, each with a file that imports it."""
+    """Return the external top-level modules that a folder imports, each with a file that imports it."""
     own = {
         'stdc_core',
         'stdc_ros',
@@ -94,8 +94,8 @@ def imported(folder: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize('folder', ['stdc_ros', 'stdc_core/inference', 'stdc_core/io', 'launch', 'test'])
-def test_the_manifest_declares_what_is_imported(folder):
-    # rosdep installs what is declared; a test module that cannot be imported makes `colcon test` run nothing.
+def test_manifest_declares_all_imports(folder):
+    # rosdep installs only declared packages. If one test module cannot be imported, `colcon test` runs no test.
     manifest = ElementTree.parse(REPOSITORY / 'package.xml').getroot()
     kinds = ('exec_depend', 'test_depend') if folder == 'test' else ('exec_depend',)
     declared = {element.text for kind in kinds for element in manifest.iter(kind)}
@@ -105,7 +105,7 @@ def test_the_manifest_declares_what_is_imported(folder):
     assert not missing
 
 
-def test_name_version_and_license_are_those_of_the_manifest(metadata):
+def test_name_version_and_license_come_from_the_manifest(metadata):
     manifest = ElementTree.parse(REPOSITORY / 'package.xml').getroot()
     assert manifest.get('format') == '3'
     assert re.search(r'^Name: (.+)$', metadata, re.MULTILINE).group(1).replace('-', '_') == manifest.findtext('name')
@@ -115,19 +115,19 @@ def test_name_version_and_license_are_those_of_the_manifest(metadata):
 
 
 def test_extras(installed):
-    # As every setuptools writes it: base requirements, then a section for each extra.
+    # All versions of setuptools write the base requirements first, then a section for each extra.
     text = next(installed.glob('**/*.egg-info/requires.txt')).read_text()
     base, *sections = re.split(r'^\[(.+)\]$', text, flags=re.MULTILINE)
     extras = dict(zip(sections[::2], sections[1::2], strict=True))
     assert extras.pop(':python_version < "3.14"').split() == ['backports.zstd']
     assert extras.keys() == {'ros', 'train', 'openvino', 'ray', 'rtx', 'tensorrt', 'test', 'video'}
-    # Without this colcon runs no test and reports success.
+    # Without this, colcon runs no test and reports success.
     assert 'pytest' in extras['test'] and 'hypothesis' in extras['test']
     assert 'numpy' in base
     assert 'torch' not in base
 
 
-def test_commands_are_where_ros2_run_looks_and_can_be_imported(installed):
+def test_commands_are_installed_for_ros2_run(installed):
     found = {entry.name: entry for entry in entry_points(installed)}
     assert set(found) == {'segmentation_node', 'segment_bag', 'play_bag', 'stdc_demo', 'stdc'}
     for name, entry in found.items():
@@ -152,8 +152,8 @@ def test_all_files_are_installed(installed):
         assert (packages / path.relative_to(REPOSITORY)).is_file()
 
 
-def test_the_installed_package_works_alone(installed):
-    """Commands of an installation that is the only copy there is: they find model, config and code."""
+def test_installed_package_works_without_the_repository(installed):
+    """Without the repository, installed commands find model, configuration and code."""
     packages = next(installed.glob('lib/python*/site-packages'))
     code = (
         'from stdc_core.inference import Segmenter; from stdc_ros.playback import node_process; '
@@ -169,7 +169,7 @@ def test_the_installed_package_works_alone(installed):
 
 
 @pytest.mark.parametrize('name', ['demo', 'ros', 'test', 'tools'])
-def test_the_environments_take_exact_versions_with_hashes(name):
+def test_requirements_pin_versions_and_hashes(name):
     for pin in pins(name):
         version, *hashes = pin.split(' --hash=')
         assert re.match(r'[\w.-]+(\[\w+\])?==[\w.]+( ?;.+)?$', version.strip()), version
@@ -177,17 +177,17 @@ def test_the_environments_take_exact_versions_with_hashes(name):
 
 
 @pytest.mark.parametrize('name', ['demo', 'ros'])
-def test_the_demo_needs_no_torch(name):
+def test_demo_needs_no_torch(name):
     assert not any('torch' in pin for pin in pins(name))
 
 
 def pins(name: str) -> list[str]:
-    """Versions of a requirement file with their hashes, one line each."""
+    """Return the pinned versions of a requirement file with their hashes, one line each."""
     text = (REPOSITORY / '.ci' / f'requirements-{name}.txt').read_text().replace('\\\n', '')
     return [line for line in text.splitlines() if line and not line.startswith('#')]
 
 
-def test_the_bill_of_materials_is_of_these_versions_and_this_model():
+def test_bill_of_materials_is_up_to_date():
     # `make sbom` writes it.
     text = (REPOSITORY / 'docs' / 'sbom.cdx.json').read_text()
     bill = json.loads(text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of parameters, declared on a real node."""
+"""Test the parameter table, declared on a real node."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stdc_ros.node.parameters import Parameters
 
 @pytest.fixture
 def make_node():
-    """Makes nodes with parameter values given, as on the command line."""
+    """Return a function that makes nodes with given parameter values, as from the command line."""
     context = Context()
     context.init()
     nodes = []
@@ -35,7 +35,7 @@ def make_node():
     context.shutdown()
 
 
-def test_every_parameter_is_declared_with_description_and_limits(make_node):
+def test_parameters_have_descriptions_and_limits(make_node):
     node = make_node()
     values = declare(node)
     assert values == Parameters()
@@ -51,16 +51,16 @@ def test_every_parameter_is_declared_with_description_and_limits(make_node):
     assert node.describe_parameter('image_reliability').additional_constraints == 'one of best_effort, reliable'
 
 
-def test_all_parameters_can_be_asked_for_at_once(make_node):
+def test_all_parameters_can_be_read_at_once(make_node):
     node = make_node()
     declare(node)
-    # As `ros2 param dump` does: rclpy answers with nothing if one of them has no value.
+    # As `ros2 param dump` does. rclpy returns nothing if one parameter has no value.
     values = node.get_parameters([entry.name for entry in fields(Parameters)])
     assert all(value.type_ != Parameter.Type.NOT_SET for value in values)
     assert (values[0].name, values[0].value) == ('model', '')
 
 
-def test_given_values_are_read_as_attributes(make_node):
+def test_given_values_are_attributes(make_node):
     values = declare(make_node(model='/my/model.onnx', threads=3, overlay_opacity=0.25))
     assert (values.model, values.threads, values.overlay_opacity) == ('/my/model.onnx', 3, 0.25)
     assert values.image_reliability == 'best_effort'
@@ -80,12 +80,12 @@ def test_given_values_are_read_as_attributes(make_node):
         ('model', 5, InvalidParameterTypeException, 'model.*5.*INTEGER.*STRING'),
     ],
 )
-def test_a_value_that_cannot_be_is_an_error_that_says_what_is_expected(make_node, name, value, error, words):
+def test_invalid_value_is_an_error_with_the_expected_one(make_node, name, value, error, words):
     with pytest.raises(error, match=words):
         declare(make_node(**{name: value}))
 
 
-def test_what_may_change_at_run_time_changes_the_attribute_and_nothing_else_does(make_node):
+def test_only_run_time_parameters_can_be_changed(make_node):
     node = make_node()
     values = declare(node)
     assert node.set_parameters([Parameter('overlay_opacity', value=0.75)])[0].successful
@@ -95,7 +95,7 @@ def test_what_may_change_at_run_time_changes_the_attribute_and_nothing_else_does
     assert values == Parameters(overlay_opacity=0.75)
 
 
-def test_a_list_is_a_tuple_and_empty_unless_given(make_node):
+def test_lists_are_tuples_and_empty_by_default(make_node):
     assert declare(make_node()).cameras == ()
     assert declare(make_node(cameras=['front', 'rear'])).cameras == ('front', 'rear')
 
@@ -103,11 +103,11 @@ def test_a_list_is_a_tuple_and_empty_unless_given(make_node):
 @pytest.mark.parametrize(
     ('setting', 'expected'), [('input', (480, 641)), ('network', (240, 320)), ('320x200', (200, 320))]
 )
-def test_the_size_of_the_outputs(setting, expected):
+def test_output_size(setting, expected):
     assert parameters.output_size(setting, (480, 641), 0.5) == expected
 
 
-def test_parameters_of_others_are_none_of_our_business(make_node):
+def test_other_parameters_are_ignored(make_node):
     node = make_node()
     values = declare(node)
     node.declare_parameter('theirs', 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""play_bag: every image, at its pace, with its header."""
+"""Test play_bag: every image, at the recorded rate, with its header."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def nanoseconds(message: Image) -> int:
         ('mcap', COMPRESSED_IMAGE, CAMERA + '/compressed'),
     ],
 )
-def test_a_bag_is_played(tmp_path, kind, of, name):
+def test_bag_is_played(tmp_path, kind, of, name):
     bag = make_bag(tmp_path, kind, {name: of}, frames=15)
     received: list[tuple[float, Image]] = []
     with Client() as client:
@@ -70,11 +70,11 @@ def test_a_bag_is_played(tmp_path, kind, of, name):
     for i, (_, message) in enumerate(received):
         assert nanoseconds(message) == stamp(i) and message.header.frame_id == 'front'
         np.testing.assert_array_equal(image_to_bgr(message), picture(i))
-    # Never faster than recorded: 14 periods of 1/15 s. (Slower is up to the machine.)
+    # Never faster than recorded: 14 periods of 1/15 s. (A busy machine may be slower.)
     assert received[-1][0] - received[0][0] > 0.7
 
 
-def test_raw_images_are_not_played_a_second_time_from_their_compressed_twin(tmp_path):
+def test_compressed_twin_of_raw_images_is_not_played(tmp_path):
     topics = {CAMERA: IMAGE, f'{CAMERA}/compressed': COMPRESSED_IMAGE, '/rear/image/compressed': COMPRESSED_IMAGE}
     bag = make_bag(tmp_path, 'mcap', topics, frames=3)
     received: dict[str, list[Image]] = {CAMERA: [], '/rear/image': []}
@@ -93,7 +93,7 @@ def test_raw_images_are_not_played_a_second_time_from_their_compressed_twin(tmp_
         assert [nanoseconds(message) for message in images] == [stamp(index) for index in range(3)]
 
 
-def test_compressed_images_beside_a_raw_topic_without_any(tmp_path):
+def test_compressed_images_beside_an_empty_raw_topic(tmp_path):
     topics = {CAMERA: IMAGE, f'{CAMERA}/compressed': COMPRESSED_IMAGE}
     with Bag(make_bag(tmp_path, 'mcap', topics)) as bag:
         assert without_compressed_twins(bag.topics, list(topics)) == [CAMERA]
@@ -101,7 +101,7 @@ def test_compressed_images_beside_a_raw_topic_without_any(tmp_path):
         assert without_compressed_twins(bag.topics, list(topics)) == [f'{CAMERA}/compressed']
 
 
-def test_loop_and_new_stamps_until_interrupted(tmp_path):
+def test_loop_with_new_stamps_until_interrupted(tmp_path):
     bag = make_bag(tmp_path, 'mcap', frames=3)
     received: list[Image] = []
     with Client() as client:
@@ -121,14 +121,14 @@ def test_loop_and_new_stamps_until_interrupted(tmp_path):
     np.testing.assert_array_equal(image_to_bgr(received[4]), picture(1))
 
 
-def test_a_looping_bag_is_segmented_round_after_round(tmp_path):
+def test_looping_bag_is_segmented_in_every_round(tmp_path):
     bag = make_bag(tmp_path, 'mcap', frames=3)
     with NodeProcess('-r', f'image:={CAMERA}', namespace='/left') as process, Client('/left', image=CAMERA) as client:
         process.wait_for_output(f'{CAMERA} -> /left/segmentation/mask')
         client.listen('mask')
         player = start(str(bag), '--loop')
         try:
-            # Stamps go back with every round.
+            # Stamps go back in every round.
             client.spin_until(lambda: len(client.received['mask']) >= 12, '12 masks of 3 images')
             player.send_signal(signal.SIGINT)
             player.communicate(timeout=TIMEOUT)
@@ -161,7 +161,7 @@ def test_user_errors(tmp_path, arguments, status, message):
     assert message in error and 'Traceback' not in error
 
 
-def test_a_video_topic_is_played_as_images(tmp_path):
+def test_video_topic_is_played_as_images(tmp_path):
     bag = record(tmp_path / 'video.mcap', encode('libx264'), COMPRESSED_VIDEO, 'h264')
     received: list[Image] = []
     with Client() as client:
@@ -191,11 +191,11 @@ def test_one_topic_with_a_listener_is_enough(tmp_path, other):
         finally:
             process.kill()
     assert process.returncode == 0, error
-    # A name that ROS 2 refuses costs a line, not the other camera.
+    # A topic name that ROS 2 refuses gives a line and does not affect the other camera.
     assert (other in error) == (other != '/rear/image') and 'Traceback' not in error
 
 
-def test_a_bag_of_which_no_image_can_be_decoded_is_an_error(tmp_path):
+def test_bag_without_decodable_images_is_an_error(tmp_path):
     with write_bag(tmp_path / 'drive.mcap') as bag:
         bag.add_topic(f'{CAMERA}/compressed', COMPRESSED_IMAGE)
         image = TYPES.types[COMPRESSED_IMAGE](make_header(1, 'front'), 'jpeg', np.zeros(9, np.uint8))
@@ -206,12 +206,12 @@ def test_a_bag_of_which_no_image_can_be_decoded_is_an_error(tmp_path):
     assert f'no image could be decoded; {CAMERA}/compressed: ' in error and 'Traceback' not in error
 
 
-def test_a_second_signal_changes_nothing(tmp_path):
+def test_second_signal_changes_nothing(tmp_path):
     bag = make_bag(tmp_path, 'mcap', frames=3)
     process = start(str(bag), '--wait', '0', '--loop')
     time.sleep(4)
     process.send_signal(signal.SIGINT)
-    # All through the end of the interpreter.
+    # During the whole shutdown of the interpreter.
     while process.poll() is None:
         process.send_signal(signal.SIGTERM)
         time.sleep(0.002)
@@ -219,7 +219,7 @@ def test_a_second_signal_changes_nothing(tmp_path):
     assert process.returncode == 130 and 'Traceback' not in error, error
 
 
-def test_two_topics_that_end_on_one(tmp_path):
+def test_two_topics_with_the_same_published_name(tmp_path):
     twin = f'{CAMERA}/compressed'
     bag = make_bag(tmp_path, 'mcap', {CAMERA: IMAGE, twin: COMPRESSED_IMAGE})
     process = start(str(bag), '--wait', '0', '--topic', CAMERA, twin)
@@ -241,10 +241,10 @@ def test_two_topics_that_end_on_one(tmp_path):
         ),
     ],
 )
-def test_ros_arguments_that_ros_does_not_take(tmp_path, arguments, message):
+def test_invalid_ros_arguments(tmp_path, arguments, message):
     process = start(str(make_bag(tmp_path, 'mcap')), '--wait', '0', '--ros-args', *arguments)
     _, error = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 1
-    # rcl logs a line of its own.
+    # rcl also logs a line.
     said = [line for line in error.splitlines() if '[rcl]' not in line]
     assert len(said) == 1 and said[0].startswith('play_bag: ') and message in said[0], error

@@ -259,7 +259,7 @@ def test_half_a_jpeg_is_no_image(segmenter, drive, tmp_path):
         predict(segmenter, [tmp_path / 'half.jpg'], tmp_path / 'out')
 
 
-def test_folders_behind_links_are_searched_and_none_twice(segmenter, street, tmp_path):
+def test_links_to_folders_are_followed_once(segmenter, street, tmp_path):
     (tmp_path / 'disk').mkdir()
     (tmp_path / 'disk' / 'far.png').write_bytes(street.read_bytes())
     (tmp_path / 'mine').mkdir()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SROS 2 policy against the node that runs, and that what a user gives runs nothing."""
+"""Test the SROS 2 policy against the running node, and that user input is never executed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stdc_core.inference.model_file import ModelError
 
 POLICY = REPOSITORY / 'config' / 'sros2' / 'segmentation.policy.xml'
 
-#: What SROS 2 calls each kind of permission, and the query of rclpy that finds those that a node makes use of.
+#: Query of rclpy by kind of permission in SROS 2, which finds the names that a node uses.
 KINDS = {
     ('topics', 'publish'): 'get_publisher_names_and_types_by_node',
     ('topics', 'subscribe'): 'get_subscriber_names_and_types_by_node',
@@ -34,10 +34,10 @@ KINDS = {
 }
 
 
-#: What would do something in a shell.
+#: Names that would run a command in a shell.
 NASTY = ('$(touch made).onnx', '; touch made', '`touch made`', 'a\ntouch made', '| touch made')
 
-#: An executable that leaves its arguments beside itself, each followed by a zero byte.
+#: Executable that writes its arguments to a file beside itself, each followed by a zero byte.
 RECORDER = """#!/bin/sh
 printf '%s\\0' "$@" > "$0.arguments.part"
 mv "$0.arguments.part" "$0.arguments"
@@ -45,7 +45,7 @@ mv "$0.arguments.part" "$0.arguments"
 
 
 def allowed(enclave: str) -> dict[tuple[str, str], set[str]]:
-    """Full names that the policy allows, by kind."""
+    """Return the full names that the policy allows, by kind."""
     found: dict[tuple[str, str], set[str]] = {kind: set() for kind in KINDS}
     (profile,) = ElementTree.parse(POLICY).getroot().findall(f"enclaves/enclave[@path='{enclave}']/profiles/profile")
     start, node = profile.get('ns'), profile.get('node')
@@ -62,7 +62,7 @@ def allowed(enclave: str) -> dict[tuple[str, str], set[str]]:
 
 
 def used(*arguments: str, cameras: tuple[str, ...] = ('',)) -> dict[tuple[str, str], set[str]]:
-    """Full names of all that a node makes use of while somebody listens to its cameras, by kind."""
+    """Return the full names that a node uses while somebody listens to its outputs, by kind."""
     if cameras != ('',):
         arguments = (*arguments, '-p', f'cameras:=[{", ".join(cameras)}]')
     with Client() as client, NodeProcess(*arguments) as node:
@@ -73,15 +73,15 @@ def used(*arguments: str, cameras: tuple[str, ...] = ('',)) -> dict[tuple[str, s
         def names(kind: tuple[str, str]) -> set[str]:
             try:
                 return {name for name, _ in getattr(client.node, KINDS[kind])('segmentation', '/')}
-            except NodeNameNonExistentError:  # not heard of yet
+            except NodeNameNonExistentError:  # not discovered yet
                 return set()
 
-        node.wait_for_output(' -> ')  # the last that it says when it starts
-        # It subscribes to the image first, then to its CameraInfo.
+        node.wait_for_output(' -> ')  # the last log line of its start
+        # The node subscribes to the image first, then to its CameraInfo.
         wanted = {f'/{camera}/camera_info'.replace('//', '/') for camera in cameras}
         client.spin_until(lambda: wanted <= names(('topics', 'subscribe')), f'the node subscribes to {wanted}')
         before, found = None, {}
-        while found != before:  # until nothing new is heard of
+        while found != before:  # until nothing new is discovered
             client.spin(0.5)
             before, found = found, {kind: names(kind) for kind in KINDS}
         return found
@@ -90,7 +90,7 @@ def used(*arguments: str, cameras: tuple[str, ...] = ('',)) -> dict[tuple[str, s
 @pytest.mark.parametrize(
     ('enclave', 'cameras'), [('/segmentation', ('',)), ('/segmentation_cameras', ('front', 'left'))]
 )
-def test_the_policy_allows_what_the_node_does_and_no_more(enclave, cameras):
+def test_policy_matches_the_running_node(enclave, cameras):
     poses = ', '.join(['0.0'] * 6 * len(cameras))
     settings = ('-p', 'use_sim_time:=true', '-p', 'drivable_grid:=true', '-p', f'grid_camera_pose:=[{poses}]')
     settings += ('-p', 'points:=true')
@@ -100,13 +100,13 @@ def test_the_policy_allows_what_the_node_does_and_no_more(enclave, cameras):
     policy = allowed(enclave)
     for kind in KINDS:
         assert found[kind] <= policy[kind], kind
-        # Of Jazzy and later; of packages that are not on PyPI.
+        # Names that exist since Jazzy, and names of packages that are not on PyPI.
         unseen = {name for name in policy[kind] - found[kind] if not name.endswith('/get_type_description')}
         assert unseen <= {'/tf', '/tf_static', *(name for name in unseen if name.endswith('/label_info'))}, kind
 
 
-def test_a_node_without_keys_ends_where_security_is_enforced(tmp_path, monkeypatch):
-    """It does not talk in the clear instead."""
+def test_node_without_keys_ends_if_security_is_enforced(tmp_path, monkeypatch):
+    """The node does not fall back to unencrypted communication."""
     monkeypatch.setenv('ROS_SECURITY_ENABLE', 'true')
     monkeypatch.setenv('ROS_SECURITY_STRATEGY', 'Enforce')
     monkeypatch.setenv('ROS_SECURITY_KEYSTORE', str(tmp_path))
@@ -117,7 +117,7 @@ def test_a_node_without_keys_ends_where_security_is_enforced(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize('location', ['../secret.bin', '/etc/hostname', 'weights.bin'])
-def test_a_model_reads_no_other_file(tmp_path, location):
+def test_model_reads_no_other_file(tmp_path, location):
     model = onnx.load(DEFAULT_MODEL)
     tensor = model.graph.initializer[0]
     set_external_data(tensor, location)
@@ -133,7 +133,7 @@ def test_a_model_reads_no_other_file(tmp_path, location):
 @pytest.mark.parametrize(
     'name', ['$(touch made).onnx', '; touch made', '`touch made`', 'a\ntouch made', '| touch made']
 )
-def test_a_path_of_a_model_is_a_path(tmp_path, monkeypatch, name):
+def test_model_path_is_not_interpreted(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     parameters = tmp_path / 'parameters.yaml'
     parameters.write_text(yaml.safe_dump({'/**': {'ros__parameters': {'model': name}}}))
@@ -146,8 +146,8 @@ def test_a_path_of_a_model_is_a_path(tmp_path, monkeypatch, name):
 
 @needs_launch
 @pytest.mark.parametrize('name', NASTY)
-def test_launch_arguments_reach_the_programs_as_they_are(tmp_path, name):
-    """No shell sees them: bag and model are one argument each. An image topic must be a name."""
+def test_launch_arguments_reach_the_programs_unchanged(tmp_path, name):
+    """No shell interprets them: bag and model are one argument each. An image topic must be a valid name."""
     (tmp_path / 'share/ament_index/resource_index/packages').mkdir(parents=True)
     (tmp_path / 'share/ament_index/resource_index/packages/stdc_ros').touch()
     node, ros2 = tmp_path / 'lib/stdc_ros/segmentation_node', tmp_path / 'bin/ros2'
@@ -160,7 +160,7 @@ def test_launch_arguments_reach_the_programs_as_they_are(tmp_path, name):
         'PATH': f'{ros2.parent}:{os.environ["PATH"]}',
         'AMENT_PREFIX_PATH': f'{tmp_path}:{os.environ.get("AMENT_PREFIX_PATH", "")}',
     }
-    (tmp_path / name).touch()  # a bag that is not there is an error
+    (tmp_path / name).touch()  # a missing bag is an error
 
     def launch(*arguments: str) -> int:
         command = [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), '', *arguments]
@@ -171,11 +171,11 @@ def test_launch_arguments_reach_the_programs_as_they_are(tmp_path, name):
     assert launch(f'bag:={name}', f'model:={name}') == 0
     assert recorded(ros2)[:7] == ['bag', 'play', '--clock', '100', '--delay', '3', name]
     files = [value for flag, value in pairwise(recorded(node)) if flag == '--params-file']
-    # The user's, and launch's, which are gone by now: of what is in them the node's test tells.
+    # The parameter files of the user and of launch. The latter are deleted by now; test_launch.py checks their content.
     assert len(files) == 3
     assert not list(tmp_path.rglob('made'))
 
 
 def recorded(program: Path) -> list[str]:
-    """Arguments that a recorder was called with."""
+    """Return the arguments that an executable was called with."""
     return Path(f'{program}.arguments').read_text().split('\0')[:-1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""segment_bag: every frame, at its time, the same bytes each time, and never half a bag."""
+"""Test segment_bag: every frame at its time, reproducible bytes, and no incomplete bag."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def segmenter() -> Segmenter:
 
 
 def read(path: Path) -> dict[str, list]:
-    """Time and message of everything in a bag, by topic, read by rosbags alone."""
+    """Return time and message of everything in a bag by topic, read with rosbags only."""
     found: dict[str, list] = {}
     with AnyReader([path]) as reader:
         for connection, moment, data in reader.messages():
@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, list]:
 @pytest.mark.parametrize('output', ['out.mcap', 'out'])
 @pytest.mark.parametrize('of', [IMAGE, COMPRESSED_IMAGE])
 @pytest.mark.parametrize('kind', KINDS)
-def test_every_frame_is_segmented_at_its_time(tmp_path, segmenter, kind, of, output):
+def test_every_frame_is_segmented(tmp_path, segmenter, kind, of, output):
     source = make_bag(tmp_path, kind, {CAMERA: of})
     outputs = ['mask', 'confidence', 'color_mask', 'overlay']
     assert main([str(source), str(tmp_path / output), '--outputs', *outputs]) == 0
@@ -72,7 +72,7 @@ def test_every_frame_is_segmented_at_its_time(tmp_path, segmenter, kind, of, out
             assert image_to_bgr(message).shape == picture(i).shape
 
 
-def test_the_same_bytes_every_time(tmp_path):
+def test_reproducible_bytes(tmp_path):
     source = make_bag(tmp_path, 'mcap')
     for name in ('a.mcap', 'b.mcap', 'c', 'd'):
         assert main([str(source), str(tmp_path / name)]) == 0
@@ -101,7 +101,7 @@ def test_several_cameras(tmp_path, capsys):
 
 @pytest.mark.parametrize('output', ['out.mcap', 'out'])
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_segmented_bag_explains_itself(tmp_path, segmenter, kind, output):
+def test_segmented_bag_contains_its_classes(tmp_path, segmenter, kind, output):
     source = make_bag(tmp_path, kind, {CAMERA: IMAGE, '/camera/camera_info': CAMERA_INFO})
     assert main([str(source), str(tmp_path / output), '--with-input', '--outputs', 'mask']) == 0
     with AnyReader([tmp_path / output]) as reader:
@@ -173,7 +173,7 @@ def test_a_bag_without_a_class_table_is_told(tmp_path, capsys):
         (['/front/image_raw/compressed'], ['/front/segmentation']),
         (['/a/image_raw', '/a/image_rect'], ['/a/image_raw/segmentation', '/a/image_rect/segmentation']),
         (['/a/image', '/a/image/compressed'], ['/a/image/segmentation', '/a/image/compressed/segmentation']),
-        # The whole name of the first is the place of the third, and that of the third the place of the fourth.
+        # The whole name of the first is the prefix of the third, and that of the third the prefix of the fourth.
         (
             ['/a/raw', '/a/rect', '/a/raw/small', '/a/raw/small/left', '/b/raw'],
             [
@@ -190,7 +190,7 @@ def test_outputs_of_two_cameras_never_share_a_topic(topics, prefixes):
     assert list(output_prefixes(topics).values()) == prefixes
 
 
-def test_topics_whose_outputs_cannot_be_kept_apart(tmp_path, capsys):
+def test_topics_that_differ_only_in_slashes(tmp_path, capsys):
     source = make_bag(tmp_path, 'rosbag1', {'/a/image': IMAGE, 'a/image': IMAGE})
     assert main([str(source), str(tmp_path / 'out.mcap'), '--all']) == 1
     expected = f'segment_bag: {source}: /a/image and a/image would both be segmented to /a/image/segmentation'
@@ -198,7 +198,7 @@ def test_topics_whose_outputs_cannot_be_kept_apart(tmp_path, capsys):
     assert not (tmp_path / 'out.mcap').exists()
 
 
-def test_a_camera_below_another_one(tmp_path):
+def test_camera_below_another_one(tmp_path):
     topics = dict.fromkeys(['/front/image_raw', '/front/image_rect', '/front/image_raw/small'], IMAGE)
     source = make_bag(tmp_path, 'mcap', topics, frames=1)
     assert main([str(source), str(tmp_path / 'out.mcap'), '--all', '--outputs', 'mask']) == 0
@@ -222,7 +222,7 @@ def test_options_may_stand_between_the_bags(tmp_path):
         [f'--topic={CAMERA}', '--outputs', 'mask', 'mask', '--', 'IN', 'OUT'],
     ],
 )
-def test_lists_leave_the_bags_alone(tmp_path, arguments):
+def test_list_options_do_not_take_the_bags(tmp_path, arguments):
     names = {'IN': str(make_bag(tmp_path, 'mcap', frames=1)), 'OUT': str(tmp_path / 'out')}
     assert main([names.get(argument, argument) for argument in arguments]) == 0
     assert sorted(read(tmp_path / 'out')) == ['/camera/segmentation/label_info', '/camera/segmentation/mask']
@@ -247,7 +247,7 @@ def test_user_errors_are_one_line(tmp_path, capsys):
     assert out.read_bytes() == b'precious'
 
 
-def test_a_bag_that_is_cut_off(tmp_path, capsys):
+def test_truncated_bag(tmp_path, capsys):
     source = make_bag(tmp_path, 'mcap', frames=30)
     source.write_bytes(source.read_bytes()[:100_000])
     out = tmp_path / 'out.mcap'
@@ -258,9 +258,9 @@ def test_a_bag_that_is_cut_off(tmp_path, capsys):
         assert count == bag.topics[CAMERA].message_count > 5
 
 
-def test_images_that_cannot_be_decoded_are_counted(tmp_path, capsys):
+def test_undecodable_images_are_counted(tmp_path, capsys):
     source = make_bag(tmp_path, 'rosbag1')
-    # One of six gets an encoding that does not exist.
+    # One of six images gets an unknown encoding.
     source.write_bytes(source.read_bytes().replace(b'bgr8', b'nono', 1))
     assert main([str(source), str(tmp_path / 'out.mcap')]) == 0
     error = capsys.readouterr().err
@@ -268,7 +268,7 @@ def test_images_that_cannot_be_decoded_are_counted(tmp_path, capsys):
     assert len(read(tmp_path / 'out.mcap')['/camera/segmentation/mask']) == 5
 
 
-def test_images_that_are_too_large_are_named(tmp_path, capsys, monkeypatch):
+def test_too_large_images_are_reported(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('stdc_core.inference.segmenter.MAX_PIXELS', 5000)
     assert main([str(make_bag(tmp_path, 'mcap')), str(tmp_path / 'out.mcap')]) == 1
     error = capsys.readouterr().err
@@ -277,7 +277,7 @@ def test_images_that_are_too_large_are_named(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_nothing_is_left_of_an_interrupted_run(tmp_path, number):
+def test_interrupted_run_leaves_nothing(tmp_path, number):
     source = make_bag(tmp_path, 'mcap', frames=3000)
     path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
     process = subprocess.Popen(
@@ -292,7 +292,7 @@ def test_nothing_is_left_of_an_interrupted_run(tmp_path, number):
         time.sleep(0.02)
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
-    # Python ends itself with SIGINT if the interrupt met it in generated code; a shell makes 130 of both.
+    # Python kills itself with SIGINT if the interrupt arrives in generated code. A shell reports 130 in both cases.
     assert process.returncode in (130, -signal.SIGINT), error
     assert 'interrupted' in error and 'Traceback' not in error
     assert [file.name for file in tmp_path.iterdir() if 'out' in file.name] == []

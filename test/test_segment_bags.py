@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""segment_bag --out-dir: many bags at a time, the same bytes as one by one, and never done twice or by halves."""
+"""Test segment_bag --out-dir: bags in parallel, the same bytes as one by one, none done twice or incompletely."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from stdc_ros.offline.segment_bag import main
 
 @pytest.fixture
 def drives(tmp_path) -> Path:
-    """A folder with bags of three kinds in sub-folders: north/drive.bag, south/drive, drive.mcap."""
+    """Return a folder with bags of three formats: north/drive.bag, south/drive, drive.mcap."""
     folder = tmp_path / 'drives'
     for name, kind in (('north', 'rosbag1'), ('south', 'sqlite3'), ('', 'mcap')):
         (folder / name).mkdir(parents=True, exist_ok=True)
         make_bag(folder / name, kind)
-    shutil.rmtree(folder / 'made')  # what make_bag leaves of an mcap
+    shutil.rmtree(folder / 'made')  # left over by make_bag
     return folder
 
 
@@ -43,7 +43,7 @@ NAMES = ['drive.mcap', 'north/drive.mcap', 'south/drive.mcap']
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, hidden ones among them."""
+    """Return the content of all files below a folder, including hidden ones."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
 
 
@@ -55,7 +55,7 @@ def run(inputs: list[Path], out: Path, *options: str) -> int:
     return main([*map(str, inputs), '--out-dir', str(out), *options])
 
 
-def test_the_same_bytes_whoever_makes_them(tmp_path, drives, capsys):
+def test_workers_write_the_same_bytes(tmp_path, drives, capsys):
     assert run([drives], tmp_path / 'one', '--workers', '1', '--threads', '2') == 0
     assert run([drives], tmp_path / 'two', '--workers', '2', '--threads', '1') == 0
     assert '3 of 3 bags are done' in capsys.readouterr().out
@@ -67,7 +67,7 @@ def test_the_same_bytes_whoever_makes_them(tmp_path, drives, capsys):
         assert (tmp_path / 'alone.mcap').read_bytes() == found[name]
 
 
-def test_only_what_is_missing_is_done(tmp_path, drives, capsys):
+def test_only_missing_bags_are_segmented(tmp_path, drives, capsys):
     out = tmp_path / 'out'
     assert run([drives], out) == 0
     before, made = contents(out), times(out)
@@ -80,7 +80,7 @@ def test_only_what_is_missing_is_done(tmp_path, drives, capsys):
     assert run([drives], out) == 0 and times(out) == again
 
 
-def test_bags_made_differently_are_not_taken_for_done(tmp_path, drives, capsys):
+def test_outputs_of_other_options_are_refused(tmp_path, drives, capsys):
     out = tmp_path / 'out'
     assert run([drives], out) == 0
     before = contents(out)
@@ -98,14 +98,14 @@ def test_bags_made_differently_are_not_taken_for_done(tmp_path, drives, capsys):
     os.utime(drives / 'north' / 'drive.bag', (0, 0))
     error = refused()
     assert 'drive.bag has changed since it was made' in error and error.count('was made') == 1
-    # The same options again: what an earlier run with --overwrite has made stays.
+    # With the same options, outputs of an earlier run with --overwrite are kept.
     assert run([drives], out, '--outputs', 'mask', '--overwrite') == 0
     made = times(out)
     assert contents(out).keys() == before.keys() and contents(out)[NAMES[0]] != before[NAMES[0]]
     assert run([drives], out, '--outputs', 'mask', '--overwrite') == 0 and times(out) == made
 
 
-def test_a_bag_of_the_user_is_not_replaced(tmp_path, drives, capsys):
+def test_bag_of_the_user_is_not_replaced(tmp_path, drives, capsys):
     out = tmp_path / 'out'
     out.mkdir()
     (out / 'drive.mcap').write_bytes(b'precious')
@@ -114,7 +114,7 @@ def test_a_bag_of_the_user_is_not_replaced(tmp_path, drives, capsys):
     assert contents(out) == {'drive.mcap': b'precious'}
 
 
-def test_a_bag_that_fails_does_not_stop_the_others(tmp_path, drives, capsys):
+def test_failed_bag_does_not_stop_the_others(tmp_path, drives, capsys):
     out = tmp_path / 'out'
     (drives / 'text.mcap').write_bytes(b'hello')
     shutil.copytree(make_bag(tmp_path, 'mcap folder', {'/left': IMAGE, '/right': IMAGE}), drives / 'two')
@@ -133,7 +133,7 @@ def test_a_bag_that_fails_does_not_stop_the_others(tmp_path, drives, capsys):
     assert record['computed_by'] == Segmenter.load().backend
 
 
-def test_folders_behind_links_are_searched_and_none_twice(tmp_path, drives):
+def test_links_to_folders_are_followed_once(tmp_path, drives):
     (tmp_path / 'links').mkdir()
     (tmp_path / 'links' / 'day1').symlink_to(drives)
     (drives / 'round').symlink_to(tmp_path / 'links')
@@ -141,7 +141,7 @@ def test_folders_behind_links_are_searched_and_none_twice(tmp_path, drives):
     assert [str(task.target.relative_to(tmp_path)) for task in tasks] == [f'out/day1/{name}' for name in NAMES]
 
 
-def test_a_listener_that_leaves_does_not_end_the_work(tmp_path, drives):
+def test_closed_stdout_does_not_end_the_run(tmp_path, drives):
     command = f'{sys.executable} -m stdc_ros.offline.segment_bag {drives} --out-dir out --outputs mask 2>errors | true'
     environment = {**os.environ, 'PYTHONPATH': IMPORTS}
     subprocess.run(['bash', '-c', f'set -o pipefail; {command}'], cwd=tmp_path, check=True, env=environment)
@@ -166,7 +166,7 @@ def test_compressed_files_of_a_killed_recorder_are_one_bag(tmp_path, kind, suffi
 
 @contextmanager
 def started(inputs: Path, out: Path, *options: str):
-    """The command as its own process, when it has begun to write a bag."""
+    """Start the command as a process, and return when it has begun to write a bag."""
     command = [sys.executable, '-m', 'stdc_ros.offline.segment_bag', str(inputs), '--out-dir', str(out), *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': IMPORTS})
     try:
@@ -181,13 +181,13 @@ def started(inputs: Path, out: Path, *options: str):
 
 
 def children(process: subprocess.Popen) -> list[int]:
-    """Its worker processes."""
+    """Return the ids of the worker processes."""
     listed = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
     return [int(pid) for pid in listed if b'spawn_main' in Path(f'/proc/{pid}/cmdline').read_bytes()]
 
 
 def gone(pids: list[int]) -> bool:
-    """Have they ended, or do so soon?"""
+    """Return whether all processes end soon."""
     deadline = time.monotonic() + 30
     while any(_runs(pid) for pid in pids):
         if time.monotonic() > deadline:
@@ -205,7 +205,7 @@ def _runs(pid: int) -> bool:
 
 @pytest.fixture
 def long(tmp_path) -> Path:
-    """A folder with a short bag and one that takes long; only one is open at a time with one worker."""
+    """Return a folder with a short and a long bag, of which one worker opens one at a time."""
     folder = tmp_path / 'drives'
     (folder / 'long').mkdir(parents=True)
     make_bag(folder / 'long', 'rosbag1', frames=1000)
@@ -214,7 +214,7 @@ def long(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_nothing_unfinished_is_left_of_an_interrupted_run(tmp_path, long, number):
+def test_interrupted_run_leaves_nothing_unfinished(tmp_path, long, number):
     out = tmp_path / 'out'
     with started(long, out, '--workers', '1') as process:
         workers = children(process)
@@ -226,7 +226,7 @@ def test_nothing_unfinished_is_left_of_an_interrupted_run(tmp_path, long, number
     assert len(workers) == 1 and gone(workers)
 
 
-def test_a_killed_run_leaves_no_half_a_bag_and_is_taken_up(tmp_path, long):
+def test_killed_run_is_continued(tmp_path, long):
     out = tmp_path / 'out'
     with started(long, out, '--workers', '2') as process:
         workers = children(process)
@@ -235,7 +235,7 @@ def test_a_killed_run_leaves_no_half_a_bag_and_is_taken_up(tmp_path, long):
             time.sleep(0.02)
         process.kill()
         process.wait()
-    # The workers notice that they work for nobody.
+    # The workers notice that their parent has died.
     assert len(workers) == 2 and gone(workers)
     assert not (out / 'long' / 'drive.mcap').exists()
     made = (out / 'drive.mcap').stat().st_mtime_ns
@@ -251,7 +251,7 @@ def test_a_killed_run_leaves_no_half_a_bag_and_is_taken_up(tmp_path, long):
     assert (out / 'drive.mcap').read_bytes() == (out / 'long' / 'drive.mcap').read_bytes()
 
 
-def test_a_worker_that_is_killed_costs_one_bag(tmp_path, long):
+def test_killed_worker_fails_one_bag(tmp_path, long):
     out = tmp_path / 'out'
     with started(long, out, '--workers', '1') as process:
         os.kill(children(process)[0], signal.SIGKILL)
@@ -284,25 +284,25 @@ def test_one_run_at_a_time(tmp_path, drives, capsys):
         (['drives', '--out-dir', 'out', '--workers', '2', '--ray'], '--workers: counts processes of this machine'),
     ],
 )
-def test_options_that_do_not_go_together(arguments, message, capsys):
+def test_contradicting_options(arguments, message, capsys):
     with pytest.raises(SystemExit) as error:
         main(arguments)
     assert error.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_a_model_that_cannot_be_used(tmp_path, drives, capsys):
+def test_unusable_model(tmp_path, drives, capsys):
     out = tmp_path / 'out'
     assert run([drives], out, '--model', str(drives / 'drive.mcap')) == 1
     assert run([drives], out, '--model', str(drives / 'no.onnx')) == 1
     assert not out.exists()
-    # Which only a worker finds out.
+    # Only a worker detects this.
     assert run([drives], out, '--input-scale', '9') == 1
     error = capsys.readouterr().err
     assert 'not an ONNX model' in error and 'no.onnx' in error and 'input scale' in error and 'Traceback' not in error
     assert contents(out) == {}
 
 
-def test_each_gpu_is_one_that_the_user_allows(monkeypatch):
+def test_workers_use_the_visible_gpus(monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '2,GPU-5b')
     assert visible_gpus() == ['2', 'GPU-5b']
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
@@ -313,20 +313,20 @@ needs_ray = pytest.mark.skipif(find_spec('ray') is None, reason='Ray is not inst
 
 
 @needs_ray
-def test_the_same_bytes_on_a_ray_cluster(tmp_path, drives, capsys):
+def test_ray_cluster_writes_the_same_bytes(tmp_path, drives, capsys):
     assert run([drives], tmp_path / 'processes') == 0
     (drives / 'text.mcap').write_bytes(b'hello')
     assert run([drives], tmp_path / 'ray', '--ray', 'local') == 1
     captured = capsys.readouterr()
     assert '3 of 4 bags are done, 1 failed' in captured.out and 'text.mcap: cannot be read as a bag' in captured.err
     assert contents(tmp_path / 'ray') == contents(tmp_path / 'processes')
-    # Nothing is to be done, so that no cluster is needed.
+    # Nothing is left to do, so no cluster is needed.
     (drives / 'text.mcap').unlink()
     assert run([drives], tmp_path / 'ray', '--ray', 'localhost:1') == 0
 
 
 @needs_ray
-def test_an_interrupted_run_on_ray(tmp_path, long):
+def test_interrupted_run_on_ray(tmp_path, long):
     out = tmp_path / 'out'
     with started(long, out, '--ray', 'local') as process:
         process.send_signal(signal.SIGTERM)

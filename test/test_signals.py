@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Test that programs end in order, whatever number of signals they get and whenever."""
+"""Test that programs end cleanly, however many signals they receive and whenever."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-# What a process does that is interrupted for a while, and never finishes its clean-up.
+# Never finishes its clean-up after an interrupt.
 STUCK = """
 import time
 from stdc_core.io import signals
@@ -27,7 +27,7 @@ finally:
     time.sleep(30)
 """
 
-# The clean-up and the end of the interpreter take a while: many signals arrive in both.
+# Clean-up and interpreter shutdown take a while, so that signals arrive in both.
 PROGRAMS = {
     'recorded': """
 import sys, time
@@ -50,7 +50,7 @@ except KeyboardInterrupt:
     print('cleaned up', flush=True)
 """,
 }
-# Destroyed while the interpreter takes itself apart, after Python's own handlers are back.
+# Destroyed during the interpreter shutdown, after Python's default signal handlers are restored.
 SLOW_END = """
 class Slow:
     def __del__(self, sleep=time.sleep):
@@ -62,7 +62,7 @@ sys.exit(7)
 
 @pytest.mark.parametrize('numbers', ['INT INT', 'TERM TERM', 'INT TERM', 'TERM INT'])
 @pytest.mark.parametrize('program', PROGRAMS)
-def test_later_signals_neither_disturb_the_clean_up_nor_change_the_status(program, numbers):
+def test_later_signals_do_not_disturb_the_clean_up(program, numbers):
     first, second = (signal.Signals[f'SIG{name}'] for name in numbers.split())
     command = [sys.executable, '-c', PROGRAMS[program] + SLOW_END]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

@@ -50,7 +50,7 @@ def test_predict_writes_mp4(tmp_path):
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == FRAMES
 
 
-def test_nothing_appears_when_writing_fails(tmp_path):
+def test_failed_write_leaves_no_file(tmp_path):
     pytest.importorskip('av', reason='PyAV is not installed')
     with pytest.raises(RuntimeError), mp4_writer(tmp_path / 'drive.mp4', (44, 70), RATE) as write:
         write(frame(0))
