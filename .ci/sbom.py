@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write a software bill of materials: .venv-tools/bin/python .ci/sbom.py ENVIRONMENT FILE.json; `make sbom` does it.
+"""Write a software bill of materials: .venv-tools/bin/python .ci/sbom.py ENVIRONMENT FILE.json (`make sbom`).
 
-CycloneDX 1.6: this package, its model, and what requirements-demo.txt and -ros.txt bring, with versions and licences.
+It lists this package, its model, and the packages of requirements-demo.txt and -ros.txt, with versions and licences, as
+CycloneDX 1.6.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from pin import key
 HERE = Path(__file__).resolve().parent
 MODEL = HERE.parent / 'stdc_core' / 'weights' / 'stdc1_camvid.onnx'
 
-#: SPDX ids of what ROS packages say; of packages whose metadata say nothing, what their licence files are.
+#: SPDX id by the licence name in a ROS package.
 SPDX = {'Apache License 2.0': 'Apache-2.0', 'Apache 2.0': 'Apache-2.0', 'zlib License': 'Zlib'}
+
+#: Licence by package, for packages without licence metadata, from their licence files.
 UNSAID = {'protobuf': 'BSD-3-Clause', 'ros-fastcdr': 'Apache-2.0', 'ros-fastrtps': 'Apache-2.0', 'setuptools': 'MIT'}
 
 
@@ -29,11 +32,11 @@ def main(environment: Path, target: Path) -> None:
     """Write the file. Exit with a one-line error if a licence is unknown or the environment has other versions."""
     bill = scan(environment)
     wanted = pinned()
-    # ROS wheels hold a second description of themselves, and the interpreter brought pip.
+    # Left out: pip, and the second description of themselves that ROS wheels contain.
     parts = [part for part in bill['components'] if key(f'{part["name"]}=={part["version"]}') in wanted]
     missing = wanted - {key(f'{part["name"]}=={part["version"]}') for part in parts}
     if missing:
-        sys.exit(f'error: {environment} is not of these versions (it is with Python 3.11 or newer): {sorted(missing)}')
+        sys.exit(f'error: {environment} lacks {sorted(missing)}, expected an environment of Python 3.11 or newer')
     for part in parts:
         part.pop('externalReferences', None)
         part['licenses'] = part.get('licenses') or licences(part['name'], environment)
@@ -49,11 +52,25 @@ def main(environment: Path, target: Path) -> None:
     for tool in bill['metadata']['tools']['components']:
         tool.pop('externalReferences', None)
     bill['metadata']['component'] = package
-    target.write_text(json.dumps({**bill, 'components': [model, *parts], 'dependencies': links}, indent=1) + '\n')
+    write({**bill, 'components': [model, *parts], 'dependencies': links}, target)
+
+
+def write(bill: dict, target: Path) -> None:
+    """Write a bill so that the same content gives the same bytes: keys and lists are sorted, the model comes first."""
+    model, *parts = bill['components']
+    components = [model, *sorted(parts, key=lambda part: part['bom-ref'])]
+    for component in components:
+        component['licenses'] = sorted(component['licenses'], key=json.dumps)
+    links = [
+        {**link, 'dependsOn': sorted(link['dependsOn'])}
+        for link in sorted(bill['dependencies'], key=lambda link: link['ref'])
+    ]
+    content = {**bill, 'components': components, 'dependencies': links}
+    target.write_text(json.dumps(content, indent=1, sort_keys=True) + '\n')
 
 
 def scan(environment: Path) -> dict:
-    """Return what cyclonedx-py finds in an environment; without times and serial numbers, so that runs agree."""
+    """Return the bill of an environment by cyclonedx-py, without times and serial numbers."""
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder, 'bom.json')
         command = ['-m', 'cyclonedx_py', 'environment', str(environment / 'bin' / 'python'), '--spec-version', '1.6']
@@ -62,13 +79,13 @@ def scan(environment: Path) -> dict:
 
 
 def pinned() -> set[str]:
-    """Return the versions in the requirement files, by :func:`pin.key`."""
+    """Return the versions in the requirement files in the form of :func:`pin.key`."""
     text = ''.join((HERE / f'requirements-{name}.txt').read_text() for name in ('demo', 'ros'))
     return {key(line) for line in text.splitlines() if re.match(r'\w', line)}
 
 
 def licences(name: str, environment: Path) -> list[dict]:
-    """Return the licences of a package without licence metadata, from the package.xml that ROS packages install."""
+    """Return the licences of a package without licence metadata, from UNSAID or its ROS package.xml."""
     folder = name.removeprefix('ros-').replace('-', '_')
     manifest = environment / 'share' / folder / 'package.xml'
     if name in UNSAID or not manifest.is_file():
@@ -76,7 +93,7 @@ def licences(name: str, environment: Path) -> list[dict]:
         return [{'license': {'id': said}}]
     texts = [' '.join(element.text.split()) for element in ElementTree.parse(manifest).getroot().iter('license')]
     texts = [SPDX.get(text, text) for text in texts]
-    # `BSD` says not which of them.
+    # `BSD` may mean several licences, so it has no SPDX id.
     return [{'license': {'name' if text == 'BSD' else 'id': text}} for text in texts]
 
 

@@ -202,3 +202,21 @@ def test_bill_of_materials_is_up_to_date():
     assert {f'{part["name"]}=={part["version"]}' for part in parts} == wanted
     assert all(part['licenses'] for part in bill['components'])
     assert not re.search(r'file:|"/|\b(home|root|tmp)/', text)
+
+
+def test_bill_of_materials_does_not_depend_on_the_order_of_its_input(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / '.ci'))
+    sbom = importlib.import_module('sbom')
+    committed = (REPOSITORY / 'docs' / 'sbom.cdx.json').read_bytes()
+    bill = json.loads(committed)
+    model, *parts = bill['components']
+    reordered = {
+        **dict(reversed(bill.items())),
+        'components': [
+            model,
+            *({**dict(reversed(part.items())), 'licenses': part['licenses'][::-1]} for part in parts),
+        ],
+        'dependencies': [{**link, 'dependsOn': link['dependsOn'][::-1]} for link in reversed(bill['dependencies'])],
+    }
+    sbom.write(reordered, tmp_path / 'sbom.json')
+    assert (tmp_path / 'sbom.json').read_bytes() == committed
