@@ -11,16 +11,16 @@ RUN = PYTHONPATH=. AMENT_PREFIX_PATH="$${AMENT_PREFIX_PATH:-$$PWD/.venv-test}" .
 .PHONY: help demo test fuzz soak benchmark benchmark-training lint pins sbom clean
 
 help:
-	@echo 'make demo                       a rendered drive through the real node; the result is in demo/'
-	@echo 'make demo BAG=my.mcap TOPIC=/x  the same with your own bag; TOPIC only if it has several cameras'
-	@echo 'make test                       colcon build, colcon test: every test'
-	@echo 'make fuzz                       damaged files and messages, by the thousand'
-	@echo 'make soak                       four cameras for SOAK_MINUTES (default: 30)'
-	@echo 'make benchmark                  speed against PyTorch, start-up time and memory, on this machine'
-	@echo 'make benchmark-training         what feeds the training fastest, and where its time goes'
-	@echo 'make lint                       ruff check, ruff format and mypy'
-	@echo 'make pins                       hashes of the versions in .ci/requirements-*.txt, from the package index'
-	@echo 'make sbom                       software bill of materials of package and demo: docs/sbom.cdx.json'
+	@echo 'make demo                       run the node on a rendered drive; results are in demo/'
+	@echo 'make demo BAG=my.mcap TOPIC=/x  run the node on your bag; TOPIC is needed if it has several cameras'
+	@echo 'make test                       build and run all tests with colcon'
+	@echo 'make fuzz                       test with thousands of damaged files and messages'
+	@echo 'make soak                       run the node with four cameras for SOAK_MINUTES (default: 30)'
+	@echo 'make benchmark                  measure speed against PyTorch, start-up time and memory'
+	@echo 'make benchmark-training         measure data loading and the time of a training step'
+	@echo 'make lint                       run ruff check, ruff format and mypy'
+	@echo 'make pins                       update the hashes in .ci/requirements-*.txt from the package index'
+	@echo 'make sbom                       write the software bill of materials, docs/sbom.cdx.json'
 	@echo 'make clean                      remove builds, environments and demo/'
 
 demo:

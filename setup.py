@@ -35,8 +35,8 @@ setup(
     install_requires=[
         'setuptools',
         'numpy>=1.21',
-        # Headless: the same cv2 without windows, which nothing here opens; opencv-python needs libGL from the system.
-        # Below 5, where type numbers changed and cv_bridge breaks.
+        # Headless, because no windows are opened and opencv-python needs libGL from the system. Below 5, because its
+        # new type numbers break cv_bridge.
         'opencv-python-headless>=4.5,<5',
         'onnx>=1.14',
         'onnxruntime>=1.16',
@@ -44,9 +44,9 @@ setup(
         'tqdm',
         'rosbags>=0.11',
         'rosbags-image>=0.10',
-        # JPEGs whose damage is reported; where it is missing (rosdep has no key for it), OpenCV decodes them.
+        # Reports damaged JPEGs. rosdep has no key for it; without it, OpenCV decodes them.
         'simplejpeg>=1.6',
-        # Of the standard library since 3.14.
+        # Part of the standard library since Python 3.14.
         'backports.zstd; python_version < "3.14"',
     ],
     extras_require={
@@ -62,12 +62,12 @@ setup(
         'train': ['torch>=2.5,<2.14', 'lightning>=2.6', 'safetensors', 'tensorboard'],
         'openvino': ['openvino>=2024.4'],
         'ray': ['ray>=2.9'],
-        # H.264 and H.265 topics of bags.
+        # For H.264 and H.265 topics of bags, and MP4 files.
         'video': ['av>=12'],
         'tensorrt': ['tensorrt>=10', 'cuda-bindings[all]>=12.6'],
-        # The libraries are in the wheels: nothing else of NVIDIA is needed but a driver. With CUDA 12: -cu12.
+        # The wheels contain all NVIDIA libraries; only a driver is needed. For CUDA 12: -cu12.
         'rtx': ['tensorrt-rtx-cu13>=1.2', 'cuda-bindings[all]>=13,<14'],
-        # colcon finds out from this extra that pytest runs the tests; without it, it runs none and reports success.
+        # By this extra, colcon detects that the tests use pytest. Without it, colcon runs no test and reports success.
         'test': ['pytest>=7.4,<9', 'hypothesis'],
     },
     entry_points={

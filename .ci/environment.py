@@ -18,16 +18,17 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
-#: A sourced ROS 2 brings rclpy, messages and cv_bridge, all compiled against its own numpy.
+#: Name of a sourced ROS 2, or None. It has its own rclpy, messages and cv_bridge, compiled against its own numpy.
 ROS = os.environ.get('ROS_DISTRO')
 
-#: Whether to install exact versions with hashes. On Python 3.10 they do not exist, and ROS 2 has its own.
+#: Whether to install the pinned versions with hashes. They do not exist for Python 3.10, and ROS 2 has its own
+#: versions.
 EXACT = not ROS and sys.version_info >= (3, 11)
 
-#: Limits where versions are not pinned: setuptools and pytest for colcon, OpenCV for cv_bridge.
+#: Limits if versions are not pinned: setuptools and pytest for colcon, OpenCV for cv_bridge.
 LIMITS = ['opencv-python-headless<5', 'setuptools<80', 'pytest<9']
 
-#: pip compiles on one core; the files are compiled on all cores at the end.
+#: Install without compiling: pip uses one core for it. All files are compiled on all cores at the end.
 INSTALL = ['-m', 'pip', 'install', '--no-compile']
 
 
@@ -52,7 +53,7 @@ def main(folder: Path, files: list[Path]) -> None:
 
 
 def need_venv() -> None:
-    """Install the package that `venv` needs on Debian, or, without root, print the command that does."""
+    """Install the Debian package that `venv` needs. Without root, exit with the command to run."""
     try:
         from ensurepip import version  # noqa: F401
 
@@ -70,25 +71,25 @@ def need_venv() -> None:
 
 
 def requirements(files: list[Path]) -> list[str]:
-    """Return the entries of the files: versions with hashes or, where versions are not exact, names alone."""
+    """Return the entries of the files: versions with hashes or, if versions are not pinned, names only."""
     text = ''.join(file.read_text() for file in files).replace('\\\n', ' ')
     lines = [line for line in text.splitlines() if line and not line.startswith('#')]
     if EXACT:
         return lines
     lines = [line.split('--hash=')[0].strip() for line in lines]
-    # torch stays exact: a newer one would bring gigabytes of CUDA.
+    # torch stays pinned: a newer one would install gigabytes of CUDA.
     return [line if line.startswith(('torch==', 'ros-')) else re.sub('==[^;]*', '', line) for line in lines]
 
 
 def limits() -> list[str]:
-    """Return the constraints where versions are not exact, among them the numpy that ROS 2 was compiled for."""
+    """Return the constraints if versions are not pinned, including the numpy that ROS 2 was compiled for."""
     command = [sys.executable, '-c', 'import numpy; print(numpy.__version__)']
     found = subprocess.run(command, capture_output=True, text=True).stdout.strip() if ROS else ''
     return [*LIMITS, f'numpy>={found},<{int(found.split(".")[0]) + 1}'] if found else LIMITS
 
 
 def install(python: Path, lines: list[str]) -> None:
-    """Install with pip, and show the progress."""
+    """Install the requirements with pip and show the progress."""
     with tempfile.TemporaryDirectory() as folder:
         wanted, held = Path(folder, 'requirements.txt'), Path(folder, 'constraints.txt')
         wanted.write_text('\n'.join(lines))
@@ -97,7 +98,7 @@ def install(python: Path, lines: list[str]) -> None:
             install_exactly(python, wanted, lines)
         else:
             pip(python, ['-r', str(wanted), '-c', str(held)], len(lines))
-    # A file that is no Python, as a template is, is left out here as it is by pip.
+    # Files that are not valid Python, such as templates, are skipped, as pip does.
     compiling = [str(python), '-m', 'compileall', '-q', '-j', '0', str(python.parent.parent / 'lib')]
     subprocess.run(compiling, stdout=subprocess.DEVNULL)
     show(len(lines), len(lines), 'done', end=True)
@@ -108,38 +109,39 @@ def install_exactly(python: Path, wanted: Path, lines: list[str]) -> None:
     hashed = ['--require-hashes', '--no-deps', '-r']
     torch = [line for line in lines if line.startswith('torch==')]
     if torch:
-        # A build at hand (PIP_FIND_LINKS) goes first: where hashes are wanted, pip else takes the index's, with CUDA.
+        # A local build (PIP_FIND_LINKS) first. With hashes, pip would otherwise prefer the index's build with CUDA.
         alone = wanted.with_name('torch.txt')
         alone.write_text(torch[0])
         subprocess.run([str(python), *INSTALL, '--no-index', *hashed, str(alone)], capture_output=True)
     pip(python, [*hashed, str(wanted)], len(lines))
     if torch:
-        # What PyPI's torch for Linux wants of CUDA is not listed: it alone comes without hashes.
+        # The CUDA packages that torch from PyPI needs on Linux are not listed, so only they are installed without
+        # hashes.
         pip(python, [torch[0].split()[0]], len(lines))
     check = subprocess.run([str(python), '-m', 'pip', 'check'], stdout=subprocess.PIPE, text=True)
     if check.returncode:
-        sys.exit(f'{check.stdout}error: .ci/requirements-*.txt do not fit together')
+        sys.exit(f'{check.stdout}error: the versions in .ci/requirements-*.txt are incompatible')
 
 
 def pip(python: Path, arguments: list[str], total: int) -> None:
-    """``pip install``; exits with the end of what it said if it fails."""
+    """Run ``pip install``. Exit with the end of its output if it fails."""
     command = [str(python), *INSTALL, '--progress-bar', 'off', *arguments]
     environment = {**os.environ, 'PIP_DISABLE_PIP_VERSION_CHECK': '1', 'PYTHONUNBUFFERED': '1'}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    said, count = [], 0
+    output, count = [], 0
     for line in process.stdout:
-        said.append(line)
+        output.append(line)
         if line.startswith('Collecting '):
             count += 1
             show(min(count, total), total, line.split()[1])
         elif line.startswith('Installing collected packages'):
             show(total, total, 'unpacking ...')
     if process.wait():
-        sys.exit(f'\n{"".join(said[-30:])}\nerror: pip could not install what {python.parent.parent.name} needs')
+        sys.exit(f'\n{"".join(output[-30:])}\nerror: pip could not install the packages of {python.parent.parent.name}')
 
 
 def show(done: int, total: int, what: str, end: bool = False) -> None:
-    """A progress bar on a terminal; elsewhere a line per tenth."""
+    """Show progress: a bar on a terminal, else a line for every tenth."""
     if sys.stdout.isatty():
         bar = '#' * (30 * done // total)
         print(f'\r  installing [{bar:<30}] {done}/{total} {what[:40]:<40}', end='\n' if end else '', flush=True)

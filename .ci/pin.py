@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the hashes of all files of each version into requirement files: .venv-tools/bin/python .ci/pin.py FILES...
 
-`make pins` runs it on all files of .ci/. Change a version by hand; this program then asks the package index for its
-hashes. It downloads no files, and writes nothing but the hashes.
+`make pins` runs it on all files of .ci/. After you change a version by hand, it asks the package index for the hashes.
+It downloads no packages and changes only the hashes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-#: Published beside PyPI: torch 2.13.0+cpu for Python 3.11 on Linux x86-64, a tenth of the size of the one with CUDA.
+#: Hashes of files that are not on PyPI: torch 2.13.0+cpu for Python 3.11 on Linux x86-64, a tenth of the size with
+#: CUDA.
 EXTRA = {'torch==2.13.0': ['sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b']}
 
 
 def main(files: list[Path]) -> None:
-    """Rewrite the files. A file with a version that is not in the index stays unchanged, and the version is printed."""
+    """Rewrite the files. Exit before changing a file if a version in it is not in the index."""
     for file in files:
         lines = [line for line in file.read_text().splitlines() if not line.lstrip().startswith('--hash=')]
         lines = [line.removesuffix('\\').rstrip() for line in lines]
@@ -33,7 +34,7 @@ def main(files: list[Path]) -> None:
 
 
 def ask(pins: list[str]) -> dict[str, list[str]]:
-    """Return the hashes by :func:`key`. uv finds all files of a version, pip only those for this machine."""
+    """Return the hashes by :func:`key`. Uses uv: pip only finds the files for this machine."""
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder, 'requirements.in')
         wanted.write_text('\n'.join(pins))
@@ -47,7 +48,7 @@ def ask(pins: list[str]) -> dict[str, list[str]]:
 
 
 def key(line: str) -> str:
-    """``ros-rclpy[fastrtps]==7.1.6; ...`` to ``ros-rclpy==7.1.6``, spelt as package indexes compare names."""
+    """Return the normalised name and version, such as ``ros-rclpy==7.1.6``, of a line with extras and markers."""
     name, version = re.match(r'([\w.-]+)(?:\[.*?\])?==([^\s;\\]+)', line).groups()
     return f'{re.sub("[-_.]+", "-", name).lower()}=={version}'
 
