@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Offline segmentation of bags: command line, discovery, tasks, process pool and Ray pool.
 
-May import ``bags``, ``messages``, ``stdc_core.inference``, ``stdc_core.pictures``, ``stdc_core.classes`` and
-``stdc_core.io``; never rclpy.
+May import ``bags``, ``points``, ``ground``, ``messages``, ``stdc_core.inference``, ``stdc_core.pictures``,
+``stdc_core.classes`` and ``stdc_core.io``; never rclpy.
 """

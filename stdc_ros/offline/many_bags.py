@@ -56,6 +56,7 @@ def segment_many(given: argparse.Namespace) -> int:
             all_topics=given.all,
             outputs=tuple(given.outputs),
             with_input=given.with_input,
+            points=given.point_options,
         )
         tasks = find_bags(given.bags, given.out_dir)
         with working_folder(given.out_dir) as work:

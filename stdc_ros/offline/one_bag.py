@@ -18,7 +18,9 @@ from stdc_ros.bags.message_types import BAG_TYPES, CAMERA_INFO, IMAGE, LABEL_INF
 from stdc_ros.bags.reader import Bag
 from stdc_ros.bags.topic_selection import VIDEO_TRANSPORTS
 from stdc_ros.bags.writer import BagWriter, write_bag
+from stdc_ros.messages.cdr import POINT_CLOUD
 from stdc_ros.messages.images import ImageError, make_image
+from stdc_ros.offline.bag_points import BagPoints, PointOptions
 
 #: Encoding of each output by its name, and the function that makes it from the image and its segmentation.
 Make = Callable[[np.ndarray, Segmentation, Segmenter], np.ndarray | None]
@@ -60,17 +62,27 @@ def output_prefixes(topics: Sequence[str]) -> dict[str, str]:
     return {topic: str(base / 'segmentation') for topic, base in bases.items()}
 
 
-def segment_message(segmenter: Segmenter, image: BagMessage, outputs: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def segment_message(
+    segmenter: Segmenter, image: BagMessage, outputs: Sequence[str], clouds: BagPoints | None = None
+) -> Iterator[tuple[str, Any]]:
     """Segment one image of a bag. Yield name and ``sensor_msgs/Image`` of each output, with the header of the image.
+
+    Args:
+        segmenter: Segmenter.
+        image: Image.
+        outputs: Names of :data:`OUTPUTS`.
+        clouds: Painter of clouds, which gets the mask; or None.
 
     Raises:
         ImageError: The image cannot be decoded, or is too small or too large for the network.
     """
     picture = image.bgr()
     try:
-        result = segmenter(picture, confidence='confidence' in outputs)
+        result = segmenter(picture, confidence='confidence' in outputs or clouds is not None)
     except ValueError as error:
         raise ImageError(str(error)) from error
+    if clouds is not None:
+        clouds.add_mask(image, result)
     header = image.header()
     for name in outputs:
         encoding, make = OUTPUTS[name]
@@ -89,6 +101,7 @@ def segment_bag(
     outputs: Sequence[str] = ('mask', 'overlay'),
     with_input: bool = False,
     overwrite: bool = False,
+    points: PointOptions = PointOptions(),  # noqa: B008 (it cannot change)
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
     """Segment the images of a bag into another bag.
@@ -103,8 +116,9 @@ def segment_bag(
         topics: Image topics; if empty, the only camera topic of the bag or, with ``all_topics``, all of them.
         all_topics: Whether to segment every camera topic.
         outputs: Names of :data:`OUTPUTS`.
-        with_input: Whether to copy the images and their ``camera_info`` as well.
+        with_input: Whether to copy the images and their ``camera_info`` as well; with ``points``, clouds and TF, too.
         overwrite: Whether to replace an existing bag.
+        points: Clouds to paint.
         progress: Function that is called with the number of done images and the number of all images: first when the
             bag is open, then after each image.
 
@@ -128,10 +142,23 @@ def segment_bag(
             progress(0, total)
             writer.set_classes(segmenter.info.classes, segmenter.info.summary)
             copied = _add_topics(writer, bag, prefixes, outputs, with_input)
+            clouds = None
+            if points.topics:
+                infos = {topic: _info_topic(topic) for topic in chosen}
+                clouds = BagPoints(bag, infos, segmenter.info.classes, points)
+                copied |= _add_cloud_topics(writer, bag, clouds, points, with_input)
+            painted_topics = {topic: f'{prefix}/points' for topic, prefix in output_prefixes(points.topics).items()}
+
+            def write_clouds(found: Iterator[tuple[str, int, Any]]) -> None:
+                for topic, time, message in found:
+                    writer.write(painted_topics[topic], time, message)
+
             unnamed = set(chosen)  # topics whose label_info is not written yet
-            for image in bag.messages({*chosen, *copied}):
+            for image in bag.messages({*chosen, *copied, *(clouds.topics if clouds else ())}):
                 if image.topic in copied and image.message is not None:
                     writer.write_cdr(image.topic, image.time, image.data)
+                if clouds is not None:
+                    write_clouds(clouds.take(image))
                 if image.topic not in prefixes:
                     continue
                 try:
@@ -139,7 +166,7 @@ def segment_bag(
                         message = make_label_info(segmenter.info.classes, image.stamp)
                         writer.write(f'{prefixes[image.topic]}/label_info', image.time, message)
                         unnamed.remove(image.topic)
-                    for name, message in segment_message(segmenter, image, outputs):
+                    for name, message in segment_message(segmenter, image, outputs, clouds):
                         writer.write(f'{prefixes[image.topic]}/{name}', image.time, message)
                     written += 1
                 except ImageError as error:
@@ -154,7 +181,17 @@ def segment_bag(
                     or f'{", ".join(chosen)} without any message'
                 )
                 raise BagError(f'{source}: no image to segment: {reason}')
-        return _warnings(bag, written, failed, total, problem)
+            if clouds is not None:
+                write_clouds(clouds.finish())
+                if not clouds.painted:
+                    raise BagError(f'{source}: no cloud to paint: {clouds.problem or "the topics have no message"}')
+        warnings = _warnings(bag, written, failed, total, problem)
+        if clouds is not None and clouds.failed:
+            warnings.append(
+                f'{source}: {clouds.failed} of {clouds.painted + clouds.failed} clouds could not be painted and are '
+                f'left out; the first: {clouds.problem}'
+            )
+        return warnings
 
 
 def _add_topics(
@@ -165,9 +202,7 @@ def _add_topics(
     for topic, prefix in prefixes.items():
         if with_input:
             copied[topic] = bag.topics[topic].type
-            camera = PurePosixPath(topic)
-            camera = camera.parent if camera.name in _TRANSPORTS else camera
-            info = str(camera.parent / 'camera_info')
+            info = _info_topic(topic)
             if info in bag.topics and bag.topics[info].type == CAMERA_INFO:
                 copied[info] = CAMERA_INFO
         for name in outputs:
@@ -175,6 +210,25 @@ def _add_topics(
         writer.add_topic(f'{prefix}/label_info', LABEL_INFO, latched=True)
     for topic, type_name in copied.items():
         writer.add_topic(topic, type_name)
+    return set(copied)
+
+
+def _info_topic(topic: str) -> str:
+    """Return the topic of the CameraInfo beside an image topic."""
+    camera = PurePosixPath(topic)
+    camera = camera.parent if camera.name in _TRANSPORTS else camera
+    return str(camera.parent / 'camera_info')
+
+
+def _add_cloud_topics(
+    writer: BagWriter, bag: Bag, clouds: BagPoints, points: PointOptions, with_input: bool
+) -> set[str]:
+    """Add the topics of painted clouds; return the topics of clouds and TF that are copied."""
+    for prefix in output_prefixes(points.topics).values():
+        writer.add_topic(f'{prefix}/points', POINT_CLOUD)
+    copied = [*points.topics, *clouds.tf_topics] if with_input else []
+    for topic in copied:
+        writer.add_topic(topic, bag.topics[topic].type, latched=topic.endswith('tf_static'))
     return set(copied)
 
 

@@ -21,8 +21,13 @@ from stdc_core.io.signals import interrupt_once
 from stdc_core.io.terminal import print_result
 from stdc_ros.bags.message import BagError
 from stdc_ros.bags.reader import may_be_topic
+from stdc_ros.offline.bag_points import MAX_TIME_DIFFERENCE, PointOptions
+from stdc_ros.offline.camera_poses import read_camera_poses
 from stdc_ros.offline.many_bags import segment_many
 from stdc_ros.offline.one_bag import OUTPUTS, segment_bag
+
+#: Largest --max-time-difference, seconds.
+MAX_SECONDS = 3600.0
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -51,6 +56,7 @@ def _segment_one(given: argparse.Namespace) -> int:
                 all_topics=given.all,
                 outputs=given.outputs,
                 with_input=given.with_input,
+                points=given.point_options,
                 overwrite=given.overwrite,
                 progress=progress,
             )
@@ -113,6 +119,34 @@ changed since, are replaced only with --overwrite. A bag that cannot be segmente
     )
     parser.add_argument('--threads', type=int, default=0, help='CPU threads of each worker; 0: divide all cores')
     parser.add_argument('--overwrite', action='store_true', help='replace existing bags')
+    points = parser.add_argument_group('point clouds')
+    points.add_argument(
+        '--points',
+        action='append',
+        default=[],
+        metavar='TOPIC [TOPIC ...]',
+        help='paint these clouds (sensor_msgs/PointCloud2) with the classes; /lidar/points makes '
+        '/lidar/segmentation/points',
+    )
+    points.add_argument(
+        '--points-only', type=_names, default=(), metavar='CLASS[,CLASS...]', help='keep the points of these alone'
+    )
+    points.add_argument(
+        '--camera-pose',
+        type=expand_user,
+        metavar='FILE',
+        help='YAML file with the pose of each camera in the frame of the clouds; default: from the TF of the bag',
+    )
+    points.add_argument(
+        '--fixed-frame', default='', metavar='FRAME', help='frame of TF that does not move, to correct for the motion'
+    )
+    points.add_argument(
+        '--max-time-difference',
+        type=float,
+        default=MAX_TIME_DIFFERENCE,
+        metavar='S',
+        help='greatest difference between the stamps of a cloud and of its mask; default: %(default)s s',
+    )
     many = parser.add_argument_group('many bags')
     many.add_argument('--out-dir', type=expand_user, metavar='FOLDER', help='segment every IN into this folder')
     many.add_argument(
@@ -131,16 +165,22 @@ changed since, are replaced only with --overwrite. A bag that cannot be segmente
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = _parser()
-    lists = {'--topic': may_be_topic, '--outputs': lambda text: text in OUTPUTS}
+    lists = {
+        '--topic': may_be_topic,
+        '--outputs': lambda text: text in OUTPUTS,
+        '--points': may_be_topic,
+    }
     given = parser.parse_intermixed_args(separate_lists(arguments, lists))
     if given.out_dir is None and len(given.bags) < 2:
         # `in --topic /a /out`: the last value may be the bag to write.
-        given = parser.parse_intermixed_args(separate_lists(arguments, lists | {'--topic': lambda text: False}))
+        alone = dict.fromkeys(('--topic', '--points'), lambda text: False)
+        given = parser.parse_intermixed_args(separate_lists(arguments, lists | alone))
     given.outputs = list(dict.fromkeys(given.outputs or ['mask', 'overlay']))
     if not 0 <= given.threads <= MAX_THREADS:
         parser.error(f'--threads: expected 0 to {MAX_THREADS}, found {given.threads}')
     if given.workers is not None and given.workers < 1:
         parser.error(f'--workers: expected 1 or more, found {given.workers}')
+    given.point_options = _point_options(parser, given)
     if given.out_dir is not None:
         if given.ray and given.workers is not None:
             parser.error('--workers: counts processes of this machine; with --ray, the cluster decides')
@@ -151,6 +191,25 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     if len(given.bags) != 2:
         parser.error(f'expected IN and OUT, or --out-dir for many bags, found {" ".join(map(str, given.bags))}')
     return given
+
+
+def _point_options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> PointOptions:
+    # Not a number is not at most 3600, either.
+    if not 0 <= given.max_time_difference <= MAX_SECONDS:
+        parser.error(f'--max-time-difference: expected 0 to {MAX_SECONDS:g} s, found {given.max_time_difference}')
+    for name in ('points_only', 'camera_pose', 'fixed_frame'):
+        if getattr(given, name) and not given.points:
+            parser.error(f'--{name.replace("_", "-")}: is about clouds, expected --points as well')
+    try:
+        poses = read_camera_poses(given.camera_pose) if given.camera_pose else {}
+    except BagError as error:
+        parser.error(f'--camera-pose: {error}')
+    topics = tuple(dict.fromkeys(given.points))
+    return PointOptions(topics, given.points_only, tuple(poses.items()), given.fixed_frame, given.max_time_difference)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(',') if name.strip())
 
 
 def _ray_address(text: str) -> str:

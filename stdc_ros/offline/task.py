@@ -25,6 +25,7 @@ from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
 from stdc_core.io.text import one_line
 from stdc_ros.bags.message import BagError
 from stdc_ros.bags.writer import check_target
+from stdc_ros.offline.bag_points import PointOptions
 from stdc_ros.offline.one_bag import segment_bag
 
 #: Name of the folder for unfinished bags and of the lock, in the output folder.
@@ -84,6 +85,7 @@ class SegmentOptions(NamedTuple):
         all_topics: See the same function.
         outputs: See the same function.
         with_input: See the same function.
+        points: See the same function.
     """
 
     model: Path | None
@@ -94,6 +96,7 @@ class SegmentOptions(NamedTuple):
     all_topics: bool
     outputs: tuple[str, ...]
     with_input: bool
+    points: PointOptions = PointOptions()
 
     def load(self, threads: int) -> Segmenter:
         """Load the segmenter.
@@ -115,11 +118,14 @@ class SegmentOptions(NamedTuple):
 
     def to_record(self) -> dict[str, object]:
         """Return the options in the form of the record of a bag."""
-        return self._asdict() | {
+        record = self._asdict() | {
             'model': (self.model or DEFAULT_MODEL).name,
             'topics': list(self.topics),
             'outputs': list(self.outputs),
         }
+        # As JSON gives it back. Without clouds it is left out, as in the records of earlier releases.
+        del record['points']
+        return record | ({'points': json.loads(json.dumps(self.points._asdict()))} if self.points.topics else {})
 
 
 def sha256(path: Path) -> str:
@@ -160,7 +166,7 @@ def _difference(task: Task, options: SegmentOptions) -> str:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f'exists already, without a record {task.record.name} of how it was made'
     # The SHA-256 identifies the model; its name may change.
-    for key, value in options.to_record().items():
+    for key, value in ({'points': None} | options.to_record()).items():
         if key != 'model' and made.get(key) != value:
             return f'was made with {key} {one_line(made.get(key))}, expected {value}'
     if source != _state(task.source):
@@ -242,6 +248,7 @@ def segment_task(
             all_topics=options.all_topics,
             outputs=options.outputs,
             with_input=options.with_input,
+            points=options.points,
             progress=count,
         )
         record = {

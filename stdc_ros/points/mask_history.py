@@ -36,9 +36,14 @@ class StampedMask(NamedTuple):
 
 
 class MaskHistory:
-    """Latest masks of one camera in the order of their arrival."""
+    """Latest masks of one camera in the order of their arrival.
 
-    def __init__(self) -> None:
+    Args:
+        kept: Number of masks that are kept.
+    """
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._kept = kept
         self._masks: list[StampedMask] = []
 
     def __len__(self) -> int:
@@ -48,7 +53,7 @@ class MaskHistory:
         """Add a mask. If its stamp is far before the last one, time has started again, and the others are forgotten."""
         # Replaced in one step: another thread may look meanwhile.
         before = [] if self._masks and mask.stamp < self._masks[-1].stamp - BACK else self._masks
-        self._masks = [*before, mask][-KEPT:]
+        self._masks = [*before, mask][-self._kept :]
 
     def reaches(self, stamp: int) -> bool:
         """Return whether a mask is as new as this stamp, in nanoseconds; a later one is then no nearer to it."""
