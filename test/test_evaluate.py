@@ -168,12 +168,12 @@ def test_on_a_gpu_only_its_rounding_to_fewer_bits_is_switched_off(dataset, monke
 def test_scales_and_mirror_image_are_averaged():
     torch = pytest.importorskip('torch')
     from stdc_core.evaluation.torch_predictor import average_scores
-    from stdc_core.model.deployed_graph import DeployedGraph, own_offset
+    from stdc_core.model.deployed_graph import DeployedGraph, stored_class_offset
     from stdc_core.model.weights import load_weights
 
     image = SyntheticDrive(seed=3, height=HEIGHT, width=WIDTH, frames=1)[0].image
     model, _, provenance = load_weights(DEFAULT_MODEL)
-    graphs = [DeployedGraph(model, scale, own_offset(provenance)).eval() for scale in (0.75, 1.0)]
+    graphs = [DeployedGraph(model, scale, stored_class_offset(provenance)).eval() for scale in (0.75, 1.0)]
     batch, mirrored = (torch.from_numpy(a.copy())[None] for a in (image, image[:, ::-1]))
     with torch.inference_mode():
         expected = sum(graph.logits(batch).softmax(1) + graph.logits(mirrored).softmax(1).flip(3) for graph in graphs)

@@ -15,7 +15,7 @@ from stdc_core.commands.main import main
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.export.onnx import export
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
-from stdc_core.model.deployed_graph import DeployedGraph, own_offset
+from stdc_core.model.deployed_graph import DeployedGraph, stored_class_offset
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import WeightsError, load_weights, save_weights
 
@@ -44,7 +44,9 @@ def test_torch_and_onnx_runtime_agree_on_a_drive(input_scale, tmp_path):
     result = Segmenter.load(tmp_path / 'model.onnx')(frames, confidence=True)
     with torch.inference_mode():
         model, _, provenance = load_weights(DEFAULT_MODEL)
-        mask, confidence = DeployedGraph(model, input_scale, own_offset(provenance)).eval()(torch.from_numpy(frames))
+        mask, confidence = DeployedGraph(model, input_scale, stored_class_offset(provenance)).eval()(
+            torch.from_numpy(frames)
+        )
     assert (result.mask == mask.numpy()).mean() >= 0.9999
     assert np.abs(result.confidence.astype(int) - confidence.numpy()).max() <= 1
 
@@ -58,7 +60,7 @@ def test_torch_and_onnx_runtime_agree_on_real_frames(camvid):
     mask = segmenter(frames).mask
     with torch.inference_mode():
         model, _, provenance = load_weights(DEFAULT_MODEL)
-        graph = DeployedGraph(model, segmenter.info.input_scale, own_offset(provenance)).eval()
+        graph = DeployedGraph(model, segmenter.info.input_scale, stored_class_offset(provenance)).eval()
         expected, _ = graph(torch.from_numpy(frames))
     assert (mask == expected.numpy()).mean() >= 0.9999
 
@@ -105,7 +107,7 @@ def test_weights_come_back_out_of_a_model_file(weights, tmp_path):
 
 def test_an_existing_file_is_not_overwritten_unasked(weights, tmp_path):
     (tmp_path / 'model.onnx').write_text('mine')
-    with pytest.raises(FileExistsError, match=r'model\.onnx exists.*--overwrite'):
+    with pytest.raises(FileExistsError, match=r'model\.onnx exists; add --overwrite'):
         export(weights, tmp_path / 'model.onnx')
     assert (tmp_path / 'model.onnx').read_text() == 'mine'
     export(weights, tmp_path / 'model.onnx', overwrite=True)

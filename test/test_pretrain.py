@@ -372,7 +372,7 @@ def test_other_classes_give_all_but_the_last_layers(tmp_path):
     sentence = initialise(model, tmp_path / 'w.safetensors', CITYSCAPES)
     assert sentence.endswith(
         'took the stdc1 network of 11 classes, '
-        'but for the detail heads at stride 4 and the last layers, which belong to its classes'
+        'except the detail heads at stride 4 and the last layers, because the classes differ'
     )
     assert torch.equal(model.head[1].weight, last)
     for part in ('backbone.', 'ffm.', 'head.0.', 'aux8_head.0.', 'aux16_head.0.', 'detail_heads.8.'):
@@ -382,7 +382,7 @@ def test_other_classes_give_all_but_the_last_layers(tmp_path):
 def test_a_model_file_gives_what_it_has():
     model = STDCSeg('stdc1', 11)
     sentence = initialise(model, DEFAULT_MODEL, CAMVID)
-    assert sentence.endswith('11 classes, but for the auxiliary heads and the detail heads at stride 8')
+    assert sentence.endswith('11 classes, except the auxiliary heads and the detail heads at stride 8')
     assert same(model, load_weights(DEFAULT_MODEL)[0], 'backbone.')
     assert same(model, load_weights(DEFAULT_MODEL)[0], 'head.')
 
@@ -391,9 +391,9 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(run, tmp_path):
     path = run / 'classifier.safetensors'
     model = STDCSeg('stdc2', 11)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with pytest.raises(WeightsError, match=r'classifier\.safetensors: of backbone stdc1, expected stdc2'):
+    with pytest.raises(WeightsError, match=r'classifier\.safetensors: found backbone stdc1, expected stdc2'):
         initialise(model, path, CAMVID)
-    with pytest.raises(WeightsError, match=r'\.onnx: of backbone stdc1, expected stdc2'):
+    with pytest.raises(WeightsError, match=r'\.onnx: found backbone stdc1, expected stdc2'):
         initialise(model, DEFAULT_MODEL, CAMVID)
     with pytest.raises(FileNotFoundError, match=r'absent\.safetensors: no such file'):
         initialise(model, tmp_path / 'absent.safetensors', CAMVID)
@@ -411,7 +411,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(run, tmp_path):
     with pytest.raises(WeightsError, match=r'names\.safetensors: its metadata is damaged \(names: expected a list'):
         load_classifier(tmp_path / 'names.safetensors')
     save_file({'x': torch.zeros(1)}, tmp_path / 'name.safetensors', metadata | {'backbone': 'stdc3'})
-    with pytest.raises(WeightsError, match="of backbone 'stdc3', expected one of stdc1, stdc2"):
+    with pytest.raises(WeightsError, match="found backbone 'stdc3', expected one of stdc1, stdc2"):
         load_classifier(tmp_path / 'name.safetensors')
     with pytest.raises(WeightsError, match='an image classifier, expected a segmentation network'):
         load_weights(path)

@@ -23,7 +23,9 @@ from stdc_core.classes import CAMVID
 from stdc_core.commands.main import main
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.export.quantize import QuantizeError, _Reader, block_names, find_images, quantize
+from stdc_core.export.calibration_images import CalibrationImages, find_images
+from stdc_core.export.quantize import QuantizeError, quantize
+from stdc_core.export.quantized_layers import block_names
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
 from stdc_core.inference.backend_choice import make_backend
 from stdc_core.inference.input_scale import InputScale, set_input_scale
@@ -92,7 +94,7 @@ def test_the_quantised_model_is_an_ordinary_model_file_of_half_the_size(quantize
 def test_large_images_are_calibrated_and_compared_as_large_as_those_of_the_training(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr('stdc_core.export.quantize.CALIBRATED', 1)
-    monkeypatch.setattr('stdc_core.export.quantize.check_size', lambda *arguments: seen.append(arguments))
+    monkeypatch.setattr('stdc_core.export.calibration_images.check_size', lambda *arguments: seen.append(arguments))
     for index in range(2):
         cv2.imwrite(str(tmp_path / f'{index}.png'), SyntheticDrive(index, height=720, width=960, frames=1)[0].image)
     report = quantize(DEFAULT_MODEL, tmp_path / 'int8.onnx', sorted(tmp_path.glob('*.png')), max_loss=100.0)
@@ -163,7 +165,7 @@ def test_the_command_measures_miou_before_and_after(model, images, tmp_path, cap
     assert 'calibrated on 6 images' in printed
     assert '% before' in printed
     assert main(command) == 2
-    assert 'say --overwrite' in capsys.readouterr().err
+    assert 'add --overwrite' in capsys.readouterr().err
 
 
 def test_the_labels_of_a_dataset_are_no_images_to_calibrate_on(images):
@@ -204,7 +206,7 @@ def test_only_files_in_folders_that_show_are_images(images, tmp_path):
 def test_an_image_that_the_network_would_not_take_is_named(model, images, tmp_path, monkeypatch):
     write_png(tmp_path / 'a.png', np.zeros((1, 1, 3), np.uint8))
     with pytest.raises(QuantizeError, match=r'a\.png: image of 1 x 1 pixels, expected 1 x 1 to be left'):
-        _Reader([tmp_path / 'a.png'], InputScale(0.5)).get_next()
+        CalibrationImages([tmp_path / 'a.png'], InputScale(0.5)).get_next()
     monkeypatch.setattr('stdc_core.inference.segmenter.MAX_PIXELS', 100)
     files = sorted((images / 'val' / 'images').iterdir())
     with pytest.raises(QuantizeError, match=r'\.png: image of 160 x 120 pixels, expected at most 100'):
@@ -224,7 +226,7 @@ def test_data_without_a_label_sets_no_limit(model, images, tmp_path):
 
 def test_mistakes_are_told(model, images, quantized, tmp_path, capsys):
     files = sorted((images / 'val' / 'images').iterdir())
-    with pytest.raises(QuantizeError, match='1 images to calibrate on, expected 2'):
+    with pytest.raises(QuantizeError, match='found 1 images to calibrate on, expected at least 2'):
         quantize(model, tmp_path / 'out.onnx', files[:1])
     for threads in (-1, 257):
         with pytest.raises(ValueError, match=f'threads: expected 0 to 256, found {threads}'):
@@ -239,7 +241,7 @@ def test_mistakes_are_told(model, images, quantized, tmp_path, capsys):
         quantize(tmp_path / 'absent.onnx', tmp_path / 'file' / 'out.onnx', files)
     with pytest.raises(ModelError, match='is quantised already'):
         quantize(quantized[0], tmp_path / 'out.onnx', files)
-    with pytest.raises(WeightsError, match='is quantised, so its weights are gone'):
+    with pytest.raises(WeightsError, match='is quantised and has no float weights'):
         load_weights(quantized[0])
     assert main(['quantize', str(model), str(tmp_path / 'out.onnx'), '--images', str(tmp_path / 'nowhere')]) == 2
     assert 'nowhere: no such image or folder' in capsys.readouterr().err

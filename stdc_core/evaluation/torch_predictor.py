@@ -13,7 +13,7 @@ from torch import Tensor
 from stdc_core.evaluation.evaluate import Predictor
 from stdc_core.inference.input_scale import scaled_size
 from stdc_core.inference.model_file import ModelInfo
-from stdc_core.model.deployed_graph import DeployedGraph, own_offset, own_scale
+from stdc_core.model.deployed_graph import DeployedGraph, stored_class_offset, stored_input_scale
 from stdc_core.model.weights import load_weights
 
 
@@ -22,7 +22,7 @@ def torch_predictor(
 ) -> Predictor:
     """See ``stdc_core.evaluation.predictors.open_predictor``, which calls this where it needs torch."""
     model, classes, provenance = load_weights(path)
-    info = ModelInfo(model.backbone.name, own_scale(path, provenance), classes, provenance)
+    info = ModelInfo(model.backbone.name, stored_input_scale(path, provenance), classes, provenance)
     if input_scale is not None:
         info = info.at(input_scale)
     scale = info.scale
@@ -30,7 +30,9 @@ def torch_predictor(
         torch.set_num_threads(threads)
     place = _device(device)
     # Every scale is a graph around the one network.
-    graphs = [DeployedGraph(model, scale.own * factor, own_offset(provenance)).eval().to(place) for factor in scales]
+    graphs = [
+        DeployedGraph(model, scale.own * factor, stored_class_offset(provenance)).eval().to(place) for factor in scales
+    ]
 
     def mask(image: np.ndarray) -> np.ndarray:
         seen = scale.of(image.shape[:2])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export: from weights to ``model.onnx``, and its quantisation.
+"""Export weights to ``model.onnx``, and quantise it.
 
 May import ``evaluation``, ``model``, ``data``, ``inference``, ``io`` and ``classes``.
 """

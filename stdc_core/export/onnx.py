@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From weights to the one self-describing ``model.onnx``."""
+"""Export weights to the self-describing ``model.onnx``."""
 
 from __future__ import annotations
 
@@ -18,52 +18,55 @@ from stdc_core.inference.input_scale import check_input_scale
 from stdc_core.inference.model_file import ModelInfo
 from stdc_core.inference.onnx_graph.network_search import describe_network
 from stdc_core.io.files import appearing, check_no_folder
-from stdc_core.model.deployed_graph import DeployedGraph, own_offset, own_scale
+from stdc_core.model.deployed_graph import DeployedGraph, stored_class_offset, stored_input_scale
 from stdc_core.model.weights import load_weights
 
-# The newest that TensorRT 8.5 and 8.6 read. torch's newer exporter starts at 18, hence the older one below.
+#: ONNX opset: the newest one that TensorRT 8.5 and 8.6 read. The newer exporter of torch starts at 18.
 OPSET = 17
 _OUTPUTS = ('mask', 'confidence')
 
-# Between a network's accuracy and the input scale that it was measured at, where it is not the file's own.
+# Stands between the mIoU in the provenance and its input scale, where that is not the input scale of the file.
 _MEASURED_AT = ' at input scale '
 
-# Below it, the image that a graph is traced with would take too much memory.
+# Below this scale, the image that a graph is traced with would take too much memory.
 _SMALLEST_SCALE = 1 / 1024
 
 
 def export(
     weights: str | Path, out: str | Path, input_scale: float | None = None, overwrite: bool = False
 ) -> ModelInfo:
-    """Write a model file from weights (or from another model file, at another input scale).
+    """Write a model file from weights, or from another model file to change its input scale.
 
     Args:
-        weights: ``.safetensors`` from ``stdc train``, or a ``.onnx`` from here.
-        out: the file to write.
-        input_scale: the paper has 0.5 (Seg50) and 0.75 (Seg75); it then holds for images of every size. None: see
-            ``own_scale``.
-        overwrite: replace ``out`` if it exists.
+        weights: ``.safetensors`` from ``stdc train``, or ``.onnx`` from this function.
+        out: File to write.
+        input_scale: Input scale for images of every size; the paper has 0.5 (Seg50) and 0.75 (Seg75). None takes the
+            scale of ``weights`` (see ``stored_input_scale``).
+        overwrite: Whether to replace ``out`` if it exists.
 
     Returns:
-        What was written into the file's metadata.
+        Metadata of the file.
 
     Raises:
-        FileExistsError: ``out`` exists and ``overwrite`` is false; IsADirectoryError: it is a folder.
-        ValueError: the input scale is out of its range.
-        FileNotFoundError, WeightsError: see ``load_weights``.
+        FileExistsError: ``out`` exists and ``overwrite`` is false.
+        IsADirectoryError: ``out`` is a folder.
+        ValueError: The input scale is out of its range.
+        FileNotFoundError: The weights do not exist.
+        WeightsError: The weights cannot be read.
+        WriteError: ``out`` cannot be written.
     """
     check_no_folder(Path(out))
     if Path(out).exists() and not overwrite:
-        raise FileExistsError(f'{out} exists; say --overwrite to replace it')
+        raise FileExistsError(f'{out} exists; add --overwrite to replace it')
     model, classes, provenance = load_weights(weights)
-    own = own_scale(weights, provenance)
+    own = stored_input_scale(weights, provenance)
     if input_scale not in (None, own) and 'miou' in provenance and _MEASURED_AT not in provenance['miou']:
         provenance = {**provenance, 'miou': f'{provenance["miou"]}{_MEASURED_AT}{own:g}'}
     info = ModelInfo(model.backbone.name, own, classes, provenance)
     if input_scale is not None:
         info = info.at(input_scale)
     _check_traceable(info.input_scale)
-    proto = _trace(DeployedGraph(model, info.input_scale, own_offset(provenance)).eval())
+    proto = _trace(DeployedGraph(model, info.input_scale, stored_class_offset(provenance)).eval())
     _name_shared_initializers(proto.graph)
     _store_half(proto.graph)
     info = dataclasses.replace(info, network=describe_network(proto, len(classes)))
@@ -82,20 +85,20 @@ def _check_traceable(input_scale: float) -> None:
 
 
 def _trace(graph: DeployedGraph) -> onnx.ModelProto:
-    """The graph as ONNX with batch, height and width free, and batch norms left apart from the convolutions.
+    """Trace a graph to ONNX, for any batch, height and width.
 
-    Left apart, the weights keep the values and names that they have in training, so that ``load_weights`` reads them
-    back; every runtime fuses them when it loads the file.
+    Batch norms are not folded into the convolutions. The weights so keep the values and names that they have in
+    training, and ``load_weights`` can read them. Every runtime folds the batch norms when it loads the file.
     """
     buffer = io.BytesIO()
-    smallest = math.ceil(2 / graph.input_scale)  # of which the network sees a pixel, however its size is rounded
+    smallest = math.ceil(2 / graph.input_scale)  # leaves the network at least one pixel, however the size is rounded
     axes = {0: 'batch', 1: 'height', 2: 'width'}
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of constants that are meant to be constants
+        warnings.simplefilter('ignore')  # the tracer warns about values that are meant to be constants
         torch.onnx.export(
             graph,
             (torch.zeros(1, max(64, smallest), max(96, smallest), 3, dtype=torch.uint8),),
-            buffer,  # type: ignore[arg-type]  # takes files, too; the stubs of torch do not say so
+            buffer,  # type: ignore[arg-type]  # torch accepts a file object; its stubs do not say so
             dynamo=False,
             opset_version=OPSET,
             input_names=['image'],
@@ -108,7 +111,10 @@ def _trace(graph: DeployedGraph) -> onnx.ModelProto:
 
 
 def _name_shared_initializers(graph: onnx.GraphProto) -> None:
-    """Give each parameter its own initializer: the exporter stores equal ones once and refers to them by Identity."""
+    """Give each parameter its own initializer, in place.
+
+    The exporter stores equal parameters once, with an Identity node for each further one.
+    """
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     for node in [n for n in graph.node if n.op_type == 'Identity' and n.input[0] in initializers]:
         copy = graph.initializer.add()
@@ -118,7 +124,10 @@ def _name_shared_initializers(graph: onnx.GraphProto) -> None:
 
 
 def _store_half(graph: onnx.GraphProto) -> None:
-    """Store convolution weights as float16, with a Cast that every runtime folds at load, wherever nothing is lost."""
+    """Store convolution weights as float16 where that changes no value, in place.
+
+    A Cast node follows each of them, which every runtime folds when it loads the file.
+    """
     casts = []
     for tensor in graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The deployed graph: image bytes in, class ids and confidence out (see the design rule "bytes in, bytes out")."""
+"""Define the deployed graph: image bytes in, class ids and confidence out."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from stdc_core.model.segmentation import STDCSeg, normalize, rescale, upsample
 
 
 class DeployedGraph(nn.Module):
-    """A network with everything around it that inference needs, as one graph.
+    """Network with all steps before and after it that inference needs, as one graph.
 
-    The image is scaled by ``input_scale`` (Seg50 and Seg75 of the paper are 0.5 and 0.75; bilinear, aligned corners),
-    normalised and segmented; the logits are upsampled from stride 8 to the image's size in one step (bilinear, aligned
-    corners), and each pixel takes its best class.
+    The graph scales the image by ``input_scale``, normalises and segments it. It then upsamples the logits from stride
+    8 to the size of the image in one step, and each pixel gets the class with the largest logit. Both scalings are
+    bilinear with aligned corners.
 
     Args:
-        model: the network, in evaluation mode.
-        input_scale: 0 < scale <= 4; above 1 for images that are small for the network's stride.
-        offset: added to the logits, one per class; none: 0. See ``own_offset``.
+        model: Network in evaluation mode.
+        input_scale: Scale at which the network sees the image, above 0 and at most 4. The paper has 0.5 (Seg50) and
+            0.75 (Seg75). A scale above 1 helps where images are small for the stride of the network.
+        offset: Number to add to the logits of each class (see ``stored_class_offset``); None adds nothing.
+
+    Raises:
+        ValueError: The input scale is out of its range.
     """
 
     def __init__(self, model: STDCSeg, input_scale: float = 1.0, offset: Sequence[float] | None = None):
@@ -37,15 +41,27 @@ class DeployedGraph(nn.Module):
         self.register_buffer('offset', added.reshape(1, -1, 1, 1))
 
     def logits(self, image: Tensor) -> Tensor:
-        """uint8 BGR ``[N, H, W, 3]`` to float32 logits ``[N, C, H, W]``."""
+        """Return the logits of images at their full size.
+
+        Args:
+            image: uint8 BGR ``[N, H, W, 3]``.
+
+        Returns:
+            float32 ``[N, C, H, W]``.
+        """
         size = (image.shape[1], image.shape[2])
         x = image.permute(0, 3, 1, 2).float()
         return upsample(self.model(normalize(rescale(x, self.input_scale))) + self.offset, size)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 BGR ``[N, H, W, 3]`` to the mask and its confidence, both uint8 ``[N, H, W]``.
+        """Return the masks of images and their confidence.
 
-        The confidence is the softmax probability of the mask's class, 0 ... 1 as 0 ... 255.
+        Args:
+            image: uint8 BGR ``[N, H, W, 3]``.
+
+        Returns:
+            Class ids and confidence, both uint8 ``[N, H, W]``. The confidence is the softmax probability of the class
+            of the mask, 0 to 1 as 0 to 255.
         """
         logits = self.logits(image)
         best, mask = logits.max(dim=1)
@@ -53,12 +69,17 @@ class DeployedGraph(nn.Module):
         return mask.to(torch.uint8), (probability * 255).round().to(torch.uint8)
 
 
-def own_scale(path: str | Path, provenance: dict[str, str]) -> float:
-    """The input scale of a network on disk: a model file's, or that which weights were validated at in training.
+def stored_input_scale(path: str | Path, provenance: dict[str, str]) -> float:
+    """Return the input scale of a network on disk.
+
+    A model file names it. Weights have the scale of the validations during their training.
 
     Args:
-        path: the file, which ``load_weights`` has read.
-        provenance: what it says of its origin. Weights whose recipe tells no input scale have 1.
+        path: File that ``load_weights`` has read.
+        provenance: Provenance in the file.
+
+    Returns:
+        Input scale; 1 for weights whose recipe does not name one.
     """
     if Path(path).suffix == '.onnx':
         return read_model(path)[1].input_scale
@@ -68,6 +89,12 @@ def own_scale(path: str | Path, provenance: dict[str, str]) -> float:
         return 1.0
 
 
-def own_offset(provenance: dict[str, str]) -> list[float] | None:
-    """What a network's logits want added, one number per class, if its provenance tells (see ``prior_correction``)."""
+def stored_class_offset(provenance: dict[str, str]) -> list[float] | None:
+    """Return the numbers to add to the logits of each class, or None if the network was trained without them.
+
+    ``prior_correction`` of ``TrainConfig`` explains them.
+
+    Args:
+        provenance: Provenance in the file of the network.
+    """
     return json.loads(provenance['class_offset']) if 'class_offset' in provenance else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Import of checkpoints (``.pth``, ``.tar``) of the paper's reference implementation."""
+"""Import checkpoints (``.pth``, ``.tar``) of the reference implementation, github.com/MichaelFan01/STDC-Seg."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stdc_core.model.stdc import STAGE_BLOCKS, STDCClassifier
 from stdc_core.model.weights import WeightsError, load_state
 
 _BACKBONE = 'cp.backbone.'
-# Reference module, and ours, outside the backbone.
+# Names of the modules outside the backbone: in the reference, and here.
 _MODULES = {
     'cp.conv_avg': 'global_context',
     'cp.arm32.conv_atten': 'arm32.gate',
@@ -41,32 +41,32 @@ _MODULES = {
     **{f'conv_out_sp{s}.conv_out': f'detail_heads.{s}.1' for s in (2, 4, 8, 16)},
     **{f'conv_out_sp{s}.conv': f'detail_heads.{s}.0' for s in (2, 4, 8, 16)},
 }
-# The same in its ImageNet classifiers, whose backbone has no prefix.
+# The same for ImageNet classifiers, in which keys of the backbone have no prefix.
 _CLASSIFIER_MODULES = {'conv_last': 'conv_last', 'fc': 'fc1', 'linear': 'fc2'}
-# A batch norm after `fc` that the reference's network has but does not compute, and the stages under a second name.
+# Keys to skip in classifiers: a batch norm after `fc` that the forward pass does not use, and second names of stages.
 _CLASSIFIER_UNUSED = re.compile(r'(bn|x2|x4|x8|x16|x32)\.')
-# In segmentation checkpoints: the ImageNet classifier, which they do not use, and the stages under a second name.
+# Keys to skip in segmentation networks: the unused head of the ImageNet classifier, and second names of stages.
 _UNUSED = re.compile(r'cp\.backbone\.(conv_last|fc|bn|linear|x2|x4|x8|x16|x32)\.')
-# The reference's decoder batch norms scale by |weight| + this (InPlace-ABN).
+# The batch norms of the reference's decoder are InPlace-ABN, which scales by |weight| + epsilon.
 _ABN_EPSILON = 1e-5
 
 
 def import_reference(path: str | Path, classes: ClassTable) -> STDCSeg | STDCClassifier:
-    """Read a reference checkpoint of STDC1 or STDC2: of a segmentation network, or of an ImageNet classifier.
+    """Read a checkpoint of the reference implementation: a segmentation network or an ImageNet classifier.
 
-    Which of the two it is, its keys tell.
+    The keys tell which of the two it is. The file is read without running code from it.
 
     Args:
-        path: the ``.pth`` or ``.tar``; it is read without running code from it.
-        classes: what the outputs of a segmentation network mean.
+        path: ``.pth`` or ``.tar`` with STDC1 or STDC2.
+        classes: Classes of a segmentation network, in the order of its outputs.
 
     Returns:
-        The network in evaluation mode: a segmentation network with every detail head that the checkpoint has, or a
-        classifier with its head.
+        Network in evaluation mode: a segmentation network with every detail head of the checkpoint, or a classifier
+        with its head.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: it is no such checkpoint, or of another number of classes; the message names the keys.
+        FileNotFoundError: The file does not exist.
+        WeightsError: The file is not such a checkpoint, or has another number of classes. The message names the keys.
     """
     state = _read(path)
     if any(key.startswith('features.') for key in state):
@@ -75,12 +75,18 @@ def import_reference(path: str | Path, classes: ClassTable) -> STDCSeg | STDCCla
 
 
 def _read(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        WeightsError: The file is not a checkpoint of plain tensors.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path}: no such file')
     try:
-        _need_stored(path)
+        _check_uncompressed(path)
         loaded = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # The unpickler raises whatever the bytes lead it to: KeyError, IndexError, ...
+    except Exception as error:  # damaged bytes make the unpickler raise anything: KeyError, IndexError, ...
         reason = one_line((str(error).splitlines() or [''])[0])
         raise WeightsError(f'{path}: not a PyTorch file of plain tensors ({type(error).__name__}: {reason})') from error
     if isinstance(loaded, dict) and isinstance(loaded.get('state_dict'), dict):
@@ -90,10 +96,10 @@ def _read(path: str | Path) -> dict[str, Tensor]:
     return {str(key).removeprefix('module.'): value for key, value in loaded.items()}
 
 
-def _need_stored(path: str | Path) -> None:
-    """Raise ValueError if the file is an archive with compressed entries, which torch does not write.
+def _check_uncompressed(path: str | Path) -> None:
+    """Raise ValueError if the file is an archive with compressed entries.
 
-    Of those, a small file could hold more than the memory does.
+    torch does not write such entries, and a small file of them could fill the memory.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -103,13 +109,14 @@ def _need_stored(path: str | Path) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Is it a dense tensor, each number of which is in the file?"""
+    """Return whether a value is a dense tensor with all of its numbers in the file."""
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
         return False
     return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _classifier(state: dict[str, Tensor], path: str | Path) -> STDCClassifier:
+    """Build the classifier of a checkpoint. Raises WeightsError if the checkpoint does not fit."""
     name = _backbone_name(state, '', path)
     outputs = state.get('linear.weight')
     if outputs is None or outputs.dim() != 2:
@@ -127,6 +134,7 @@ def _classifier(state: dict[str, Tensor], path: str | Path) -> STDCClassifier:
 
 
 def _segmentation(state: dict[str, Tensor], classes: ClassTable, path: str | Path) -> STDCSeg:
+    """Build the segmentation network of a checkpoint. Raises WeightsError if the checkpoint does not fit."""
     name = _backbone_name(state, _BACKBONE, path)
     strides = tuple(s for s in (2, 4, 8, 16) if f'conv_out_sp{s}.conv_out.weight' in state)
     model = STDCSeg(name, len(classes), strides)
@@ -157,9 +165,18 @@ def _segmentation(state: dict[str, Tensor], classes: ClassTable, path: str | Pat
 def _expect_complete(
     model: nn.Module, converted: dict[str, Tensor], name: str, backbone: str, modules: dict[str, str], path: str | Path
 ) -> None:
-    """Raise WeightsError with the reference's names of the keys that are missing; add batch counters that are."""
+    """Add missing batch counters to a converted state, and raise WeightsError for any other missing key.
+
+    Args:
+        model: Network that the state is for.
+        converted: State with the keys of ``model``; changed in place.
+        name: Name of the backbone.
+        backbone: Prefix of the backbone's keys in the reference.
+        modules: Names of the modules outside ``features``, in the reference and here.
+        path: Checkpoint, for errors. They name missing keys as the reference does.
+    """
     for key, value in model.state_dict().items():
-        if key.endswith('num_batches_tracked'):  # which the reference's decoder batch norms do not have
+        if key.endswith('num_batches_tracked'):  # InPlace-ABN, in the reference's decoder, does not count batches
             converted.setdefault(key, value)
     missing = [key for key in model.state_dict() if key not in converted]
     if missing:
@@ -168,7 +185,11 @@ def _expect_complete(
 
 
 def _backbone_name(state: dict[str, Tensor], backbone: str, path: str | Path) -> str:
-    """By the number of entries in the reference's flat list of backbone modules."""
+    """Return ``stdc1`` or ``stdc2``, told by the length of the reference's flat list of backbone modules.
+
+    Raises:
+        WeightsError: The checkpoint has no backbone, or one of another length.
+    """
     features = f'{backbone}features.'
     indices = {int(match[1]) for key in state if (match := re.match(rf'{re.escape(features)}(\d{{1,3}})\.', key))}
     if not indices:
@@ -185,7 +206,7 @@ def _backbone_name(state: dict[str, Tensor], backbone: str, path: str | Path) ->
 
 
 def _stages(name: str) -> list[str]:
-    """Our module for each index of the reference's ``features``."""
+    """Return our module for each index of the reference's ``features``."""
     blocks = [
         f'stage{stage}.{i}' for stage, count in zip((3, 4, 5), STAGE_BLOCKS[name], strict=True) for i in range(count)
     ]
@@ -193,12 +214,13 @@ def _stages(name: str) -> list[str]:
 
 
 def _our_key(key: str, name: str, backbone: str, modules: dict[str, str]) -> str:
-    """Our name of a reference key; a key that is unknown stays as it is, for the error that follows.
+    """Return our name of a reference key. An unknown key stays as it is; loading the state then reports it.
 
     Args:
-        name: of the backbone.
-        backbone: what the keys of the reference's backbone begin with.
-        modules: reference modules outside ``features``, and ours.
+        key: Key in the checkpoint.
+        name: Name of the backbone.
+        backbone: Prefix of the backbone's keys in the reference.
+        modules: Names of the modules outside ``features``, in the reference and here.
     """
     if match := re.fullmatch(rf'{re.escape(backbone)}features\.(\d{{1,3}})\.(.+)', key):
         rest = match[2].replace('conv_list.', 'blocks.').replace('avd_layer.', 'downsample.')
@@ -210,7 +232,7 @@ def _our_key(key: str, name: str, backbone: str, modules: dict[str, str]) -> str
 
 
 def _reference_key(key: str, name: str, backbone: str, modules: dict[str, str]) -> str:
-    """The inverse of ``_our_key``."""
+    """Return the reference's name of one of our keys: the inverse of ``_our_key``, with the same arguments."""
     for index, stage in enumerate(_stages(name)):
         if key.startswith(f'backbone.{stage}.'):
             rest = key.removeprefix(f'backbone.{stage}.')

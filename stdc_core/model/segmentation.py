@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""STDC-Seg: the U-shaped decoder over an STDC backbone (paper section 3.2, Figure 4)."""
+"""Define STDC-Seg: an STDC backbone with a U-shaped decoder (paper section 3.2, Figure 4)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class AttentionRefinement(nn.Module):
         self.gate_bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, in_channels, H, W]`` to ``[N, out_channels, H, W]``."""
+        """Map features ``[N, in_channels, H, W]`` to ``[N, out_channels, H, W]``."""
         x = self.conv(x)
         return x * self.gate_bn(self.gate(_global_mean(x))).sigmoid()
 
 
 class FeatureFusion(nn.Module):
-    """Feature fusion module (FFM, Figure 4c): spatial and context features joined, reweighted per channel."""
+    """Feature fusion module (FFM, Figure 4c): joins spatial and context features and reweights their channels."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -39,7 +39,15 @@ class FeatureFusion(nn.Module):
         self.excite = nn.Conv2d(out_channels // 4, out_channels, 1, bias=False)
 
     def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
-        """Two maps ``[N, *, H, W]``, channels summing to ``in_channels``, to ``[N, out_channels, H, W]``."""
+        """Fuse features.
+
+        Args:
+            spatial: ``[N, C1, H, W]``.
+            context: ``[N, C2, H, W]``, where C1 + C2 is ``in_channels``.
+
+        Returns:
+            ``[N, out_channels, H, W]``.
+        """
         x = self.conv(torch.cat([spatial, context], dim=1))
         gate = self.excite(self.squeeze(_global_mean(x)).relu()).sigmoid()
         return x * gate + x
@@ -56,11 +64,13 @@ class Head(nn.Sequential):
 
 
 class SegmentationOutput(NamedTuple):
-    """What training needs: logits at the stride of the feature that they come from.
+    """Logits of all heads, for training. Sizes below round up.
 
-    ``logits`` ``[N, C, H/8, W/8]``; ``aux8`` and ``aux16``, the auxiliary logits on the context path,
-    ``[N, C, H/8, W/8]`` and ``[N, C, H/16, W/16]``; ``detail``, stride to binary logits ``[N, 1, H/s, W/s]``. Sizes
-    round up.
+    Args:
+        logits: Logits of the network, ``[N, C, H/8, W/8]``.
+        aux8: Logits of the auxiliary head on the context features at stride 8, ``[N, C, H/8, W/8]``.
+        aux16: Logits of the auxiliary head on the context features at stride 16, ``[N, C, H/16, W/16]``.
+        detail: Binary logits of the detail head at each stride s, ``[N, 1, H/s, W/s]``.
     """
 
     logits: Tensor
@@ -74,9 +84,13 @@ class STDCSeg(nn.Module):
 
     Args:
         backbone: ``'stdc1'`` or ``'stdc2'``.
-        num_classes: number of classes C.
-        detail_strides: strides (2, 4, 8 or 16) of the backbone features that get a detail head. The paper has one, at
-            stage 3, which is stride 8.
+        num_classes: Number of classes C.
+        detail_strides: Strides (2, 4, 8 or 16) of the backbone features that get a detail head. The paper has one
+            head, at stage 3, whose stride is 8.
+
+    Example:
+        >>> STDCSeg('stdc1', num_classes=11).eval()(torch.zeros(1, 3, 256, 320)).shape
+        torch.Size([1, 11, 32, 40])
     """
 
     def __init__(self, backbone: str = 'stdc1', num_classes: int = 19, detail_strides: tuple[int, ...] = (8,)):
@@ -91,24 +105,31 @@ class STDCSeg(nn.Module):
         self.refine8 = ConvBNReLU(128, 128)
         self.ffm = FeatureFusion(channels[8] + 128, 256)
         self.head = Head(256, 256, num_classes)
-        # Used in training alone.
+        # Only training uses these heads.
         self.aux8_head = Head(128, 64, num_classes)
         self.aux16_head = Head(128, 64, num_classes)
         self.detail_heads = nn.ModuleDict({str(s): Head(channels[s], 64, 1) for s in detail_strides})
 
     def _decode(self, features: dict[int, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits at stride 8 and the context features at strides 8 and 16, ``[N, 128, ...]``."""
+        """Return the logits at stride 8, and the context features ``[N, 128, ...]`` at strides 8 and 16."""
         context32 = self.arm32(features[32]) + self.global_context(_global_mean(features[32]))
         context16 = self.refine16(_nearest(context32, features[16]))
         context8 = self.refine8(_nearest(self.arm16(features[16]) + context16, features[8]))
         return self.head(self.ffm(features[8], context8)), context8, context16
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits at stride 8: normalised RGB ``[N, 3, H, W]`` to ``[N, C, ceil(H/8), ceil(W/8)]``."""
+        """Return the logits at stride 8.
+
+        Args:
+            image: Normalised RGB, float ``[N, 3, H, W]``.
+
+        Returns:
+            ``[N, C, ceil(H/8), ceil(W/8)]``.
+        """
         return self._decode(self.backbone(image))[0]
 
     def forward_train(self, image: Tensor) -> SegmentationOutput:
-        """The same with the auxiliary and detail logits."""
+        """Return the logits of all heads, from an image as in ``forward``."""
         features = self.backbone(image)
         logits, context8, context16 = self._decode(features)
         detail = {int(stride): head(features[int(stride)]) for stride, head in self.detail_heads.items()}
@@ -116,29 +137,38 @@ class STDCSeg(nn.Module):
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear upsampling with aligned corners, ``[N, C, h, w]`` to ``[N, C, *size]``, as the paper evaluates."""
+    """Upsample logits ``[N, C, h, w]`` to ``[N, C, *size]``: bilinear with aligned corners, as the paper evaluates."""
     return F.interpolate(logits, size=size, mode='bilinear', align_corners=True)
 
 
 def rescale(image: Tensor, scale: float) -> Tensor:
-    """The image ``[N, C, H, W]`` at the network's input scale, ``[N, C, h, w]`` as ``scaled_size`` says."""
+    """Scale an image ``[N, C, H, W]`` to the input scale of the network; ``scaled_size`` gives the new size."""
     if scale == 1:
         return image
-    if torch.onnx.is_in_onnx_export():  # the exported graph is for every size
+    if torch.onnx.is_in_onnx_export():  # an exported graph takes images of any size
         return F.interpolate(image, scale_factor=scale, mode='bilinear', align_corners=True)
     return F.interpolate(image, size=scaled_size(image.shape[2:], scale), mode='bilinear', align_corners=True)
 
 
 def _global_mean(x: Tensor) -> Tensor:
+    """Average each channel: ``[N, C, H, W]`` to ``[N, C, 1, 1]``."""
     return x.mean(dim=(2, 3), keepdim=True)
 
 
 def _nearest(x: Tensor, like: Tensor) -> Tensor:
+    """Scale features to the height and width of ``like``, taking the nearest pixel."""
     return F.interpolate(x, size=like.shape[2:], mode='nearest')
 
 
 def normalize(image: Tensor) -> Tensor:
-    """Bytes to network input: BGR ``[N, 3, H, W]`` in 0 ... 255, any dtype, to normalised RGB float32 of that shape."""
+    """Turn pixels into the input of the network.
+
+    Args:
+        image: BGR ``[N, 3, H, W]``, 0 to 255, of any dtype.
+
+    Returns:
+        RGB normalised with the mean and standard deviation of ImageNet, float32 ``[N, 3, H, W]``.
+    """
     shape = (1, 3, 1, 1)
     mean = torch.tensor(IMAGENET_MEAN, device=image.device).reshape(shape)
     std = torch.tensor(IMAGENET_STD, device=image.device).reshape(shape)

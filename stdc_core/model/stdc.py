@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""STDC backbones: Short-Term Dense Concatenate networks (paper section 3.1, Tables 1 and 2, Figure 3)."""
+"""Define the STDC backbones: Short-Term Dense Concatenate networks (paper section 3.1, Tables 1 and 2, Figure 3)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-# Blocks per stage 3, 4 and 5 (Table 2).
+# Number of STDC modules in stages 3, 4 and 5 (Table 2).
 STAGE_BLOCKS = {'stdc1': (2, 2, 2), 'stdc2': (4, 5, 3)}
 
 
 class ConvBNReLU(nn.Module):
-    """Convolution without bias, batch norm, ReLU: ConvX of the paper. ``[N, in, H, W]`` to ``[N, out, H', W']``."""
+    """ConvX of the paper: convolution without bias, batch norm and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1):
         super().__init__()
@@ -22,20 +22,24 @@ class ConvBNReLU(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the activations of ``x``, float32 ``[N, C, H, W]``."""
+        """Map features ``[N, in_channels, H, W]`` to ``[N, out_channels, ceil(H / stride), ceil(W / stride)]``."""
         return self.relu(self.bn(self.conv(x)))
 
 
 class STDCModule(nn.Module):
     """Short-Term Dense Concatenate module of four blocks (Figure 3b and 3c, Table 1, Equation 3).
 
-    Each block halves the number of filters, the last repeats its predecessor's, and the outputs of all blocks are
-    concatenated: ``M/2 + M/4 + M/8 + M/8 = M`` channels with receptive fields of 1, 3, 5 and 7.
+    Each block has half as many filters as the one before it; the last one has as many. The outputs of all blocks are
+    concatenated: ``M/2 + M/4 + M/8 + M/8 = M`` channels with receptive fields of 1, 3, 5 and 7 pixels.
 
     Args:
-        in_channels: channels N of the input.
-        out_channels: channels M of the output, a multiple of 8.
-        stride: 1, or 2 to halve the resolution (a depthwise convolution before block 2, average pooling on block 1).
+        in_channels: Number of channels N of the input.
+        out_channels: Number of channels M of the output, a multiple of 8.
+        stride: 1, or 2 to halve the resolution. Stride 2 has a depthwise convolution before block 2 and average
+            pooling after block 1.
+
+    Raises:
+        ValueError: ``out_channels`` or ``stride`` has another value.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1):
@@ -62,7 +66,7 @@ class STDCModule(nn.Module):
             self.pool = nn.AvgPool2d(3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, in_channels, H, W]`` to ``[N, out_channels, ceil(H / stride), ceil(W / stride)]``."""
+        """Map features ``[N, in_channels, H, W]`` to ``[N, out_channels, ceil(H / stride), ceil(W / stride)]``."""
         first = self.blocks[0](x)
         second = self.blocks[1](self.downsample(first) if self.stride == 2 else first)
         third = self.blocks[2](second)
@@ -73,7 +77,7 @@ class STDCModule(nn.Module):
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int) -> nn.Sequential:
-    """One of stages 3 to 5: a module of stride 2, then ``blocks - 1`` of stride 1 (Figure 3a)."""
+    """Return one of stages 3 to 5: a module of stride 2, then ``blocks - 1`` modules of stride 1 (Figure 3a)."""
     modules = [STDCModule(in_channels, out_channels, stride=2)]
     modules += [STDCModule(out_channels, out_channels) for _ in range(blocks - 1)]
     return nn.Sequential(*modules)
@@ -84,9 +88,14 @@ class STDCBackbone(nn.Module):
 
     Args:
         name: ``'stdc1'`` or ``'stdc2'``.
+
+    Attributes:
+        channels: Number of channels of the features at each stride.
+
+    Raises:
+        ValueError: The name is another one.
     """
 
-    # Channels of the features at stride 2, 4, 8, 16 and 32.
     channels: ClassVar = {2: 32, 4: 64, 8: 256, 16: 512, 32: 1024}
 
     def __init__(self, name: str = 'stdc1'):
@@ -102,7 +111,14 @@ class STDCBackbone(nn.Module):
         self.stage5 = _stage(512, 1024, blocks[2])
 
     def forward(self, image: Tensor) -> dict[int, Tensor]:
-        """Features by stride: ``[N, 3, H, W]`` to ``{s: [N, channels[s], ceil(H/s), ceil(W/s)]}``, s in 2 ... 32."""
+        """Return the features of an image.
+
+        Args:
+            image: Normalised RGB, float ``[N, 3, H, W]``.
+
+        Returns:
+            Features at each stride s of 2, 4, 8, 16 and 32: ``[N, channels[s], ceil(H/s), ceil(W/s)]``.
+        """
         x2 = self.stage1(image)
         x4 = self.stage2(x2)
         x8 = self.stage3(x4)
@@ -112,12 +128,12 @@ class STDCBackbone(nn.Module):
 
 
 class STDCClassifier(nn.Module):
-    """A backbone with the ImageNet head of Table 2: 1 x 1 convolution, global pooling and two linear layers.
+    """Backbone with the ImageNet head of Table 2: 1 x 1 convolution, global pooling and two linear layers.
 
     Args:
         name: ``'stdc1'`` or ``'stdc2'``.
-        num_classes: size of the output, 1000 for ImageNet.
-        dropout: probability of dropping a feature before the last layer.
+        num_classes: Number of classes, 1000 for ImageNet.
+        dropout: Probability of dropping a feature before the last layer.
     """
 
     def __init__(self, name: str = 'stdc1', num_classes: int = 1000, dropout: float = 0.2):
@@ -130,7 +146,7 @@ class STDCClassifier(nn.Module):
         self.fc2 = nn.Linear(1024, num_classes, bias=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Class logits: ``[N, 3, H, W]`` to ``[N, num_classes]``."""
+        """Return the class logits ``[N, num_classes]`` of normalised RGB images ``[N, 3, H, W]``."""
         x = self.conv_last(self.backbone(image)[32]).square()
         x = x.mean(dim=(2, 3))
         return self.fc2(self.dropout(self.relu(self.fc1(x))))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights on disk: safetensors with the network's kind, its backbone, classes and provenance in the metadata."""
+"""Read and write weights: safetensors with the kind of network, its backbone, classes and provenance as metadata."""
 
 from __future__ import annotations
 
@@ -22,33 +22,46 @@ from stdc_core.io.text import one_line
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.stdc import STAGE_BLOCKS, STDCBackbone, STDCClassifier
 
-# Parts of STDCSeg that training alone uses; a model.onnx does not hold them.
+# Parts of STDCSeg that only training uses; a model.onnx does not contain them.
 _TRAINING_ONLY = ('aux8_head.', 'aux16_head.', 'detail_heads.')
-# Its layers whose weights belong to the classes.
+# Layers of STDCSeg with an output for each class.
 _CLASS_LAYERS = ('head.1.', 'aux8_head.1.', 'aux16_head.1.')
 
 
 class WeightsError(ValueError):
-    """A weights file that cannot be used; the message names the file, what was found and what was expected."""
+    """A weights file that cannot be used. The message names the file, what was found and what was expected."""
 
 
 def save_weights(model: STDCSeg, path: str | Path, classes: ClassTable, provenance: dict[str, str]) -> None:
-    """Write a segmentation network; a file at ``path`` is replaced at once or not at all.
+    """Write a segmentation network. A file at ``path`` is replaced at once or not at all.
 
-    Convolutions are stored as float16, which loses less than training noise and halves the file; batch norms as
-    float32.
+    Convolutions are stored as float16, which halves the file and changes weights less than training noise does. Batch
+    norms are stored as float32.
 
     Args:
-        provenance: what a user should know of the training: data, recipe, mIoU.
+        model: Network.
+        path: File to write.
+        classes: Classes of the network.
+        provenance: What a user should know about the training: data, recipe, mIoU.
+
+    Raises:
+        WriteError: The file cannot be written.
     """
     _save(model, path, provenance, classes=classes.to_json())
 
 
 def save_classifier(model: STDCClassifier, path: str | Path, names: Sequence[str], provenance: dict[str, str]) -> None:
-    """Write an image classifier as ``save_weights`` writes a segmentation network.
+    """Write an image classifier, in the same way as ``save_weights`` writes a segmentation network.
 
     Args:
-        names: one per output.
+        model: Network.
+        path: File to write.
+        names: Class name of each output.
+        provenance: What a user should know about the training.
+
+    Raises:
+        ValueError: The number of names is not the number of outputs.
+        WriteError: The file cannot be written.
     """
     if len(names) != model.fc2.out_features:
         raise ValueError(f'{path}: {len(names)} class names for {model.fc2.out_features} outputs')
@@ -63,7 +76,7 @@ def _save(model: STDCSeg | STDCClassifier, path: str | Path, provenance: dict[st
 
 
 class _StoredNetwork(NamedTuple):
-    """A file with a segmentation network."""
+    """Content of a file with a segmentation network."""
 
     backbone: str
     classes: ClassTable
@@ -72,7 +85,7 @@ class _StoredNetwork(NamedTuple):
 
 
 class _StoredClassifier(NamedTuple):
-    """A file with an image classifier; its classes are names."""
+    """Content of a file with an image classifier; its classes are names without colours."""
 
     backbone: str
     classes: tuple[str, ...]
@@ -84,22 +97,25 @@ _Stored = _StoredNetwork | _StoredClassifier
 
 
 def load_weights(path: str | Path) -> tuple[STDCSeg, ClassTable, dict[str, str]]:
-    """Read weights that ``save_weights`` wrote, or those inside a ``model.onnx``.
+    """Read a segmentation network from a file of ``save_weights`` or from a ``model.onnx``.
 
-    A model file has no auxiliary and detail heads, which training alone uses: they keep their random start.
+    A ``model.onnx`` has no auxiliary and detail heads, which only training uses. They keep their random initial values.
+
+    Args:
+        path: Weights or model file.
 
     Returns:
-        The network in float32 and evaluation mode, its classes and its provenance.
+        Network in float32 and evaluation mode, its classes and its provenance.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: it is neither, or not of an STDC-Seg network; the message says why.
+        FileNotFoundError: The file does not exist.
+        WeightsError: The file is damaged, or does not contain an STDC-Seg network.
     """
     stored = _read(path)
     if isinstance(stored, _StoredClassifier):
         raise WeightsError(
             f'{path}: an image classifier, expected a segmentation network; '
-            '`stdc train --init` begins with its backbone'
+            '`stdc train --init` takes the backbone of a classifier'
         )
     if Path(path).suffix == '.onnx':
         model = STDCSeg(stored.backbone, len(stored.classes))
@@ -111,22 +127,25 @@ def load_weights(path: str | Path) -> tuple[STDCSeg, ClassTable, dict[str, str]]
 
 
 def load_classifier(path: str | Path) -> tuple[STDCClassifier, tuple[str, ...], dict[str, str]]:
-    """Read what ``save_classifier`` wrote.
+    """Read an image classifier from a file of ``save_classifier``.
+
+    Args:
+        path: Weights file.
 
     Returns:
-        The network in float32 and evaluation mode, the names of its classes and its provenance.
+        Network in float32 and evaluation mode, the names of its classes and its provenance.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: it is not a classifier's, or damaged; the message says why.
+        FileNotFoundError: The file does not exist.
+        WeightsError: The file is damaged, or does not contain an image classifier.
     """
     stored = _read(path)
     if isinstance(stored, _StoredNetwork):
         raise WeightsError(f'{path}: a segmentation network, expected an image classifier')
     outputs = stored.state.get('fc2.weight')
-    # Before a network of as many is made.
+    # Checked before a network with this number of outputs takes memory.
     if outputs is None or outputs.shape[:1] != (len(stored.classes),):
-        found = 'no fc2.weight' if outputs is None else f'an fc2.weight of {list(outputs.shape)}'
+        found = 'no fc2.weight' if outputs is None else f'an fc2.weight of shape {list(outputs.shape)}'
         raise WeightsError(f'{path}: {len(stored.classes)} class names, but {found}')
     model = STDCClassifier(stored.backbone, len(stored.classes))
     load_state(model, stored.state, path)
@@ -134,21 +153,23 @@ def load_classifier(path: str | Path) -> tuple[STDCClassifier, tuple[str, ...], 
 
 
 def initialise(model: STDCSeg, path: str | Path, classes: ClassTable) -> str:
-    """Begin a training with what a file holds for it; the rest of the model keeps the values that it has.
+    """Initialise a model for training with the weights in a file. Other weights of the model keep their values.
 
-    A segmentation network of the same classes (by name) gives everything that it has; one of other classes gives all
-    but the layers that the classes belong to; an image classifier gives its backbone. A ``model.onnx`` has no auxiliary
-    and detail heads, and detail heads are taken for the strides that both have.
+    A segmentation network with the same class names supplies all of its weights. A segmentation network with other
+    classes supplies all except the layers with an output for each class. An image classifier supplies its backbone. A
+    ``model.onnx`` does not have the auxiliary and detail heads. Detail heads are taken at the strides that both have.
 
     Args:
-        classes: of the model.
+        model: Network to initialise, in place.
+        path: Weights or model file.
+        classes: Classes of the model.
 
     Returns:
-        One sentence that says what was taken.
+        Sentence that says what was taken.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        WeightsError: it is none of the three, damaged, or of another backbone. The model is then unchanged.
+        FileNotFoundError: The file does not exist.
+        WeightsError: The file is damaged, is not one of the three, or has another backbone. The model is unchanged.
     """
     stored = _read(path)
     _expect_backbone(stored, model.backbone.name, path)
@@ -167,30 +188,34 @@ def initialise(model: STDCSeg, path: str | Path, classes: ClassTable) -> str:
         left.append(f'the detail heads at stride {", ".join(map(str, sorted(own_strides - strides)))}')
     if stored.classes.names != classes.names:
         absent, surplus = (*absent, *_CLASS_LAYERS), (*surplus, *_CLASS_LAYERS)
-        left.append('the last layers, which belong to its classes')
+        left.append('the last layers, because the classes differ')
     state = {key: value for key, value in stored.state.items() if not key.startswith(surplus)}
     _load_all_but(model, state, absent, path)
     everything = f'{path}: took the {stored.backbone} network of {len(stored.classes)} classes'
-    return f'{everything}, but for {" and ".join(left)}' if left else everything
+    return f'{everything}, except {" and ".join(left)}' if left else everything
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
     """Copy a complete state into a model.
 
+    Args:
+        model: Network to change, in place.
+        state: Tensor of each key of the model.
+        source: File, for errors.
+
     Raises:
-        WeightsError: keys are missing, left over, of another shape or not of numbers; the message names them and
-            ``source``.
+        WeightsError: Keys are missing, unexpected, or have another shape or kind of number. The message names them.
     """
     expected = model.state_dict()
     problems = [f'missing {key}' for key in expected if key not in state]
     problems += [f'unexpected {one_line(key, 80)}' for key in state if key not in expected]
     problems += [
-        f'{key} is {tuple(state[key].shape)}, expected {tuple(value.shape)}'
+        f'{key} has shape {tuple(state[key].shape)}, expected {tuple(value.shape)}'
         for key, value in expected.items()
         if key in state and state[key].shape != value.shape
     ]
     problems += [
-        f'{key} is of {str(state[key].dtype).removeprefix("torch.")}, expected {wanted}'
+        f'{key} has type {str(state[key].dtype).removeprefix("torch.")}, expected {wanted}'
         for key, value in expected.items()
         if key in state
         for wanted in ['floats' if value.is_floating_point() else 'integers']
@@ -203,7 +228,11 @@ def load_state(model: nn.Module, state: dict[str, Tensor], source: str | Path) -
 
 
 def _load_all_but(model: nn.Module, state: dict[str, Tensor], absent: tuple[str, ...], source: str | Path) -> None:
-    """``load_state``, but keys that begin with one of ``absent``, and counters of batches, may be missing."""
+    """Copy a state into a model; keys that begin with one of ``absent``, and batch counters, may be missing.
+
+    Raises:
+        WeightsError: As ``load_state``.
+    """
     kept = {
         key: value
         for key, value in model.state_dict().items()
@@ -213,21 +242,29 @@ def _load_all_but(model: nn.Module, state: dict[str, Tensor], absent: tuple[str,
 
 
 def _detail_strides(state: dict[str, Tensor]) -> set[int]:
+    """Return the strides at which a state has a detail head."""
     return {s for s in STDCBackbone.channels if any(key.startswith(f'detail_heads.{s}.') for key in state)}
 
 
 def _expect_backbone(stored: _Stored, name: str, path: str | Path) -> None:
+    """Raise WeightsError if a file has another backbone than ``name``."""
     if stored.backbone != name:
-        raise WeightsError(f'{path}: of backbone {stored.backbone}, expected {name}')
+        raise WeightsError(f'{path}: found backbone {stored.backbone}, expected {name}')
 
 
 def _read(path: str | Path) -> _Stored:
+    """Read a file and check its backbone and class offset.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        WeightsError: The file is damaged or of another kind.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path}: no such file')
     stored = _read_onnx(path) if Path(path).suffix == '.onnx' else _read_safetensors(path)
     if stored.backbone not in STAGE_BLOCKS:
         found = one_line(stored.backbone, 20)
-        raise WeightsError(f'{path}: of backbone {found!r}, expected one of {", ".join(STAGE_BLOCKS)}')
+        raise WeightsError(f'{path}: found backbone {found!r}, expected one of {", ".join(STAGE_BLOCKS)}')
     try:
         offset = json.loads(stored.provenance.get('class_offset', 'null'))
     except (ValueError, RecursionError):
@@ -235,11 +272,14 @@ def _read(path: str | Path) -> _Stored:
     if offset is not None and not (isinstance(offset, list) and all(isinstance(number, float) for number in offset)):
         raise WeightsError(f'{path}: class_offset in its provenance: expected a list of numbers')
     if offset is not None and len(offset) != len(stored.classes):
-        raise WeightsError(f'{path}: class_offset in its provenance: {len(offset)} for {len(stored.classes)} classes')
+        raise WeightsError(
+            f'{path}: class_offset in its provenance: {len(offset)} numbers for {len(stored.classes)} classes'
+        )
     return stored
 
 
 def _read_safetensors(path: str | Path) -> _Stored:
+    """Read a file of ``save_weights`` or ``save_classifier``. Raises WeightsError if the file is damaged."""
     try:
         with safe_open(path, 'pt') as file:
             metadata = file.metadata() or {}
@@ -264,22 +304,24 @@ def _read_safetensors(path: str | Path) -> _Stored:
 
 
 def _names(text: str) -> tuple[str, ...]:
+    """Return the class names in a JSON list of strings. Raises ValueError if the text is not one."""
     try:
         names = json.loads(text)
     except RecursionError as error:
-        raise ValueError('names: nested too deep') from error
+        raise ValueError('names: nested too deeply') from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError('names: expected a list of texts')
+        raise ValueError('names: expected a list of strings')
     return tuple(names)
 
 
 def _read_onnx(path: str | Path) -> _StoredNetwork:
+    """Read the weights inside a ``model.onnx``. Raises WeightsError if it is damaged or quantised."""
     try:
         proto, info = read_model(path)
     except ModelError as error:
         raise WeightsError(str(error)) from error
     if is_quantized(proto):
-        raise WeightsError(f'{path}: is quantised, so its weights are gone; expected the model that it was made of')
+        raise WeightsError(f'{path}: is quantised and has no float weights; expected the model that it was made from')
     prefix = 'model.'
     state = {
         tensor.name.removeprefix(prefix): torch.from_numpy(numpy_helper.to_array(tensor).copy())

@@ -23,7 +23,7 @@ from stdc_core.inference.model_file import ModelInfo
 from stdc_core.io.cpu import cores
 from stdc_core.io.files import appearing
 from stdc_core.io.text import one_line
-from stdc_core.model.deployed_graph import own_offset, own_scale
+from stdc_core.model.deployed_graph import stored_class_offset, stored_input_scale
 from stdc_core.model.segmentation import normalize, rescale
 from stdc_core.model.weights import WeightsError, load_weights
 from stdc_core.training.ranks import process_rank
@@ -108,8 +108,8 @@ def _own(path: Path, classes: ClassTable) -> Teacher:
         raise TeacherError(
             f'{path}: knows the classes {", ".join(own.names)}, expected one or more of {", ".join(classes.names)}'
         )
-    scale = ModelInfo(model.backbone.name, own_scale(path, provenance), own, provenance).scale
-    offset = torch.tensor(own_offset(provenance) or [0.0]).reshape(1, -1, 1, 1)
+    scale = ModelInfo(model.backbone.name, stored_input_scale(path, provenance), own, provenance).scale
+    offset = torch.tensor(stored_class_offset(provenance) or [0.0]).reshape(1, -1, 1, 1)
 
     def scores(image: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
