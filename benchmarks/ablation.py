@@ -14,9 +14,9 @@ import statistics
 from pathlib import Path
 
 from stdc_core.model.weights import load_weights
-from stdc_core.training.config import load_config
-from stdc_core.training.fitting import RECORD
+from stdc_core.training.run_folder import RECORD
 from stdc_core.training.train import WEIGHTS, resume, train
+from stdc_core.training.train_config import load_config
 
 #: What is left out, and how.
 VARIANTS = {

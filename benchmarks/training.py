@@ -33,9 +33,9 @@ from stdc_core.data.resident import ResidentDataset, ResidentLoader
 from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, ScheduleSampler
 from stdc_core.io.cpu import cores
 from stdc_core.model.segmentation import SegmentationOutput, STDCSeg, normalize
-from stdc_core.training.config import TrainConfig
 from stdc_core.training.fitting import growing_average
 from stdc_core.training.task import SegmentationTask
+from stdc_core.training.train_config import TrainConfig
 
 Batch = tuple[Tensor, Tensor]
 Loader = Callable[[ScheduleSampler], Iterable[Batch]]

@@ -18,10 +18,10 @@ from stdc_core.evaluation.evaluate import Predictor, evaluate
 from stdc_core.evaluation.groups import grouped
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import load_weights, save_weights
-from stdc_core.training.config import TrainConfig
 from stdc_core.training.detail import detail_loss
 from stdc_core.training.losses import ohem_cross_entropy, set_cross_entropy
 from stdc_core.training.task import SegmentationTask
+from stdc_core.training.train_config import TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 THREE = ClassTable(('road', 'car', 'person'), ((0, 0, 0), (255, 0, 0), (0, 255, 0)))

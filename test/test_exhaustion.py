@@ -65,7 +65,7 @@ def test_a_reader_that_the_kernel_kills(data):
     readers = [pid for pid in children if 'stdc_core.commands.main' in Path(f'/proc/{pid}/cmdline').read_text()]
     os.kill(int(readers[-1]), signal.SIGKILL)
     line = last_line(process)
-    assert line.startswith('stdc train: a process that reads images was lost')
+    assert line.startswith('stdc train: a worker process ended')
     assert '`--set workers=0`' in line and '`--resume --out run` continues the run' in line
 
 
@@ -95,12 +95,12 @@ def test_memory_that_runs_out(data):
     [
         (
             torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ...'),
-            'the memory of the GPU ran out, 2.00 GiB more were wanted',
+            'the memory of the GPU ran out (2.00 GiB more were needed)',
         ),
         (OSError(errno.ENOMEM, 'Cannot allocate memory'), 'memory ran out'),
-        (RuntimeError('DataLoader worker (pid(s) 12, 13) exited unexpectedly'), 'a process that reads images was lost'),
-        (OSError(errno.EMFILE, 'Too many open files'), 'open files ran out'),
-        (RuntimeError("can't start new thread"), 'threads ran out'),
+        (RuntimeError('DataLoader worker (pid(s) 12, 13) exited unexpectedly'), 'a worker process ended'),
+        (OSError(errno.EMFILE, 'Too many open files'), 'too many files are open'),
+        (RuntimeError("can't start new thread"), 'no thread can be started'),
     ],
 )
 def test_what_ran_out_is_told_with_what_helps(error, expected):

@@ -26,7 +26,8 @@ from stdc_core.commands.main import main as stdc
 from stdc_core.inference import ModelError, Segmenter
 from stdc_core.inference.model_file import read_model
 from stdc_core.io.yaml_file import read_yaml
-from stdc_core.training.config import ConfigError, load_config
+from stdc_core.training.config import ConfigError
+from stdc_core.training.train_config import load_config
 from stdc_ros.messages.cdr import IMAGE
 from stdc_ros.offline.segment_bag import main as segment_bag
 

@@ -265,12 +265,12 @@ def test_a_run_is_resumed_on_the_same_images_from_anywhere(images, tmp_path, mon
     shutil.copy(red / '0.JPEG', red / '4.JPEG')
     capsys.readouterr()
     assert main(resumed) == 2
-    assert 'images/train: expected the 12 images that the run was begun with, found 13' in capsys.readouterr().err
+    assert 'images/train: expected the 12 images that the run began with, found 13' in capsys.readouterr().err
     for split in ('train', 'val'):
         (tmp_path / 'images' / split / 'red').rename(tmp_path / 'images' / split / 'pink')
     assert main(resumed) == 2
     said = capsys.readouterr().err
-    assert 'train: expected the 3 classes that the run was begun with, found 3; missing: red; new: pink' in said
+    assert 'train: expected the 3 classes that the run began with, found 3; missing: red; new: pink' in said
     # The record of an older version says nothing of them.
     content = yaml.safe_load(record.read_text())
     record.write_text(yaml.safe_dump({'config': content['config'], 'data': content['data']}))
@@ -292,12 +292,12 @@ def test_a_broken_image_is_one_line_from_any_process(images, tmp_path, monkeypat
     ('extra', 'message'),
     [
         (['--set', 'epoch=3'], "unknown key 'epoch'; did you mean 'epochs'?"),
-        (['--set', 'batch_size=13'], 'batch_size: 13, but there are 12 images to train on'),
+        (['--set', 'batch_size=13'], 'batch_size: found 13, expected at most 12, the number of images to train on'),
         (['--set', 'batch_size=1'], 'batch_size: expected 2 or more per device, found 1 on 1'),
         (['--set', 'seed=99999999999'], 'seed: expected at most 4294967295, found 99999999999'),
         (['--set', 'dropout=2'], 'dropout: expected at most 1'),
         (['--data', 'absent'], 'absent/train: not there'),
-        (['--resume'], 'holds no run to resume'),
+        (['--resume'], 'contains no run to resume'),
     ],
 )
 def test_mistakes_are_one_line(extra, message, images, tmp_path, capsys):

@@ -131,7 +131,7 @@ def test_a_run_is_resumed_with_its_classes_from_anywhere(dataset, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'data').symlink_to(dataset)
     assert main(arguments('data', 'run', steps=1, val_every=1, classes='mine.yaml')) == 0
-    assert 'the learning rate rises for 2 steps, and the run has 1' in capsys.readouterr().err
+    assert 'the learning rate rises for 2 steps, but the run has only 1;' in capsys.readouterr().err
     (tmp_path / 'elsewhere').mkdir()
     monkeypatch.chdir(tmp_path / 'elsewhere')
     weights, record = tmp_path / 'run' / 'weights.safetensors', tmp_path / 'run' / 'run.yaml'
@@ -157,7 +157,7 @@ def test_a_run_is_resumed_with_its_classes_from_anywhere(dataset, tmp_path, monk
 
 def test_what_cannot_be_resumed_is_named(dataset, tmp_path, capsys):
     assert main(['train', '--resume', '--out', str(tmp_path)]) == 2
-    assert f'{tmp_path / "run.yaml"}: not there' in capsys.readouterr().err
+    assert f'{tmp_path / "run.yaml"}: no such file' in capsys.readouterr().err
     out = tmp_path / 'run'
     assert main(arguments(dataset, out, steps=1, val_every=1)) == 0
     capsys.readouterr()

@@ -21,11 +21,13 @@ from stdc_core.inference import Segmenter
 from stdc_core.inference.input_scale import InputScale
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import WeightsError, load_weights, save_weights
-from stdc_core.training.config import ConfigError, TrainConfig, load_config
+from stdc_core.training.config import ConfigError
 from stdc_core.training.extra_data import ExtraData
-from stdc_core.training.fitting import growing_average, has_bfloat16_instructions, need_empty
+from stdc_core.training.fitting import growing_average, has_bfloat16_instructions
 from stdc_core.training.loaders import largest_size
+from stdc_core.training.run_folder import need_empty
 from stdc_core.training.task import SegmentationTask, _thin, rate
+from stdc_core.training.train_config import TrainConfig, load_config
 
 RECIPES = Path(__file__).parent.parent / 'config' / 'train'
 
@@ -389,7 +391,7 @@ def test_every_device_has_an_image_to_validate_on(dataset, tmp_path, capsys):
     settings = ['devices=4', 'batch_size=8', 'accelerator=cpu']
     arguments = ['train', '--data', str(dataset), '--out', str(tmp_path / 'run')]
     assert main([*arguments, *(f'--set={setting}' for setting in settings)]) == 2
-    assert 'expected an image or more for each of the 4 devices, found 3' in capsys.readouterr().err
+    assert 'expected at least one image for each of the 4 devices, found 3' in capsys.readouterr().err
     assert not (tmp_path / 'run').exists()
 
 

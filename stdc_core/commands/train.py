@@ -13,7 +13,8 @@ from stdc_core.commands.arguments import run_folder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``stdc train``; the help ends with the keys of the configuration."""
-    from stdc_core.training.config import TrainConfig, explain
+    from stdc_core.training.config import explain
+    from stdc_core.training.train_config import TrainConfig
 
     parser.add_argument('config', type=Path, nargs='?', help='YAML file with any of the keys below')
     parser.add_argument('--data', type=Path, help='dataset with train and val splits')
@@ -57,9 +58,9 @@ def run(options: argparse.Namespace) -> None:
     """
     from lightning.pytorch.utilities import rank_zero_only
 
-    from stdc_core.training.config import load_config
     from stdc_core.training.extra_data import ExtraData
     from stdc_core.training.train import resume, train
+    from stdc_core.training.train_config import load_config
 
     say = rank_zero_only(print)
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: configuration, losses, detail guidance, Lightning task and fitting.
+"""Train networks: configuration, losses, detail guidance, Lightning task and fitting.
 
-May import ``evaluation``, ``model``, ``data``, ``inference``, ``pictures``, ``io`` and
-``classes``.
+May import ``evaluation``, ``model``, ``data``, ``inference``, ``pictures``, ``io`` and ``classes``.
 """

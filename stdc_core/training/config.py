@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Typed configurations: one table of keys, read from YAML, overridden and explained on the command line.
+"""Define configurations as tables of typed keys, which YAML files set and the command line overrides and explains.
 
-pydantic was weighed and not taken. It would save ``check_values`` and ``_typed``, some forty lines. It would not give
-the near match for a misspelt key, the ``--help`` text, ``key=value`` overrides or ``1e-3`` as YAML reads it, and its
-errors span several lines. It would add a compiled package to what a user installs.
+pydantic would replace only ``check_values`` and ``_typed``, about forty lines. It lacks the hint for a misspelt key,
+the text for ``--help``, ``key=value`` overrides and ``1e-3`` as YAML reads it. Its errors span several lines, and it is
+one more compiled package to install.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from stdc_core.io.yaml_file import parse_yaml, read_yaml
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the file and the key."""
+    """A configuration that cannot be used. The message names the file and the key."""
 
 
 def key(
@@ -33,10 +33,15 @@ def key(
     maximum: float | None = None,
     above: float | None = None,
 ) -> Any:
-    """A field of a configuration with what ``--help`` says of it and the values it takes.
+    """Define a field of a configuration.
 
     Args:
-        minimum, maximum: both allowed; above: not allowed itself.
+        default: Default value, which also sets the type.
+        explanation: Text for ``--help``.
+        choices: Allowed values; empty allows all.
+        minimum: Smallest allowed value.
+        maximum: Largest allowed value.
+        above: Limit that the value must exceed.
     """
     limits = {'choices': tuple(choices), 'minimum': minimum, 'maximum': maximum, 'above': above}
     return dataclasses.field(default=default, metadata={'explanation': explanation, **limits})
@@ -44,12 +49,19 @@ def key(
 
 Config = TypeVar('Config')
 
-#: NumPy takes seeds of 32 bits.
+#: Largest seed: NumPy takes 32 bits.
 LARGEST_SEED = 2**32 - 1
 
 
 def check_values(config: Any) -> None:
-    """Hold every field to its limits. Raises ConfigError, naming the key, what was found and what was expected."""
+    """Check every field of a configuration against its limits.
+
+    Args:
+        config: Dataclass whose fields are made by ``key``.
+
+    Raises:
+        ConfigError: A value is out of its limits. The message names the key, what was found and what was expected.
+    """
     for field in dataclasses.fields(config):
         value, limits = getattr(config, field.name), field.metadata
         if isinstance(value, float) and not math.isfinite(value):
@@ -67,14 +79,16 @@ def check_values(config: Any) -> None:
 
 
 def read_config(cls: type[Config], path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file (none: the defaults), then apply ``key=value`` overrides.
+    """Read a configuration from a YAML file, then apply overrides.
 
     Args:
-        cls: a dataclass whose fields are made by ``key``.
+        cls: Dataclass whose fields are made by ``key``.
+        path: YAML file; None takes the defaults.
+        overrides: ``key=value`` of keys to change.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ConfigError: a key is unknown or a value of the wrong type or range.
+        FileNotFoundError: The file does not exist.
+        ConfigError: A key is unknown, or a value has the wrong type or is out of its limits.
     """
     loaded: dict[str, Any] = {}
     if path is not None:
@@ -88,10 +102,16 @@ def read_config(cls: type[Config], path: str | Path | None, overrides: Sequence[
 
 
 def make_config(cls: type[Config], loaded: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> Config:
-    """A configuration of the values that were read from ``source``, then ``key=value`` overrides.
+    """Make a configuration from values that were read, then apply overrides.
+
+    Args:
+        cls: Dataclass whose fields are made by ``key``.
+        loaded: Value of each key.
+        source: Name of the file that they were read from, for errors.
+        overrides: ``key=value`` of keys to change.
 
     Raises:
-        ConfigError: as ``read_config``.
+        ConfigError: As ``read_config``.
     """
     values = {name: _typed(cls, name, value, source) for name, value in loaded.items()}
     for override in overrides:
@@ -109,7 +129,17 @@ def make_config(cls: type[Config], loaded: dict[str, Any], source: str, override
 
 
 def _typed(cls: type, name: str, value: Any, source: str) -> Any:
-    """The value as the field's type, where that loses nothing."""
+    """Return a value as the type of its field, if the conversion loses nothing.
+
+    Args:
+        cls: Dataclass of the configuration.
+        name: Name of the field.
+        value: Value as YAML gives it.
+        source: File or option, for errors.
+
+    Raises:
+        ConfigError: The field does not exist, or has another type.
+    """
     types = {field.name: type(field.default) for field in dataclasses.fields(cls)}
     if name not in types:
         near = difflib.get_close_matches(one_line(name), types, n=1)
@@ -117,7 +147,7 @@ def _typed(cls: type, name: str, value: Any, source: str) -> Any:
         raise ConfigError(f'{source}: unknown key {one_line(name)!r}; {hint}')
     wanted = types[name]
     if wanted is float and isinstance(value, int | str) and not isinstance(value, bool):
-        # YAML takes 1e-3, without a dot, for text.
+        # YAML reads 1e-3, without a dot, as text.
         try:
             return float(value)
         except (ValueError, OverflowError):
@@ -130,7 +160,11 @@ def _typed(cls: type, name: str, value: Any, source: str) -> Any:
 
 
 def explain(cls: type) -> str:
-    """Every key of a configuration with its default and its meaning, for ``--help``; inherited ones come last."""
+    """Return the text for ``--help`` that explains every key with its default. Inherited keys come last.
+
+    Args:
+        cls: Dataclass whose fields are made by ``key``.
+    """
     lines = []
     for field in sorted(dataclasses.fields(cls), key=lambda field: field.name not in cls.__annotations__):
         choices = f' ({" | ".join(field.metadata["choices"])})' if field.metadata['choices'] else ''
@@ -143,136 +177,17 @@ def explain(cls: type) -> str:
 
 @dataclass(frozen=True)
 class MachineConfig:
-    """What a training runs on: the keys that every configuration has."""
+    """Keys of every configuration: the hardware that a training runs on."""
 
     precision: str = key(
         'auto',
-        'arithmetic; auto takes bf16-mixed where the hardware has bfloat16 instructions, 16-mixed on other GPUs',
+        'precision of the arithmetic; auto takes bf16-mixed where the hardware has bfloat16 instructions, and 16-mixed '
+        'on other GPUs',
         choices=('auto', 'bf16-mixed', '16-mixed', '32-true'),
     )
-    accelerator: str = key('auto', 'auto takes a GPU where there is one', choices=('auto', 'cpu', 'gpu'))
-    devices: int = key(0, 'devices per machine; 0: every GPU, or one process on the CPU', minimum=0)
-    num_nodes: int = key(1, 'machines', minimum=1)
+    accelerator: str = key('auto', 'hardware; auto takes a GPU where there is one', choices=('auto', 'cpu', 'gpu'))
+    devices: int = key(0, 'number of devices per machine; 0: every GPU, or one process on the CPU', minimum=0)
+    num_nodes: int = key(1, 'number of machines', minimum=1)
 
     def __post_init__(self) -> None:
         check_values(self)
-
-
-@dataclass(frozen=True)
-class TrainConfig(MachineConfig):
-    """What a segmentation training does. ``stdc train --help`` prints this table."""
-
-    # The network and its data.
-    backbone: str = key('stdc1', 'network', choices=('stdc1', 'stdc2'))
-    classes: str = key('camvid', "class table: 'camvid', 'cityscapes' or a YAML file of your own")
-    train_split: str = key('train', "splits to train on, joined by '+'")
-    val_split: str = key('val', 'split to validate on; empty: no validation')
-    absent_classes: str = key(
-        'refuse',
-        'what to do if a class occurs nowhere in the data while 255 does, as in masks of 0 and 255 where 255 is the '
-        'object',
-        choices=('refuse', 'allow'),
-    )
-    extra_share: float = key(
-        0.0,
-        'share of the samples drawn from all --extra data that has no share of its own (--extra FOLDER=SHARE)',
-        minimum=0,
-        maximum=1,
-    )
-    equal_pixels: bool = key(
-        True,
-        'images of all cameras are brought to the number of pixels of the largest image of --data before they are '
-        'enlarged at random; false: images keep their size',
-    )
-    input_scale: float = key(
-        1.0, 'in validation the network sees images at this scale: 0.5 and 0.75 are Seg50 and Seg75', above=0, maximum=4
-    )
-    # Augmentation.
-    crop_height: int = key(256, 'height of the training crops, pixels', minimum=32)
-    crop_width: int = key(320, 'width of the training crops, pixels', minimum=32)
-    scale_min: float = key(0.5, 'smallest random enlargement of an image before it is cropped', above=0)
-    scale_max: float = key(2.0, 'largest random enlargement', above=0)
-    scale_draw: str = key('log', 'the enlargement is drawn uniformly, or its logarithm is', choices=('log', 'uniform'))
-    pad_crops: bool = key(
-        True,
-        'what a crop reaches beyond a small image is grey and without a class; false: the image is enlarged until it '
-        'covers the crop, as in the reference implementation',
-    )
-    brightness: float = key(0.3, 'largest relative change of the brightness', minimum=0, maximum=1)
-    contrast: float = key(0.3, 'largest relative change of the contrast', minimum=0, maximum=1)
-    saturation: float = key(0.3, 'largest relative change of the saturation', minimum=0, maximum=1)
-    # Schedule.
-    steps: int = key(6000, 'optimiser steps', minimum=1)
-    batch_size: int = key(8, 'crops per step, over all devices together', minimum=1)
-    optimizer: str = key('adamw', 'optimiser', choices=('adamw', 'sgd'))
-    learning_rate: float = key(1e-3, 'peak learning rate', above=0)
-    head_rate: float = key(
-        1.0, 'factor of the learning rate of heads and feature fusion; the reference implementation has 10', above=0
-    )
-    momentum: float = key(0.9, 'momentum of sgd', minimum=0, maximum=1)
-    weight_decay: float = key(0.02, 'weight decay of convolutions; batch norms and biases have none', minimum=0)
-    schedule: str = key('cosine', 'how the learning rate falls', choices=('cosine', 'poly'))
-    poly_power: float = key(0.9, 'power of the poly schedule', above=0)
-    warmup_steps: int = key(200, 'steps over which the learning rate rises linearly', minimum=0)
-    ema_decay: float = key(
-        0.998, 'decay per step of the average of the weights that is validated and saved; 0: none', minimum=0, maximum=1
-    )
-    # Losses.
-    aux_weight: float = key(1.0, 'weight of each of the two auxiliary heads (section 4.2)', minimum=0)
-    detail_weight: float = key(1.0, 'weight of the detail loss (Equation 4); 0 trains without', minimum=0)
-    ohem_threshold: float = key(
-        0.7,
-        'pixels whose class has at most this probability are hard, the others do not count; 1: all count',
-        above=0,
-        maximum=1,
-    )
-    class_balance: float = key(0.5, 'class weights are the inverse frequency to this power; 0: all alike', minimum=0)
-    prior_correction: float = key(
-        0.0,
-        'share of the class weights that is taken back when the network is used: they teach rare classes sooner, but '
-        'make them be taken for more than they are',
-        minimum=0,
-        maximum=1,
-    )
-    teacher_weight: float = key(1.0, 'weight of the loss against --teacher', minimum=0)
-    teacher_confidence: float = key(
-        0.0, 'pixels where the largest probability of the teacher is less than this do not count', minimum=0, maximum=1
-    )
-    teacher_hard_weight: float = key(
-        3.0, 'weight of the half of the pixels that is harder, against the teacher; the easier half has 1', above=0
-    )
-    loss_stride: int = key(
-        1,
-        'losses take every n-th pixel of a crop in each direction; 1 as in the paper, more is faster on a CPU and all '
-        'that a label has where crops are enlarged',
-        minimum=1,
-    )
-    aux_stride: int = key(1, 'the same for the auxiliary losses', minimum=1)
-    # The run.
-    val_every: int = key(500, 'steps between validations', minimum=1)
-    checkpoint_every: int = key(500, 'steps between checkpoints that --resume takes up', minimum=1)
-    seed: int = key(0, 'seed of weights, order and augmentation', minimum=0, maximum=LARGEST_SEED)
-    loader: str = key(
-        'auto',
-        'resident keeps the images on the device and augments them there in batches; workers reads and augments them '
-        'in other processes; auto takes resident on a GPU if a third of its memory holds them',
-        choices=('auto', 'resident', 'workers'),
-    )
-    workers: int = key(1, 'processes that read and augment, per device; 0: none but the trainer', minimum=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.scale_min > self.scale_max:
-            raise ConfigError(f'expected scale_min <= scale_max, found {self.scale_min} and {self.scale_max}')
-        if not self.train_split or '' in self.train_split.split('+'):
-            raise ConfigError(f"train_split: expected split names joined by '+', found {self.train_split!r}")
-
-
-def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> TrainConfig:
-    """``read_config`` for ``TrainConfig``."""
-    return read_config(TrainConfig, path, overrides)
-
-
-#: Keys that a resumed run may change. None of them moves the curve, but for the number of devices, each of which has
-#: hard pixels of its own.
-RUN_KEYS = ('workers', 'devices', 'num_nodes', 'accelerator', 'loader', 'checkpoint_every')

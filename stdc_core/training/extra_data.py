@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datasets that are trained on beside ``--data``, each with its share of the samples."""
+"""Read the arguments of ``--extra``: further training datasets, each with its share of the samples."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ExtraData:
-    """Name a dataset to train on and the share of the samples to draw from it.
+    """Further training dataset.
 
     Args:
         path: Folder of the dataset.
-        share: Share of the samples, above 0 and at most 1; None: the datasets without one share ``extra_share``.
+        share: Share of the samples to draw from it, above 0 and at most 1. The datasets with None supply
+            ``extra_share`` of the samples together.
     """
 
     path: Path
     share: float | None = None
 
     def __str__(self) -> str:
-        """Return what ``parse`` reads."""
+        """Return the text that ``parse`` reads."""
         return str(self.path) if self.share is None else f'{self.path}={self.share!r}'
 
     @classmethod
     def parse(cls, text: str) -> ExtraData:
-        """Read ``FOLDER`` or ``FOLDER=SHARE``; a folder may have a ``=`` in its name.
+        """Read ``FOLDER`` or ``FOLDER=SHARE``. The name of a folder may contain ``=``.
+
+        Args:
+            text: Argument of ``--extra``.
 
         Raises:
             ValueError: The share is not above 0 and at most 1.

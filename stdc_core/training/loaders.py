@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The batches of a training: from the device's own memory, or from processes that read and augment."""
+"""Make the loader of the training batches: from memory of the device, or with worker processes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from stdc_core.data.augment import Augmentation
 from stdc_core.data.resident import ResidentDataset, ResidentLoader, Sizes, fits
 from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, Samples, ScheduleSampler, dataset_shares
 from stdc_core.data.soft_targets import SoftTargets
-from stdc_core.training.config import ConfigError, TrainConfig
+from stdc_core.training.config import ConfigError
+from stdc_core.training.train_config import TrainConfig
 
-# Share of the free memory that the images may take.
+# Largest share of the free memory that the images may take.
 _SHARE = 1 / 3
 
 
@@ -30,7 +31,7 @@ def train_loader(
     trainer: lightning.Trainer,
     soft: SoftTargets | None = None,
 ) -> DataLoader | ResidentLoader:
-    """Return the batches of one process of a run; they depend on the seed and the step alone.
+    """Return the loader of the batches of one process. The batches depend only on the seed and the step.
 
     Args:
         config: Recipe of the run.
@@ -40,11 +41,12 @@ def train_loader(
             ``config.extra_share`` together, in proportion to their sizes.
         sizes: Image sizes of every dataset, own ones first.
         start: Step to begin with.
-        trainer: Trainer that knows this process's device and rank.
+        trainer: Trainer, which knows the device and the rank of this process.
         soft: Probabilities of a teacher for every image, or None.
 
     Raises:
-        ConfigError: the batch cannot be divided among the processes, or leaves one of them too little.
+        ConfigError: The batch cannot be divided evenly among the processes, or is too small for them, or ``loader`` is
+            ``resident`` with a teacher.
     """
     rank, world, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device
     need_even_batches(config.batch_size, world)
@@ -64,13 +66,13 @@ def train_loader(
     )
     on_gpu = device.type == 'cuda'
     if soft is not None and config.loader == 'resident':
-        raise ConfigError('loader: resident does not hold the probabilities of a teacher; expected auto or workers')
+        raise ConfigError('loader: resident does not work with a teacher; expected auto or workers')
     automatic = config.loader == 'auto' and soft is None and on_gpu
     if config.loader == 'resident' or (automatic and fits(sizes, device, _SHARE)):
         return ResidentLoader(ResidentDataset(datasets, sizes, device), augmentation, sampler)
     if config.workers:
         one_opencv_thread()
-    # Workers are forked and share what is read before.
+    # Workers are forked, and share the images that were read before.
     samples = AugmentedSamples(datasets, augmentation, cache=fits(sizes, 'cpu', _SHARE / world), soft=soft)
     return DataLoader(
         samples,
@@ -82,28 +84,49 @@ def train_loader(
 
 
 def largest_size(sizes: Sequence[Sizes]) -> tuple[int, int]:
-    """Return (height, width) of the image with the most pixels."""
+    """Return the (height, width) in pixels of the largest image.
+
+    Args:
+        sizes: Image sizes of each dataset.
+    """
     return max((size for each in sizes for size in each), key=math.prod)
 
 
 def need_even_batches(batch_size: int, world: int) -> None:
-    """Raise ConfigError unless a batch can be dealt out evenly to ``world`` devices, two or more images to each."""
+    """Check that a batch can be divided evenly among the devices, with two or more images for each.
+
+    Args:
+        batch_size: Number of images in a batch.
+        world: Number of devices.
+
+    Raises:
+        ConfigError: The batch cannot be divided in this way.
+    """
     if batch_size % world:
         raise ConfigError(f'batch_size: expected a multiple of the {world} devices, found {batch_size}')
     if batch_size < 2 * world:
-        # Global pooling leaves one value per image and channel, of which batch norm takes the variance.
+        # Behind global pooling, batch norm takes the variance of one value per image.
         raise ConfigError(f'batch_size: expected 2 or more per device, found {batch_size} on {world}')
 
 
 def need_image_for_each(images: int, source: object, world: int) -> None:
-    """Raise ConfigError unless each of ``world`` devices has an image of ``source`` to validate on."""
+    """Check that each device has an image to validate on.
+
+    Args:
+        images: Number of images.
+        source: Dataset, for errors.
+        world: Number of devices.
+
+    Raises:
+        ConfigError: There are fewer images than devices.
+    """
     if images < world:
-        raise ConfigError(f'{source}: expected an image or more for each of the {world} devices, found {images}')
+        raise ConfigError(f'{source}: expected at least one image for each of the {world} devices, found {images}')
 
 
 def one_opencv_thread() -> None:
-    """Keep OpenCV from spreading each small picture over every core: the workers do that already.
+    """Let OpenCV use one thread for each image, since worker processes already use all cores.
 
-    For the process that is going to fork them: a worker that changes it itself may wait for threads that it lacks.
+    Call it before the workers are forked. A worker that sets the number itself may wait for threads that it lacks.
     """
     cv2.setNumThreads(1)

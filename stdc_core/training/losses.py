@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pixel losses over ``[N, C, H, W]`` logits and ``[N, H, W]`` labels."""
+"""Compute pixel losses from logits ``[N, C, H, W]`` and labels ``[N, H, W]``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from stdc_core.classes import IGNORE
 def set_cross_entropy(logits: Tensor, label: Tensor, sets: Tensor | None = None, ignore_index: int = IGNORE) -> Tensor:
     """Return the cross-entropy of each pixel, where a label may stand for a set of classes.
 
-    The loss of a set is ``-log`` of the sum of its classes' probabilities: that of the classes taken as one, which
-    leaves open which of them it is.
+    The loss of a set is ``-log`` of the sum of the probabilities of its classes. The network may choose any of them.
 
     Args:
         logits: float ``[N, C, H, W]``.
         label: int64 ``[N, H, W]``: class ids, then numbers of ``sets``.
-        sets: bool ``[K, C]``, classes of each set; label ``C + k`` is set ``k``. None: labels are classes alone.
+        sets: Classes of each set, bool ``[K, C]``; label ``C + k`` is set ``k``. None if all labels are class ids.
         ignore_index: Label of pixels whose loss is 0.
 
     Returns:
@@ -46,23 +45,23 @@ def teacher_loss(
     hard_weight: float = 3.0,
     ignore_index: int = IGNORE,
 ) -> Tensor:
-    """Return the cross-entropy to a teacher's probabilities; the harder half of the pixels weighs more.
+    """Return the cross-entropy with the probabilities of a teacher. The harder half of the pixels has more weight.
 
     Where the label is a set of classes, the teacher chooses within the set: its probabilities of these classes are
-    scaled to a sum of 1. A pixel where they are less than a tenth together does not count, and neither does a pixel
-    where the teacher gives less than a half to the student's classes.
+    scaled to a sum of 1. A pixel does not count if these probabilities sum to less than a tenth, or if the teacher
+    gives less than a half to all classes of the student.
 
     Args:
         logits: float ``[N, C, H, W]``.
-        soft: float ``[N, C, H, W]``, probabilities of the teacher, 0 outside the image.
+        soft: Probabilities of the teacher, float ``[N, C, H, W]``; 0 outside the image.
         label: int64 ``[N, H, W]``: class ids, then numbers of ``sets``.
-        sets: bool ``[K, C]``, classes of each set; label ``C + k`` is set ``k``. None: labels are classes alone.
-        confidence: Largest probability of a pixel from which on it counts, 0 to 1.
-        hard_weight: Weight of the half of the pixels with the larger loss; the others weigh 1.
-        ignore_index: Label of pixels without one.
+        sets: Classes of each set, bool ``[K, C]``; label ``C + k`` is set ``k``. None if all labels are class ids.
+        confidence: Smallest probability, 0 to 1, that the teacher's best class needs for a pixel to count.
+        hard_weight: Weight of the half of the pixels with the larger loss; the others have weight 1.
+        ignore_index: Label of pixels without a label.
 
     Returns:
-        A scalar; 0 where no pixel counts.
+        Scalar; 0 if no pixel counts.
     """
     counted = soft.sum(1) > 0.5
     if sets is not None:
@@ -90,24 +89,29 @@ def ohem_cross_entropy(
     ignore_index: int = IGNORE,
     sets: Tensor | None = None,
 ) -> Tensor:
-    """Return the cross-entropy over the hard pixels alone: online hard example mining (section 4.2).
+    """Return the cross-entropy of the hard pixels: online hard example mining (OHEM, section 4.2).
 
-    Pixels whose true class, or set of classes, has at most the probability ``threshold`` are hard. Where they are fewer
-    than ``min_kept``, the ``min_kept`` hardest count instead, or as many as are labelled. Ignored pixels are never
-    among them; a batch without a labelled pixel has loss 0.
+    A pixel is hard if its true class, or set of classes, has at most the probability ``threshold``. If fewer than
+    ``min_kept`` pixels are hard, the ``min_kept`` hardest ones count instead, or all labelled ones. Ignored pixels
+    never count. A batch without a labelled pixel has loss 0.
 
     Args:
         logits: float ``[N, C, H, W]``.
         label: int64 ``[N, H, W]``: class ids, then numbers of ``sets``.
-        threshold: probability above 0, the paper's 0.7; with 1 every pixel is hard.
-        min_kept: pixels that always count; by default a sixteenth of all, as the paper's recipe has it.
-        weight: float ``[C]``, class weights applied to the loss that is averaged. Hardness is judged without them.
-            A set weighs as much as its classes on average.
-        ignore_index: label of the pixels that do not count.
-        sets: bool ``[K, C]``, classes of each set; label ``C + k`` is set ``k``. None: labels are classes alone.
+        threshold: Probability above 0; the paper has 0.7. With 1, every pixel is hard.
+        min_kept: Smallest number of pixels that count; None means a sixteenth of all, as in the paper's recipe.
+        weight: Class weights of the average, float ``[C]``; a set has the mean weight of its classes. Which pixels are
+            hard does not depend on them.
+        ignore_index: Label of pixels that do not count.
+        sets: Classes of each set, bool ``[K, C]``; label ``C + k`` is set ``k``. None if all labels are class ids.
 
     Returns:
-        A scalar.
+        Scalar.
+
+    Example:
+        >>> logits, label = torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8, dtype=torch.long)
+        >>> round(float(ohem_cross_entropy(logits, label)), 4)
+        1.0986
     """
     loss = set_cross_entropy(logits, label, sets, ignore_index).flatten()
     flat_label = label.flatten()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pretraining of a backbone as an image classifier: from a folder of images to what `stdc train --init` takes."""
+"""Pretrain a backbone as an image classifier, from a folder of images to a file for ``stdc train --init``."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ from stdc_core.io.text import one_line
 from stdc_core.model.segmentation import normalize
 from stdc_core.model.stdc import STDCClassifier
 from stdc_core.model.weights import save_classifier
+from stdc_core.training.checkpoints import LAST, checkpoint_step
 from stdc_core.training.config import ConfigError
-from stdc_core.training.exhaustion import exhaustion_told
-from stdc_core.training.fitting import LAST, RECORD, awaited, begin, make_trainer, need_empty, reached, recall, running
+from stdc_core.training.exhaustion import explain_exhaustion
+from stdc_core.training.fitting import make_trainer, others_wait, stoppable
 from stdc_core.training.loaders import need_even_batches, need_image_for_each, one_opencv_thread
 from stdc_core.training.pretrain_config import RUN_KEYS, PretrainConfig, PretrainPlan
+from stdc_core.training.run_folder import RECORD, need_empty, read_record, write_record
 from stdc_core.training.task import rate
 
 CLASSIFIER = 'classifier.safetensors'
 
 
 class _Augmented(Dataset):
-    """Random crops, addressed by ``SampleKey``: the same crop for the same key, in any worker."""
+    """Random crops, addressed by ``SampleKey``. A key gives the same crop in any worker."""
 
     def __init__(self, folder: ImageFolder, crop: RandomCrop):
         self._folder, self._crop = folder, crop
@@ -46,7 +48,7 @@ class _Augmented(Dataset):
 
 
 class _Centred(Dataset):
-    """Centre crops of every ``world``-th image from ``rank``."""
+    """Centre crops of every ``world``-th image, from image ``rank`` on."""
 
     def __init__(self, folder: ImageFolder, size: int, rank: int, world: int):
         self._folder, self._size, self._indices = folder, size, range(rank, len(folder), world)
@@ -60,13 +62,14 @@ class _Centred(Dataset):
 
 
 class ClassificationTask(lightning.LightningModule):
-    """Cross-entropy with smoothed labels; SGD with warm-up and cosine decay; top-1 and top-5 on validation images.
+    """Trains with cross-entropy and smoothed labels, and validates by top-1 and top-5 accuracy.
 
-    Batches are pairs of uint8 BGR images ``[N, H, W, 3]`` and int64 classes ``[N]``.
+    The optimiser is SGD with linear warm-up and cosine decay. Batches are pairs of uint8 BGR images ``[N, H, W, 3]``
+    and int64 classes ``[N]``.
 
     Args:
-        model: the network to train.
-        plan: ``PretrainConfig.in_steps``.
+        model: Network to train.
+        plan: Recipe, from ``PretrainConfig.in_steps``.
     """
 
     def __init__(self, model: STDCClassifier, plan: PretrainPlan):
@@ -76,13 +79,13 @@ class ClassificationTask(lightning.LightningModule):
         self._counts = torch.zeros(3)
 
     def forward(self, image: Tensor) -> Tensor:
-        """uint8 ``[N, H, W, 3]`` to logits ``[N, C]``, float32."""
+        """Return the class logits, float32 ``[N, C]``, of BGR images, uint8 ``[N, H, W, 3]``."""
         x = normalize(image.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
         return self.model(x).float()
 
     def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
         image, label = batch
-        # Dropout, too, follows from the step, so that a resumed run drops what it would have dropped.
+        # The seed of the dropout follows from the step, so that a resumed run gives the same result.
         draw = np.random.SeedSequence([self.plan.seed, self.global_step, self.global_rank])
         torch.manual_seed(int(draw.generate_state(1)[0]))
         loss = F.cross_entropy(self(image), label, label_smoothing=self.plan.label_smoothing)
@@ -99,7 +102,7 @@ class ClassificationTask(lightning.LightningModule):
         self._counts += torch.stack([hits[:, 0].sum(), hits.sum(), torch.tensor(len(label), device=self.device)])
 
     def on_validation_epoch_end(self) -> None:
-        # Every rank has counted its own part of the images.
+        # Each rank has counted its part of the images.
         top1, top5, images = self.trainer.strategy.reduce(self._counts, reduce_op='sum').tolist()
         self.log_dict({'top1': top1 / images, 'top5': top5 / images}, prog_bar=True, sync_dist=True)
 
@@ -117,71 +120,85 @@ class ClassificationTask(lightning.LightningModule):
 def pretrain(config: PretrainConfig, data: Path, out: Path, progress: bool = True) -> Path:
     """Train a classifier and write ``out/classifier.safetensors``: the weights at the end of the schedule.
 
-    With ``config.ema_decay`` they are the average. Beside them lie the checkpoints ``last.ckpt`` and ``best.ckpt``,
-    ``metrics.csv``, ``run.yaml`` and what TensorBoard reads. ``initialise`` takes the backbone from the result.
+    With ``config.ema_decay``, they are averaged. The folder also gets the checkpoints ``last.ckpt`` and ``best.ckpt``,
+    ``metrics.csv``, ``run.yaml`` and logs for TensorBoard. ``initialise`` takes the backbone from the result.
 
     Args:
-        data: ``data/train/CLASS/*`` and ``data/val/CLASS/*``, the layout of ImageNet (see ``ImageFolder``).
-        out: folder of the run; it must be empty or not there yet.
+        config: Recipe.
+        data: Folder with ``train/CLASS/*`` and ``val/CLASS/*``, the layout of ImageNet (see ``ImageFolder``).
+        out: Folder of the run, empty or not there yet.
+        progress: Whether to show progress bars.
 
     Returns:
-        The path of the weights.
+        Path of the weights.
 
     Raises:
-        FileNotFoundError: a split or its images are missing.
-        FileExistsError: ``out`` already holds something.
-        ConfigError: the batch does not fit the data or the devices.
+        FileNotFoundError: A split or its images are missing.
+        FileExistsError: ``out`` is not empty.
+        ConfigError: The batch does not fit the data or the devices.
+        ExhaustedError: Memory or processes ran out.
     """
     splits = _open(config, data)
     need_empty(out, config.num_nodes)
-    with exhaustion_told(out, RECORD):
+    with explain_exhaustion(out, RECORD):
         return _run(config, data, splits, out, progress, resumed=False)
 
 
 def resume(out: Path, overrides: Sequence[str] = (), data: Path | None = None, progress: bool = True) -> Path:
-    """Take up a pretraining that was interrupted, at its last checkpoint, so that it ends as if it had not been.
+    """Continue an interrupted run from its last checkpoint. The result is the same as without the interruption.
 
     Args:
-        out: folder of the run.
-        overrides: ``key=value`` of what may change: ``RUN_KEYS``.
-        data: where the images are now, if they were moved.
+        out: Folder of the run.
+        overrides: ``key=value`` of keys in ``RUN_KEYS``.
+        data: Folder of the images, if they were moved.
+        progress: Whether to show progress bars.
+
+    Returns:
+        Path of the weights.
 
     Raises:
-        FileNotFoundError: no run was begun in ``out``, or the images are not where they were.
-        FileExistsError: the run is complete.
-        ConfigError: its record is damaged, a key that must not change is overridden, or the images are others now.
+        FileNotFoundError: There is no run in ``out``, or the images are missing.
+        FileExistsError: The run is complete.
+        ConfigError: The record of the run is damaged, a key is overridden that must not change, or the classes or the
+            number of images have changed.
+        ExhaustedError: Memory or processes ran out.
     """
-    config, sources = recall(out, PretrainConfig, list(overrides), RUN_KEYS)
+    config, sources = read_record(out, PretrainConfig, list(overrides), RUN_KEYS)
     if (out / CLASSIFIER).is_file():
-        raise FileExistsError(f'{out / CLASSIFIER} is there: the run is complete')
+        raise FileExistsError(f'{out / CLASSIFIER} exists: the run is complete')
     data = data or Path(sources['data'])
     splits = _open(config, data)
     _need_same(data, splits[0], sources)
-    with exhaustion_told(out, RECORD):
+    with explain_exhaustion(out, RECORD):
         return _run(config, data, splits, out, progress, resumed=True)
 
 
 def _open(config: PretrainConfig, data: Path) -> tuple[ImageFolder, ImageFolder]:
-    """The splits ``train`` and ``val``, and a look at whether the batches fit the data."""
+    """Open the splits ``train`` and ``val``, and check that the data has a batch.
+
+    Raises:
+        FileNotFoundError: A split or its images are missing.
+        ConfigError: There are fewer images than a batch has.
+    """
     train = ImageFolder(data, 'train')
     config.in_steps(len(train))
     return train, ImageFolder(data, 'val', train.classes)
 
 
 def _need_same(data: Path, train: ImageFolder, sources: dict[str, Any]) -> None:
-    """Raise ConfigError unless the classes and the number of images are those in the run's record, if it has them."""
+    """Raise ConfigError if the classes or the number of images differ from those in the record of the run."""
     begun = sources.get('classes', list(train.classes))
     if begun != list(train.classes):
         missing = some([name for name in begun if name not in train.classes], 3)
         new = some([name for name in train.classes if name not in begun], 3)
         raise ConfigError(
-            f'{data}/train: expected the {len(begun)} classes that the run was begun with, found {len(train.classes)}; '
+            f'{data}/train: expected the {len(begun)} classes that the run began with, found {len(train.classes)}; '
             f'missing: {missing or "none"}; new: {new or "none"}'
         )
     images = sources.get('images', len(train))
     if images != len(train):
         raise ConfigError(
-            f'{data}/train: expected the {one_line(images)} images that the run was begun with, found {len(train)}'
+            f'{data}/train: expected the {one_line(images)} images that the run began with, found {len(train)}'
         )
 
 
@@ -193,10 +210,11 @@ def _run(
     progress: bool,
     resumed: bool,
 ) -> Path:
+    """Begin or continue a run; the arguments are those of ``pretrain``."""
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     train, val = splits
     plan = config.in_steps(len(train))
-    start = reached(out)
+    start = checkpoint_step(out)
     task = ClassificationTask(STDCClassifier(config.backbone, len(train.classes), config.dropout), plan)
     trainer = make_trainer(plan, out, start, 'top1', progress)
     rank, world = trainer.global_rank, trainer.world_size
@@ -207,7 +225,7 @@ def _run(
     need_even_batches(config.batch_size, world)
     need_image_for_each(len(val), f'{data}/val', world)
     if not resumed:
-        begin(out, config, {'data': str(data.absolute()), 'classes': list(train.classes), 'images': len(train)})
+        write_record(out, config, {'data': str(data.absolute()), 'classes': list(train.classes), 'images': len(train)})
     schedule = BatchSchedule([len(train)], None, config.batch_size, config.seed)
     crop = RandomCrop(config.image_size, config.area_min, config.jitter)
     sampler = ScheduleSampler(schedule, plan.steps, start, rank, world)
@@ -215,15 +233,14 @@ def _run(
     centred = _Centred(val, config.image_size, rank, world)
     val_loader = DataLoader(centred, batch_size=max(1, config.batch_size // world), **loading)
     if start < plan.steps:
-        with running(trainer, out):
+        with stoppable(trainer, out):
             trainer.fit(task, loader, val_loader, ckpt_path=out / LAST if start else None, weights_only=True)
     else:
-        # Only the result is missing. Lightning would not train, nor put the average in the place of the last weights;
-        # a checkpoint holds the average under this name.
+        # The run was killed after its last step. `state_dict` in a checkpoint has the averaged weights.
         task.load_state_dict(torch.load(out / LAST, map_location='cpu', weights_only=True)['state_dict'])
     if config.epochs % config.val_epochs or 'top1' not in trainer.callback_metrics:
-        # The last validation was of earlier weights, or of an earlier process.
-        with running(trainer, out):
+        # The last validation was before the last step, or in a process that was killed.
+        with stoppable(trainer, out):
             trainer.validate(task, val_loader, verbose=False)
     top1, top5 = (float(trainer.callback_metrics[name]) for name in ('top1', 'top5'))
     provenance = {
@@ -231,7 +248,7 @@ def _run(
         'recipe': json.dumps(dataclasses.asdict(config)),
         'accuracy': f'top-1 {top1:.4f}, top-5 {top5:.4f} on {data.name}/val',
     }
-    with awaited(trainer):
+    with others_wait(trainer):
         if trainer.is_global_zero:
             save_classifier(task.model.cpu(), out / CLASSIFIER, train.classes, provenance)
     return out / CLASSIFIER

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The number of this process among those of a training."""
+"""Tell which process of a training this is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 def process_rank() -> int:
-    """Return the rank of this process, 0 for the first. Lightning knows it before a trainer is made."""
-    # Lightning keeps it as an attribute of a function.
+    """Return the rank of this process, 0 for the first one. It is known before a trainer is made."""
+    # Lightning stores it as an attribute of a function.
     return int(getattr(rank_zero_only, 'rank', None) or 0)

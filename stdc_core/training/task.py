@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One training step of STDC-Seg, as a Lightning module."""
+"""Define training and validation steps of STDC-Seg as a Lightning module."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ from stdc_core.classes import IGNORE, ClassTable
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.model.segmentation import SegmentationOutput, STDCSeg, normalize, rescale, upsample
 from stdc_core.pictures.overlay import colorize
-from stdc_core.training.config import TrainConfig
 from stdc_core.training.detail import detail_loss, detail_target
 from stdc_core.training.losses import ohem_cross_entropy, teacher_loss
+from stdc_core.training.train_config import TrainConfig
 
-# Modules whose learning rate `head_rate` multiplies: feature fusion and everything that predicts.
+# Modules whose learning rate is multiplied by `head_rate`: feature fusion and all heads.
 _HEADS = ('ffm.', 'head.', 'aux8_head.', 'aux16_head.', 'detail_heads.')
-# Validation images that TensorBoard shows.
+# Number of validation images to show in TensorBoard.
 _PICTURES = 4
 
 
 class SegmentationTask(lightning.LightningModule):
-    """Main, auxiliary and detail losses; AdamW or SGD with warm-up and decay; mIoU on validation images.
+    """Trains with main, auxiliary and detail losses, and validates by mIoU.
 
-    Batches are uint8 BGR images ``[N, H, W, 3]``, uint8 labels ``[N, H, W]`` and, with a teacher, its probabilities,
-    uint8 ``[N, C, ceil(H/4), ceil(W/4)]``.
+    The optimiser is AdamW or SGD, its learning rate rises linearly and then decays. Batches are uint8 BGR images
+    ``[N, H, W, 3]``, uint8 labels ``[N, H, W]`` and, with a teacher, its probabilities, uint8
+    ``[N, C, ceil(H/4), ceil(W/4)]``.
 
     Args:
-        model: the network to train.
-        config: the recipe.
-        classes: what the network's outputs mean.
-        class_weight: float ``[C]`` weights of the cross-entropy, or None.
-        label_sets: Sets of classes that labels may stand for: label ``C + k`` is set ``k``.
+        model: Network to train.
+        config: Recipe.
+        classes: Classes of the network.
+        class_weight: Class weights of the cross-entropy, float ``[C]``, or None.
+        label_sets: Sets of classes that labels stand for: label ``C + k`` is set ``k``.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class SegmentationTask(lightning.LightningModule):
         super().__init__()
         # Convolutions on a CPU with AMX and on tensor cores run fastest with channels last.
         self.model: STDCSeg = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # A head without a loss gets no gradient, which several devices would wait for.
+        # A head without a loss gets no gradients, and with several devices, DDP would wait for them.
         for part, weight in (('aux', config.aux_weight), ('detail', config.detail_weight)):
             for name, parameter in model.named_parameters():
                 if name.startswith(part) and not weight:
@@ -68,19 +69,19 @@ class SegmentationTask(lightning.LightningModule):
         self.register_buffer('sets', sets if label_sets else None, persistent=False)
         offset = torch.zeros(model.num_classes)
         if class_weight is not None:
-            # Weighing a class by w adds log w to its logit (Menon et al., "Long-tail learning via logit adjustment").
+            # A class weight w adds log w to the logit (Menon et al., "Long-tail learning via logit adjustment").
             offset = -config.prior_correction * class_weight.log()
         self.offset: Tensor
         self.register_buffer('offset', offset.reshape(1, -1, 1, 1), persistent=False)
         self.confusion = ConfusionMatrix(model.num_classes)
 
     def losses(self, output: SegmentationOutput, label: Tensor, soft: Tensor | None = None) -> dict[str, Tensor]:
-        """Return each weighted part of the loss, scalars.
+        """Return the weighted parts of the loss, scalars, by name.
 
         Args:
             output: Logits of all heads.
             label: int64 ``[N, H, W]``.
-            soft: Probabilities of a teacher, uint8 ``[N, C, ceil(H/4), ceil(W/4)]``; None: there is no teacher.
+            soft: Probabilities of a teacher, uint8 ``[N, C, ceil(H/4), ceil(W/4)]``; None without a teacher.
         """
         config = self.config
 
@@ -97,10 +98,10 @@ class SegmentationTask(lightning.LightningModule):
         if config.detail_weight:
             known, target = None, detail_target(label)
             if soft is not None:
-                # Labels are not all there is to know: a pixel without one may well lie on an edge.
+                # With a teacher, images may lack labels, and a pixel without a label may lie on an edge.
                 known = (label != IGNORE).unsqueeze(1)
             if self.sets is not None:
-                # A set of classes is unknown here: neither its inside nor its border tells where edges are.
+                # Pixels labelled with a set do not count: neither the inside nor the border of a set shows the edges.
                 open_ = (label >= self.model.num_classes) & (label != IGNORE)
                 closed, target = ~open_.unsqueeze(1), detail_target(label.masked_fill(open_, IGNORE))
                 known = closed if known is None else closed & known
@@ -111,7 +112,7 @@ class SegmentationTask(lightning.LightningModule):
         return parts
 
     def _teacher_losses(self, output: SegmentationOutput, label: Tensor, soft: Tensor) -> dict[str, Tensor]:
-        """Return the loss of each head against a teacher; ``label`` is that of the whole crop."""
+        """Return the loss of each head against the probabilities of a teacher, float 0 to 1, for a whole crop."""
         config, size = self.config, (soft.shape[2], soft.shape[3])
         label = F.interpolate(label.unsqueeze(1).float(), size=size, mode='nearest-exact').squeeze(1).long()
 
@@ -147,16 +148,16 @@ class SegmentationTask(lightning.LightningModule):
             self._show(index, image[0].cpu().numpy(), label[0].cpu().numpy(), prediction[0])
 
     def on_validation_epoch_end(self) -> None:
-        # Every rank has counted its own part of the images.
+        # Each rank has counted its part of the images.
         counts = torch.from_numpy(self.confusion.counts).to(self.device)
         self.confusion = ConfusionMatrix.of(self.trainer.strategy.reduce(counts, reduce_op='sum').cpu().numpy())
-        # Alike on every rank now; without the last argument Lightning warns that they may not be.
+        # The values are equal on all ranks. `sync_dist` silences Lightning's warning that they might differ.
         self.log('miou', self.confusion.miou(), prog_bar=True, sync_dist=True)
         iou = dict(zip(self.classes.names, self.confusion.iou(), strict=True))
         self.log_dict({f'iou/{name}': value for name, value in iou.items()}, sync_dist=True)
 
     def _show(self, index: int, image: np.ndarray, label: np.ndarray, prediction: np.ndarray) -> None:
-        """Image, truth and prediction, side by side in TensorBoard where that is installed."""
+        """Show image, label and prediction side by side in TensorBoard, if that is installed."""
         for logger in self.loggers:
             if isinstance(logger, TensorBoardLogger):
                 masks = [colorize(mask, self.classes) for mask in (label, prediction)]
@@ -188,7 +189,7 @@ class SegmentationTask(lightning.LightningModule):
 
 
 class RateSchedule(Protocol):
-    """What ``rate`` needs of a configuration."""
+    """Keys of a configuration that ``rate`` needs."""
 
     @property
     def steps(self) -> int: ...
@@ -204,7 +205,15 @@ class RateSchedule(Protocol):
 
 
 def rate(config: RateSchedule, step: int) -> float:
-    """Return the factor of the learning rate at a step: linear warm-up, then cosine or poly down to 0."""
+    """Return the factor on the learning rate: linear warm-up, then cosine or poly decay to 0.
+
+    Args:
+        config: Configuration with the schedule.
+        step: Optimiser step, from 0.
+
+    Returns:
+        Factor of 0 to 1.
+    """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
     left = 1 - min((step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1), 1.0)
@@ -214,7 +223,11 @@ def rate(config: RateSchedule, step: int) -> float:
 
 
 def _thin(label: Tensor, stride: int) -> Tensor:
-    """Every ``stride``-th pixel of ``[N, H, W]``, evenly from the first to the last, as aligned corners want it."""
+    """Return every ``stride``-th pixel of a label ``[N, H, W]`` in both directions.
+
+    The first and the last pixel are included, so that the result matches logits that are upsampled with aligned
+    corners.
+    """
     if stride == 1:
         return label
     rows, columns = (torch.linspace(0, n - 1, max(n // stride, 1)).round().long() for n in label.shape[1:])

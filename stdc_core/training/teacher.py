@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network that teaches another one: its class probabilities on every image, computed once and kept on disk."""
+"""Compute the class probabilities of a teacher network on every image, once, and keep them on disk."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from stdc_core.model.segmentation import normalize, rescale
 from stdc_core.model.weights import WeightsError, load_weights
 from stdc_core.training.ranks import process_rank
 
-#: Cells of this many pixels of the teacher's input share one stored probability.
+#: Side of the cells that share one stored probability, pixels of the teacher's input.
 _CELL = 4
 
 
 class TeacherError(ValueError):
-    """A teacher that cannot be used; the message names the file, what was found and what was expected."""
+    """A teacher that cannot be used. The message names the file, what was found and what was expected."""
 
 
 class Teacher(NamedTuple):
-    """A network that gives class probabilities.
+    """Network that computes class probabilities.
 
     Args:
         path: File that it was read from.
-        size: (height, width) of the only image size that it takes; None: any.
-        scores: Function from an image, uint8 ``[H, W, 3]`` BGR (of ``size``), to probabilities, float32 ``[K, h, w]``.
-        mapping: float32 ``[C, K]``, 1 where output ``k`` of the teacher counts as class ``c``.
+        size: (height, width) of the images that it takes, pixels; None if it takes any size.
+        scores: Function from an image, uint8 BGR ``[H, W, 3]`` of ``size``, to probabilities, float32 ``[K, h, w]``.
+        mapping: Matrix ``[C, K]``, float32: 1 where output ``k`` of the teacher counts as class ``c``.
     """
 
     path: Path
@@ -55,10 +55,11 @@ class Teacher(NamedTuple):
         """Return the probability of each class in cells of the image.
 
         Args:
-            image: uint8 ``[H, W, 3]`` BGR, of any size.
+            image: uint8 BGR ``[H, W, 3]``, of any size.
 
         Returns:
-            uint8 ``[C, h, w]``, 0 to 1 as 0 to 255. What goes to classes that the student lacks is left out.
+            uint8 ``[C, h, w]``, 0 to 1 as 0 to 255. The sum is less than 1 where the teacher sees classes that the
+            student lacks.
         """
         if self.size is not None and image.shape[:2] != self.size:
             shrinks = self.size[0] * self.size[1] < image.shape[0] * image.shape[1]
@@ -74,15 +75,17 @@ class Teacher(NamedTuple):
 def open_teacher(path: Path, classes: ClassTable) -> Teacher:
     """Open a teacher.
 
+    A teacher is weights or a ``model.onnx`` of ``stdc``, or another ONNX file. Another ONNX file takes one image, float
+    ``[1, 3, H, W]`` RGB normalised with the mean and standard deviation of ImageNet, and returns logits or
+    probabilities ``[1, K, h, w]``. It needs a table beside it, ``NAME.yaml`` or ``labels.yaml`` (see ``LabelTable``),
+    that says which class each output is.
+
     Args:
-        path: Weights or ``model.onnx`` of ``stdc``, or any other ONNX file that turns one image, float
-            ``[1, 3, H, W]``, RGB with ImageNet's mean and standard deviation, into logits or probabilities
-            ``[1, K, h, w]``. Beside another file lies its table, ``NAME.yaml`` or ``labels.yaml`` (see ``LabelTable``):
-            which class each output is.
+        path: File of the teacher.
         classes: Classes of the student.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         TeacherError: The file is not a teacher, or its classes cannot be mapped.
     """
     if not path.is_file():
@@ -93,6 +96,7 @@ def open_teacher(path: Path, classes: ClassTable) -> Teacher:
 
 
 def _is_own(path: Path) -> bool:
+    """Return whether an ONNX file is a ``model.onnx`` of ``stdc``."""
     try:
         load_weights(path)
     except WeightsError:
@@ -106,7 +110,7 @@ def _own(path: Path, classes: ClassTable) -> Teacher:
     mapping = np.array([[name == other for other in own.names] for name in classes.names], np.float32)
     if not mapping.any():
         raise TeacherError(
-            f'{path}: knows the classes {", ".join(own.names)}, expected one or more of {", ".join(classes.names)}'
+            f'{path}: has the classes {", ".join(own.names)}, expected one or more of {", ".join(classes.names)}'
         )
     scale = ModelInfo(model.backbone.name, stored_input_scale(path, provenance), own, provenance).scale
     offset = torch.tensor(stored_class_offset(provenance) or [0.0]).reshape(1, -1, 1, 1)
@@ -120,7 +124,7 @@ def _own(path: Path, classes: ClassTable) -> Teacher:
 
 
 def _foreign(path: Path, classes: ClassTable) -> Teacher:
-    """Open any other segmentation network; classes are mapped by the table beside it."""
+    """Open another segmentation network; classes are mapped by the table beside it."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
     try:
@@ -177,17 +181,19 @@ def teach(
     targets: SoftTargets,
     progress: bool,
 ) -> None:
-    """Compute a teacher's probabilities on every image of some datasets; what is in the folder already is kept.
+    """Compute the probabilities of a teacher for every image of some datasets. Existing files are kept.
 
     Args:
-        paths: Files of the teacher. With several, each image goes to the one whose image size has the nearest shape.
+        paths: Files of the teacher. If there are several, each image goes to the one whose image size is the nearest
+            in its ratio of width to height.
         datasets: Datasets in the order of the training.
         classes: Classes of the student.
         targets: Folder to write to.
-        progress: Show a progress bar on a terminal.
+        progress: Whether to show a progress bar on a terminal.
 
     Raises:
-        FileNotFoundError, TeacherError: As ``open_teacher``.
+        FileNotFoundError: A file of the teacher does not exist.
+        TeacherError: As ``open_teacher``.
     """
     missing = [
         (number, index)
@@ -198,12 +204,12 @@ def teach(
     if not missing:
         return
     if process_rank():
-        # The first process computes them; torchrun starts all at once.
+        # torchrun starts all processes together; the first one computes the probabilities for all.
         while not all(targets.path(*each).is_file() for each in missing):
             time.sleep(1)
         return
     teachers = [open_teacher(path, classes) for path in paths]
-    for number, index in tqdm(missing, 'asking the teacher', unit='image', disable=None if progress else True):
+    for number, index in tqdm(missing, 'running the teacher', unit='image', disable=None if progress else True):
         image = datasets[number].image(index)
         probabilities = _nearest(teachers, image.shape[:2]).probabilities(image)
         path = targets.path(number, index)
@@ -213,7 +219,12 @@ def teach(
 
 
 def _nearest(teachers: Sequence[Teacher], size: tuple[int, int]) -> Teacher:
-    """Return the teacher whose image size has the nearest ratio of width to height; one for any size is nearest."""
+    """Return the teacher whose image size has the nearest ratio of width to height to that of an image.
+
+    Args:
+        teachers: Teachers. One that takes any size is always the nearest.
+        size: (height, width) of the image, pixels.
+    """
 
     def distance(teacher: Teacher) -> float:
         if teacher.size is None:

@@ -17,8 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from stdc_core.classes import CAMVID, ClassTable
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter, SizeError
 from stdc_core.inference.model_file import ModelInfo
-from stdc_core.training.config import ConfigError, TrainConfig, read_config
+from stdc_core.training.config import ConfigError, read_config
 from stdc_core.training.pretrain_config import PretrainConfig
+from stdc_core.training.train_config import TrainConfig
 from stdc_ros.bags.message import BagError
 from stdc_ros.bags.reader import Bag
 from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE
