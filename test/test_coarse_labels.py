@@ -72,7 +72,7 @@ def test_shipped_tables_are_tables_of_camvid(path):
         ('labels: []', r'labels: expected a list of entries'),
         ('labels: [road]', r"label 0: expected {id: .*found 'road'"),
         ('labels: [{id: 255, name: road}]', 'label 0: id: expected 0 to 254, found 255'),
-        ('labels: [{id: 0, name: road}, {id: 0, name: car}]', 'label 1: id 0 is there twice'),
+        ('labels: [{id: 0, name: road}, {id: 0, name: car}]', 'label 1: id 0 occurs twice'),
         ('labels: [{id: 0, name: no}]', 'label 0: name: expected text, found False'),
         ('labels: [{id: 0, name: a, classes: road}]', 'label 0: classes: expected a list of names'),
         ('{folder: ../x, labels: [{id: 0, name: road}]}', 'folder: expected the name of a folder beside images/'),

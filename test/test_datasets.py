@@ -131,7 +131,7 @@ def test_missing_labels_are_named(tmp_path):
         open_dataset(tmp_path, 'train', TWO)
     dataset = open_dataset(tmp_path, 'train', TWO, require_labels=False)
     assert len(dataset.missing_labels()) == 12
-    with pytest.raises(FileNotFoundError, match=r'labels/00\.png: no such label, of the image .*images/00\.png'):
+    with pytest.raises(FileNotFoundError, match=r'labels/00\.png: no such label, expected one for .*images/00\.png'):
         dataset[0]
 
 
@@ -259,7 +259,7 @@ def test_camvid_names_what_does_not_fit(tmp_path):
     camvid_original(tmp_path, 'holiday', ids(0), images='test', labels='val_labels')
     dataset = open_dataset(tmp_path, 'train', CAMVID)
     assert [dataset.name(i) for i in range(len(dataset))] == ['0001TP_006690']
-    assert any('holiday.png, are no frames of CamVid' in warning for warning in dataset.warnings)
+    assert any('holiday.png, are not frames of CamVid and are left out' in warning for warning in dataset.warnings)
     with pytest.raises(FileNotFoundError, match="none of 2 images .* is of CamVid's val split"):
         open_dataset(tmp_path, 'val', CAMVID)
     with pytest.raises(ValueError, match="CamVid has the splits train, val, test, found 'trainval'"):
@@ -346,14 +346,14 @@ def test_check_lists_everything_that_is_wrong(tmp_path):
         'images/broken.png: not an image that OpenCV reads',
         'labels/colour.png: expected one channel of 8-bit class ids, found uint8 (8, 12, 3)',
         'labels/missing.png: no such label',
-        'labels/small.png: is (4, 4), but its image is (8, 12)',
+        'labels/small.png: found size (4, 4), expected that of its image, (8, 12)',
         'labels/wrong.png: class ids [7] are not in the table of 2 classes (pixels of 7: 5)',
     ):
         assert sum(expected in line for line in lines) == 1, expected
     assert [warning.split(': ', 1)[1] for warning in report.warnings] == [
         '1 files have no image, the first nobody.png',
         f'1 labels have no labelled pixel, the first {folder}/labels/void.png',
-        '1 names have several images, the first fine',
+        '1 names belong to several images, the first fine',
     ]
 
 
@@ -369,7 +369,7 @@ def test_check_reads_no_more_than_the_limit(tmp_path):
     dataset = open_dataset(tmp_path, 'train', TWO)
     report = check(dataset, limit=2, progress=False)
     assert (report.checked, report.images, report.counts.tolist(), report.warnings) == (2, 5, [2 * 96, 0], [])
-    assert [warning.split(': ')[1] for warning in check(dataset, progress=False).warnings] == ['no pixel of thing']
+    assert [warning.split(': ')[1] for warning in check(dataset, progress=False).warnings] == ['no pixel is thing']
 
 
 def test_labels_without_a_labelled_pixel_are_a_problem(tmp_path):

@@ -119,12 +119,14 @@ def test_masks_in_which_255_is_the_object_are_refused(settings, data, monkeypatc
         cv2.imwrite(str(path), cv2.imread(str(path), 0) * 255)
     assert main(command(data, 'steps=1', 'workers=0', *settings)[3:]) == 2
     said = capsys.readouterr().err
-    assert said.startswith('stdc train: data/train: 50.0 % of the pixels are 255, which is no class, and none is of b.')
+    assert said.startswith(
+        'stdc train: data/train: 50.0 % of the pixels are 255, which stands for no class, and no pixel is b.'
+    )
     assert '(1 for b)' in said and '--set absent_classes=allow' in said
     assert not (data / 'run').exists()
     # Whoever knows better is only told.
     assert main(command(data, 'steps=1', 'workers=0', 'absent_classes=allow', *settings)[3:]) == 0
-    assert 'no pixel of b; 50.0 % of the pixels are 255, which is no class' in capsys.readouterr().err
+    assert 'no pixel is b; 50.0 % of the pixels are 255, which stands for no class' in capsys.readouterr().err
 
 
 def test_a_class_may_be_in_the_other_data(data, monkeypatch):

@@ -117,7 +117,7 @@ def test_folder_takes_hidden_folders_for_no_classes_and_reads_names_that_are_no_
 
 
 def test_folder_names_what_is_missing_or_unknown(images, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'train: not there; expected a folder with one folder .* per class'):
+    with pytest.raises(FileNotFoundError, match=r'train: not found; expected a folder with one folder .* per class'):
         ImageFolder(tmp_path, 'train')
     (tmp_path / 'train').mkdir()
     with pytest.raises(FileNotFoundError, match='one folder of images per class, found none'):

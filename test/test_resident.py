@@ -193,7 +193,7 @@ def test_mistakes_are_named(arguments, message):
 def test_more_mistakes_are_named():
     with pytest.raises(ValueError, match='no equal part for rank 0 of 3'):
         BatchSchedule([3], None, 8).batch(0, 0, 3)
-    with pytest.raises(ValueError, match='datasets that have none'):
+    with pytest.raises(ValueError, match='datasets without samples'):
         dataset_shares([3], [], [], 0.5)
     with pytest.raises(ValueError, match=r'expected extra datasets to supply at most 1 of the samples, found 1\.2'):
         dataset_shares([3], [4, 5], [0.7, None], 0.5)

@@ -73,7 +73,7 @@ def test_folder_names_what_is_missing(dataset, tmp_path):
     ('label', 'message'),
     [
         (np.full((8, 8), 11, np.uint8), r'class ids \[11\] are not in the table of 11'),
-        (np.zeros((8, 9), np.uint8), r'is \(8, 9\), but its image is \(8, 8\)'),
+        (np.zeros((8, 9), np.uint8), r'found size \(8, 9\), expected that of its image, \(8, 8\)'),
         (np.zeros((8, 8, 3), np.uint8), 'expected one channel of 8-bit class ids'),
         (np.zeros((8, 8), np.uint16), 'expected one channel of 8-bit class ids'),
     ],

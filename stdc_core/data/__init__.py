@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datasets: readers, checks, augmentation, batch schedule and rendered drives.
+"""Read, check and augment datasets, schedule their batches, and render drives.
 
 May import ``inference``, ``io`` and ``classes``.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random changes to a training sample: scale, crop, flip and light."""
+"""Change training samples at random: scale, crop, flip and light."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ import numpy as np
 
 from stdc_core.classes import IGNORE
 
-#: Grey that stands for what lies outside an image.
+#: Grey of the area outside an image, BGR.
 PADDING = (128, 128, 128)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Scale, crop, mirror and relight one sample.
+    """Scales, crops, mirrors and relights one sample.
 
     Args:
-        crop: (height, width) of the result, in pixels.
-        scale: range of the random enlargement.
-        pixels: Pixels that every image is brought to before the enlargement is drawn; None: images keep their size.
-        brightness, contrast, saturation: largest relative change of each.
-        uniform: the enlargement is drawn uniformly, else its logarithm is.
-        pad: a crop may reach beyond the image; else the image is enlarged until it covers the crop.
+        crop: (height, width) of the result, pixels.
+        scale: Range of the random enlargement.
+        brightness: Largest relative change of the brightness, 0 to 1.
+        contrast: Largest relative change of the contrast, 0 to 1.
+        saturation: Largest relative change of the saturation, 0 to 1.
+        uniform: Whether the enlargement is drawn uniformly; if false, its logarithm is.
+        pad: Whether a crop may extend beyond the image; if false, the image is enlarged until it covers the crop.
+        pixels: Number of pixels that every image is scaled to before the enlargement; None keeps its size.
+
+    Example:
+        >>> augment = Augmentation(crop=(256, 320))
+        >>> image, label = augment(image, label, np.random.default_rng(0))
     """
 
     crop: tuple[int, int]
@@ -38,15 +44,34 @@ class Augmentation:
     pixels: int | None = None
 
     def __call__(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 ``[H, W, 3]`` and ``[H, W]`` to the same of size ``crop``; what lies outside the image is ignored."""
+        """Return a random crop of a sample.
+
+        Args:
+            image: uint8 BGR ``[H, W, 3]``.
+            label: uint8 ``[H, W]``.
+            rng: Source of the random numbers.
+
+        Returns:
+            Image and label of the size ``crop``. Outside the image, the label is 255 (ignored).
+        """
         return self.apply(image, label, self.placement(label.shape, rng), rng)
 
     def apply(
         self, image: np.ndarray, label: np.ndarray, matrix: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Crop and relight a sample by a map that ``placement`` drew; arguments and result as of a call."""
+        """Crop and relight a sample.
+
+        Args:
+            image: uint8 BGR ``[H, W, 3]``.
+            label: uint8 ``[H, W]``.
+            matrix: Affine map ``[2, 3]`` of ``placement``.
+            rng: Source of the random numbers for the light.
+
+        Returns:
+            Image and label of the size ``crop``.
+        """
         height, width = self.crop
-        # Scaling and cropping in one step: the pixels that the crop leaves out are never computed.
+        # Scales and crops in one step, so that pixels outside the crop are not computed.
         size, border = (width, height), cv2.BORDER_CONSTANT
         image = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border, borderValue=PADDING)
         label = cv2.warpAffine(label, matrix, size, flags=cv2.INTER_NEAREST, borderMode=border, borderValue=IGNORE)
@@ -54,18 +79,26 @@ class Augmentation:
         return relight(image, *light), label
 
     def placement(self, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-        """Affine map ``[2, 3]`` from pixels of the source, of ``size`` (height, width), to pixels of the crop."""
+        """Draw the place of a crop.
+
+        Args:
+            size: (height, width) of the image, pixels.
+            rng: Source of the random numbers.
+
+        Returns:
+            Affine map, float64 ``[2, 3]``, from pixels of the image to pixels of the crop.
+        """
         factor = rng.uniform(*self.scale) if self.uniform else float(np.exp(rng.uniform(*np.log(self.scale))))
         (crop_height, crop_width), (height, width) = self.crop, size
         if self.pixels is not None:
-            # The factor by which InputScale.of shrinks a larger image, and its counterpart for a smaller one.
+            # The factor with which InputScale.of shrinks a larger image, or that enlarges a smaller one as much.
             factor *= math.sqrt(self.pixels / (height * width))
         if not self.pad:
             factor = max(factor, crop_height / height, crop_width / width)
-        # A negative slack is padding; either is split at random.
+        # A negative difference is padding. It is divided at random between both sides.
         left = rng.uniform() * (width * factor - crop_width)
         top = rng.uniform() * (height * factor - crop_height)
-        # Pixel centres lie at half-integers of the plane that is scaled.
+        # Pixel centres are at half-integers of the scaled plane.
         matrix = np.array([[factor, 0, (factor - 1) / 2 - left], [0, factor, (factor - 1) / 2 - top]])
         if rng.uniform() < 0.5:
             matrix[0] = -matrix[0]
@@ -76,10 +109,16 @@ class Augmentation:
 def draw_light(
     brightness: float, contrast: float, saturation: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, float]:
-    """A random change of the light; the arguments are the largest relative changes.
+    """Draw a random change of the light.
+
+    Args:
+        brightness: Largest relative change of the brightness, 0 to 1.
+        contrast: Largest relative change of the contrast, 0 to 1.
+        saturation: Largest relative change of the saturation, 0 to 1.
+        rng: Source of the random numbers.
 
     Returns:
-        The colour matrix, float64 ``[3, 3]`` for BGR, and the multiple of the image's mean that is added to all.
+        Colour matrix, float64 ``[3, 3]`` for BGR, and the multiple of the mean of the image to add to every channel.
     """
     gain, stretch, colourful = 1 + np.array([brightness, contrast, saturation]) * rng.uniform(-1, 1, 3)
     # Gain, contrast around the mean and saturation around the grey value, in this order, are one affine map.
@@ -88,5 +127,11 @@ def draw_light(
 
 
 def relight(image: np.ndarray, colour: np.ndarray, lift: float) -> np.ndarray:
-    """uint8 BGR ``[H, W, 3]`` under the light that ``draw_light`` drew."""
+    """Return an image under another light.
+
+    Args:
+        image: uint8 BGR ``[H, W, 3]``.
+        colour: Colour matrix of ``draw_light``.
+        lift: Multiple of the mean, from ``draw_light``.
+    """
     return cv2.transform(image, np.hstack([colour, np.full((3, 1), lift * image.mean())]))

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CamVid as it was published, 701 frames of 720 x 960 pixels and labels in 32 colours, and as SegNet has it.
+"""Read CamVid: as published, with 701 frames of 720 x 960 pixels and labels in 32 colours, or as SegNet has it.
 
 Brostow, Fauqueur, Cipolla, "Semantic object classes in video: A high-definition ground truth database", Pattern
-Recognition Letters 30(2), 2009. The classes are folded into 11 and the frames split as for SegNet (Badrinarayanan,
-Kendall, Cipolla, 2017), which is what papers report on. SegNet's paper does not print the folding; this is the one of
-MathWorks' example "Semantic Segmentation Using Deep Learning" (function camvidPixelLabelIDs, "following the
-original SegNet training methodology"), with which github.com/lih627/CamVid makes its 720 x 960 labels too.
+Recognition Letters 30(2), 2009. The 32 classes are merged into 11, and the frames are split, as for SegNet
+(Badrinarayanan, Kendall, Cipolla, 2017), since papers report on these. SegNet's paper does not say which classes were
+merged. This is the table of MathWorks' example "Semantic Segmentation Using Deep Learning" (function
+camvidPixelLabelIDs, "following the original SegNet training methodology"). github.com/lih627/CamVid makes its
+720 x 960 labels with the same table.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from stdc_core.classes import CAMVID, IGNORE
 from stdc_core.data.folder import SegmentationFolder, pictures
 from stdc_core.data.reading import ids_of_colors, read_ids, some
 
-#: What each of the 11 classes, and void (None), is made of: the 32 classes of label_colors.txt with their RGB.
+#: Classes of label_colors.txt, with their RGB colours, that make up each of the 11 classes and void (None).
 COLORS = {
     'sky': {'Sky': (128, 128, 128)},
     'building': {
@@ -57,10 +58,10 @@ _PAIRS = [
 ]
 _COLORS, _IDS = (tuple(column) for column in zip(*_PAIRS, strict=True))
 
-#: Frames of each split.
+#: Number of frames in each split.
 FRAMES = {'train': 367, 'val': 101, 'test': 233}
 
-# Folders as published, as commonly renamed, and as redistributed in splits of their own, which are not SegNet's.
+# Folders as published, as commonly renamed, and as redistributed with other splits than SegNet's.
 _IMAGES = ('701_StillsRaw_full', '701_StillsRaw', 'images', 'train', 'val', 'test')
 _LABELS = ('LabeledApproved_full', 'LabeledApproved', 'labels', 'train_labels', 'val_labels', 'test_labels')
 
@@ -71,9 +72,16 @@ _FRAME = re.compile(r'(0001TP|0006R0|0016E5|Seq05VD)_f?(\d+)')
 
 
 def split_of(name: str) -> str | None:
-    """The split of SegNet that a frame, such as ``0016E5_07959``, is in; None if it is no frame of CamVid.
+    """Return the SegNet split of a frame.
 
-    Sequence 0001TP is cut in half, the 101 frames of 0016E5 at 15 Hz are for validation, Seq05VD is for testing.
+    The first half of sequence 0001TP is for training, the second half for testing. The 101 frames of 0016E5 at 15 Hz
+    are for validation, and Seq05VD is for testing. All other frames are for training.
+
+    Args:
+        name: Name of the frame without suffix, such as ``0016E5_07959``.
+
+    Returns:
+        ``'train'``, ``'val'``, ``'test'``, or None if the name is not one of CamVid.
     """
     match = _FRAME.fullmatch(name)
     if not match:
@@ -85,13 +93,15 @@ def split_of(name: str) -> str | None:
 
 
 class CamVid(SegmentationFolder):
-    """Images in ``701_StillsRaw_full/`` or ``images/``, labels ``*_L.png`` in ``LabeledApproved_full/`` or ``labels/``.
+    """CamVid as published, with labels in colours.
 
-    Also what is redistributed as ``train/``, ``train_labels/`` and so on; the split goes by the frames' names even so.
+    Images are in ``701_StillsRaw_full/`` or ``images/``, labels are ``LabeledApproved_full/*_L.png`` or
+    ``labels/*_L.png``. Copies with ``train/``, ``train_labels/`` and so on are read, too. The split of a frame follows
+    from its name, whatever its folder is.
 
     Raises:
-        FileNotFoundError: as ``SegmentationFolder``.
-        ValueError: a split that CamVid does not have, or a class table that is not CamVid's.
+        FileNotFoundError: As ``SegmentationFolder``.
+        ValueError: CamVid does not have the split, or the class table is not that of CamVid.
     """
 
     looks_for = (
@@ -118,7 +128,7 @@ class CamVid(SegmentationFolder):
         strange = [path.name for path in images if split_of(path.stem) is None]
         if strange:
             self.warnings.append(
-                f'{self}: {len(strange)} images, {some(strange, 3)}, are no frames of CamVid: left out'
+                f'{self}: {len(strange)} images, {some(strange, 3)}, are not frames of CamVid and are left out'
             )
         if len(mine) != FRAMES[self.split]:
             self.warnings.append(f'{self}: {len(mine)} images, but this split of CamVid has {FRAMES[self.split]}')
@@ -132,13 +142,13 @@ class CamVid(SegmentationFolder):
 
 
 class CamVidSegNet(SegmentationFolder):
-    """CamVid at 360 x 480 as the SegNet tutorial has it: ``SPLIT/*.png`` and, of the same names, ``SPLITannot/*.png``.
+    """CamVid at 360 x 480 pixels, as in the SegNet tutorial: ``SPLIT/*.png``, and labels ``SPLITannot/*.png``.
 
-    The labels hold the ids of the 11 classes, and 11 for void.
+    Image and label have the same name. The labels contain the ids of the 11 classes, and 11 for void.
 
     Raises:
-        FileNotFoundError: as ``SegmentationFolder``.
-        ValueError: a class table that is not CamVid's.
+        FileNotFoundError: As ``SegmentationFolder``.
+        ValueError: The class table is not that of CamVid.
     """
 
     looks_for = 'ROOT/SPLIT/*.png and ROOT/SPLITannot/*.png of the same name'
@@ -174,5 +184,5 @@ def _need_camvid(dataset: SegmentationFolder) -> None:
 
 
 def _frames(folder: Path) -> bool:
-    """Whether the folder has a frame of CamVid."""
+    """Return whether a folder has a frame of CamVid."""
     return any(split_of(path.stem) for path in pictures(folder))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that is wrong with a dataset, found before a training begins rather than in its third hour."""
+"""Find everything that is wrong with a dataset before a training begins."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.reading import LabelError, some
 from stdc_core.io.cpu import cores
 
+# Number of problems to list.
 _LISTED = 100
 
 
 class DataError(ValueError):
-    """Data that cannot be trained on or evaluated with; the message lists the files."""
+    """Data that cannot be used for training or evaluation. The message lists the files."""
 
 
 @dataclass
 class DataReport:
-    """What ``check`` found.
+    """Result of ``check``.
 
     Args:
-        dataset: the dataset's name, ``ROOT/SPLIT``.
-        classes: its class table.
-        images: number of images in it.
-        checked: number of images that were read.
-        counts: int64 ``[C]``, pixels per class in the labels that could be read.
-        ignored: pixels labelled 255.
-        coarse: pixels labelled with a set of classes.
-        absent: names of the classes that no pixel has or may have.
-        sizes: images per (height, width), in pixels.
-        problems: what makes it unusable, one sentence with a file name each, in the dataset's order.
-        warnings: what is odd about it.
+        dataset: Name of the dataset, ``ROOT/SPLIT``.
+        classes: Class table of the dataset.
+        images: Number of images.
+        checked: Number of images that were read.
+        counts: Pixels of each class in the labels that could be read, int64 ``[C]``.
+        ignored: Number of pixels labelled 255.
+        coarse: Number of pixels labelled with a set of classes.
+        absent: Names of the classes that no pixel has or may have.
+        sizes: Number of images of each (height, width) in pixels.
+        problems: Problems that make the dataset unusable, each a sentence with a file name, in the order of the images.
+        warnings: Other findings, each a sentence.
     """
 
     dataset: str
@@ -60,7 +61,7 @@ class DataReport:
         return self.ignored / max(1, int(self.counts.sum()) + self.ignored + self.coarse)
 
     def listed(self) -> str:
-        """The first 100 problems, in lines below how many there are."""
+        """Return the number of problems, and the first 100 of them, in lines."""
         lines = self.problems[:_LISTED]
         if len(self.problems) > _LISTED:
             lines.append(f'and {len(self.problems) - _LISTED} more')
@@ -68,7 +69,7 @@ class DataReport:
         return '\n  '.join([f'{self.dataset}: {len(self.problems)} problem{plural}', *lines])
 
     def __str__(self) -> str:
-        """Sizes, and the share of each class, in lines for a terminal."""
+        """Return the image sizes and the share of each class, in lines for a terminal."""
         sizes = [f'{count} of {height}x{width}' for (height, width), count in self.sizes.most_common()]
         total = max(1, int(self.counts.sum()) + self.ignored + self.coarse)
         rows = [*zip(self.classes.names, self.counts.tolist(), strict=True), ('(ignored)', self.ignored)]
@@ -81,7 +82,14 @@ class DataReport:
 
 @dataclass
 class _Pair:
-    """What one image and its label came to."""
+    """Findings on one image and its label.
+
+    Args:
+        problems: Problems, each a sentence.
+        counts: Pixels of each id, int64 ``[256]``, if the label could be read.
+        unknown: Number of pixels of each unknown id.
+        size: (height, width) of the image in pixels, if it could be read.
+    """
 
     problems: list[str] = field(default_factory=list)
     counts: np.ndarray | None = None
@@ -90,44 +98,51 @@ class _Pair:
 
 
 def raise_if_bad(*reports: DataReport) -> None:
-    """Raise DataError, with what :meth:`DataReport.listed` has of each, if there are any problems."""
+    """Raise DataError with the lists of problems, if there are any.
+
+    Args:
+        reports: Reports of ``check``.
+    """
     bad = [report.listed() for report in reports if report.problems]
     if bad:
         raise DataError('\n'.join(bad))
 
 
 def need_all_classes(reports: Sequence[DataReport]) -> None:
-    """Raise DataError if a class occurs in none of the data of a training, while 255 does.
+    """Check that every class occurs in the data of a training, if 255 does.
 
-    Annotation tools write masks of 0 and 255, where 255 is the object. Here 255 is no class: a training on such masks
-    would learn the background alone.
+    Annotation tools write masks of 0 and 255, where 255 is the object. Here 255 stands for no class, and a network
+    that is trained on such masks would learn only the background.
 
     Args:
-        reports: Of all the data that is trained on.
+        reports: Reports of all the training data.
+
+    Raises:
+        DataError: A class occurs nowhere, and 255 does.
     """
     absent = [name for name in reports[0].absent if all(name in report.absent for report in reports)]
     blamed = next((report for report in reports if report.ignored), None)
     if absent and blamed:
         classes = [f'{blamed.classes.names.index(name)} for {name}' for name in absent]
         raise DataError(
-            f'{blamed.dataset}: {_percent(blamed.ignored_share())} of the pixels are 255, which is no class, and none '
-            f'is of {some(absent)}. If 255 marks the object, as annotation tools write it, give those pixels its id '
-            f'({some(classes, 3)}); if there is none in your data, use `--set absent_classes=allow`'
+            f'{blamed.dataset}: {_percent(blamed.ignored_share())} of the pixels are 255, which stands for no class, '
+            f'and no pixel is {some(absent)}. If 255 marks the object, as annotation tools write it, give those pixels '
+            f'its id ({some(classes, 3)}). If your data really lacks the class, use `--set absent_classes=allow`'
         )
 
 
 def check(dataset: SegmentationFolder, limit: int | None = None, progress: bool = True, threads: int = 0) -> DataReport:
-    """Read every image and label once; what is wrong is collected, not raised.
+    """Read every image and label once, and collect what is wrong.
 
-    A problem is a label that is missing, a file that cannot be read, a label of another size than its image, a class id
-    or colour that the table lacks, or labels without one labelled pixel between them. Odd, but no problem: classes that
-    never occur, single labels without a labelled pixel, images of the same name, and what the dataset itself warns of.
+    Problems are a missing label, a file that cannot be read, a label whose size is not that of its image, a class id or
+    colour that the table lacks, and a dataset without a labelled pixel. Warnings are classes that never occur, single
+    labels without a labelled pixel, images of the same name, and the warnings of the dataset.
 
     Args:
-        dataset: open it with ``require_labels=False``, so that missing labels are listed with everything else.
-        limit: read this many pairs at most, evenly spread; labels that are missing are found all the same.
-        progress: show a progress bar on a terminal.
-        threads: 0: as many as there are cores for this process.
+        dataset: Dataset, opened with ``require_labels=False``, so that missing labels are listed, too.
+        limit: Largest number of images to read, spread evenly; None reads all. All missing labels are found even so.
+        progress: Whether to show a progress bar on a terminal.
+        threads: Number of threads; 0 takes every core that this process may use.
     """
     chosen = list(range(len(dataset)))
     if limit is not None and limit < len(dataset):
@@ -162,9 +177,13 @@ def check(dataset: SegmentationFolder, limit: int | None = None, progress: bool 
 
 
 def shared_images(first: SegmentationFolder, second: SegmentationFolder) -> list[str]:
-    """Warnings, none if all is well, that two splits share images: the same bytes, or the same name.
+    """Return warnings if two splits share images: the same bytes, or the same name.
 
-    A network looks better than it is on images that it was trained on. Only files of the same length are read.
+    A network looks better than it is on images that it was trained on. Only files of equal length are read.
+
+    Args:
+        first: Split to train on.
+        second: Split to validate on.
     """
     warnings = []
     paths = [[dataset.files(index)[0] for index in range(len(dataset))] for dataset in (first, second)]
@@ -182,18 +201,20 @@ def shared_images(first: SegmentationFolder, second: SegmentationFolder) -> list
 
 
 def _read_all(dataset: SegmentationFolder, chosen: list[int], progress: bool, threads: int) -> Iterator[_Pair]:
-    # OpenCV decodes without Python's lock, so threads are enough.
+    """Yield the findings on the chosen images, in their order."""
+    # OpenCV releases Python's lock while it decodes, so threads are enough.
     pool = ThreadPoolExecutor(threads or cores())
     try:
         pairs = pool.map(lambda index: _read(dataset, index), chosen)
         silent = None if progress else True
         yield from tqdm(pairs, f'checking {dataset.split}', len(chosen), unit='image', disable=silent, leave=False)
     finally:
-        # An interrupt does not wait for what is queued.
+        # An interrupt does not wait for queued images.
         pool.shutdown(cancel_futures=True)
 
 
 def _read(dataset: SegmentationFolder, index: int) -> _Pair:
+    """Return the findings on one image and its label."""
     pair, shape = _Pair(), None
     path = dataset.files(index)[1]
     try:
@@ -207,12 +228,12 @@ def _read(dataset: SegmentationFolder, index: int) -> _Pair:
         pair.problems.append(str(error))
         pair.unknown = error.unknown if isinstance(error, LabelError) else {}
     if pair.size and shape and shape != pair.size:
-        pair.problems.append(f'{path}: is {shape}, but its image is {pair.size}')
+        pair.problems.append(f'{path}: found size {shape}, expected that of its image, {pair.size}')
     return pair
 
 
 def _missing(dataset: SegmentationFolder, chosen: set[int]) -> list[Path]:
-    """Labels that are not there, but for those that are going to be read."""
+    """Return the missing labels of all images that are not going to be read."""
     return [
         dataset.files(index)[1]
         for index in range(len(dataset))
@@ -221,6 +242,13 @@ def _missing(dataset: SegmentationFolder, chosen: set[int]) -> list[Path]:
 
 
 def _warnings(dataset: SegmentationFolder, report: DataReport, unlabelled: list[Path]) -> list[str]:
+    """Return warnings about a dataset, and set the absent classes of its report if all images were read.
+
+    Args:
+        dataset: Dataset.
+        report: Report with the counts of the pixels.
+        unlabelled: Labels without a labelled pixel.
+    """
     warnings = []
     if unlabelled:
         warnings.append(f'{dataset}: {len(unlabelled)} labels have no labelled pixel, the first {some(unlabelled, 3)}')
@@ -233,18 +261,20 @@ def _warnings(dataset: SegmentationFolder, report: DataReport, unlabelled: list[
     if report.checked == report.images:
         report.absent = absent
     if absent and report.checked == report.images and report.counts.any():
-        void = f'; {_percent(report.ignored_share())} of the pixels are 255, which is no class'
-        warnings.append(f'{dataset}: no pixel of {some(absent)}{void if report.ignored else ""}')
+        void = f'; {_percent(report.ignored_share())} of the pixels are 255, which stands for no class'
+        warnings.append(f'{dataset}: no pixel is {some(absent)}{void if report.ignored else ""}')
     names = Counter(dataset.name(index) for index in range(len(dataset)))
     twice = sorted(name for name, count in names.items() if count > 1)
     if twice:
-        warnings.append(f'{dataset}: {len(twice)} names have several images, the first {some(twice, 3)}')
+        warnings.append(f'{dataset}: {len(twice)} names belong to several images, the first {some(twice, 3)}')
     return warnings
 
 
 def _percent(share: float) -> str:
+    """Return a share of 0 to 1 in percent, in words."""
     return f'{100 * share:.1f} %'
 
 
 def _hash(path: Path) -> bytes:
+    """Return a hash of the bytes of a file."""
     return hashlib.blake2b(path.read_bytes()).digest()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cityscapes as it is downloaded (leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, unpacked in one folder)."""
+"""Read Cityscapes: leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, unpacked into one folder."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from stdc_core.classes import CITYSCAPES, IGNORE
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.reading import UNKNOWN, count_ids, read_ids
 
-#: Label id of each of the 19 train ids: cityscapesScripts, helpers/labels.py.
+#: Label id of each of the 19 train ids (cityscapesScripts, helpers/labels.py).
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
 _IMAGE, _TRAIN_IDS, _ALL_IDS = '_leftImg8bit.png', '_gtFine_labelTrainIds.png', '_gtFine_labelIds.png'
 
 
 def _lut() -> np.ndarray:
-    """Train id per label id 0 ... 33, and per 255: the license plate's -1 in 8 bits. Others are unknown."""
+    """Return the train id of each label id, uint8 ``[256]``.
+
+    Label ids are 0 to 33, and 255 for the licence plate, whose id -1 is 255 in 8 bits. Others are unknown.
+    """
     lut = np.full(256, UNKNOWN, np.uint8)
     lut[:34] = lut[IGNORE] = IGNORE
     lut[list(LABEL_IDS)] = np.arange(len(LABEL_IDS))
@@ -29,15 +32,15 @@ _TRAIN_ID_OF = _lut()
 
 
 class Cityscapes(SegmentationFolder):
-    """Fine annotations: ``leftImg8bit/SPLIT/CITY/*_leftImg8bit.png`` and ``gtFine/SPLIT/CITY/*``.
+    """Cityscapes with fine annotations: ``leftImg8bit/SPLIT/CITY/*_leftImg8bit.png`` and ``gtFine/SPLIT/CITY/*``.
 
-    A label is ``*_gtFine_labelTrainIds.png`` where the scripts of Cityscapes have made it, else the
-    ``*_gtFine_labelIds.png`` that is downloaded, whose 34 ids become the 19 that are evaluated; the rest is ignored.
-    The name of a sample is ``CITY_SEQUENCE_FRAME``.
+    A label is ``*_gtFine_labelTrainIds.png``, if the scripts of Cityscapes have made it. Otherwise it is the
+    ``*_gtFine_labelIds.png`` of the download: of its 34 ids, 19 become the classes that are evaluated, and the others
+    are ignored. The name of a sample is ``CITY_SEQUENCE_FRAME``.
 
     Raises:
-        FileNotFoundError: as ``SegmentationFolder``.
-        ValueError: labels of 34 ids, but the class table is not that of Cityscapes.
+        FileNotFoundError: As ``SegmentationFolder``.
+        ValueError: The labels have the 34 ids, and the class table is not that of Cityscapes.
     """
 
     looks_for = 'ROOT/leftImg8bit/SPLIT/CITY/*_leftImg8bit.png and ROOT/gtFine/SPLIT/CITY/*_gtFine_labelIds.png'
@@ -77,5 +80,5 @@ class Cityscapes(SegmentationFolder):
             return ids
         label = _TRAIN_ID_OF[ids]
         if (label == UNKNOWN).any():
-            count_ids(ids, 34, path)  # raises, naming them
+            count_ids(ids, 34, path)  # raises LabelError with the unknown ids
         return label

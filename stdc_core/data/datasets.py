@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Datasets on disk, opened by one function that recognises their layout."""
+"""Open datasets on disk, and recognise their layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stdc_core.data.cityscapes import Cityscapes
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.reading import some
 
-#: In the order in which they are tried.
+#: Layouts by name, in the order in which they are tried.
 LAYOUTS: dict[str, type[SegmentationFolder]] = {
     'folder': SegmentationFolder,
     'cityscapes': Cityscapes,
@@ -26,16 +26,20 @@ def open_dataset(
     """Open one split of a dataset.
 
     Args:
-        root: the dataset's folder.
-        split: ``'train'``, ``'val'``, ...; of CamVid and Cityscapes also ``'test'``.
-        classes: what the ids mean.
-        layout: ``'folder'``, ``'cityscapes'``, ``'camvid'``, ``'segnet'`` (the classes in ``LAYOUTS`` document them),
-            or ``'auto'``: the one of which files are there.
-        require_labels: see ``SegmentationFolder``.
+        root: Folder of the dataset.
+        split: ``'train'``, ``'val'`` or another split. CamVid and Cityscapes also have ``'test'``.
+        classes: Classes of the label ids.
+        layout: ``'folder'``, ``'cityscapes'``, ``'camvid'``, ``'segnet'`` (the classes in ``LAYOUTS`` describe them),
+            or ``'auto'`` for the first one whose files exist.
+        require_labels: Whether a missing label is an error now (see ``SegmentationFolder``).
 
     Raises:
-        FileNotFoundError: no layout fits, or images or labels are missing; the message says what was looked for.
-        ValueError: an unknown layout, or one whose labels the class table does not fit.
+        FileNotFoundError: No layout fits, or images or labels are missing. The message says what was looked for.
+        ValueError: The layout does not exist, or its labels do not fit the class table.
+
+    Example:
+        >>> dataset = open_dataset('camvid', 'val', CAMVID)
+        >>> image, label, name = dataset[0]
     """
     root = Path(root)
     if layout != 'auto' and layout not in LAYOUTS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images with labels: the interface of every dataset, and the plain layout ``ROOT/SPLIT/images`` and ``.../labels``."""
+"""Read images with labels: the interface of all datasets, and the layout ``ROOT/SPLIT/images`` with ``.../labels``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
 
 
 class Sample(NamedTuple):
-    """One image with its label.
+    """Image with its label.
 
     Args:
-        image: uint8 ``[H, W, 3]`` BGR.
-        label: uint8 ``[H, W]``: class ids, then the numbers of ``SegmentationFolder.label_sets``; 255 is ignored.
+        image: uint8 BGR ``[H, W, 3]``.
+        label: uint8 ``[H, W]``: class ids, then numbers of ``SegmentationFolder.label_sets``; 255 is ignored.
         name: Name of the image.
     """
 
@@ -31,31 +31,34 @@ class Sample(NamedTuple):
 
 
 class SegmentationFolder:
-    """The images of one split in the order of their names, with their labels.
+    """Images of one split with their labels, in the order of the image names.
 
-    Here they are ``ROOT/SPLIT/images/*`` and, of the same stem, ``ROOT/SPLIT/labels/*.png``, greyscale PNGs of class
-    ids. Subclasses are other layouts: they say which files there are and what a label's pixels mean. A file
-    ``ROOT/labels.yaml`` says that the ids mean other classes, or sets of classes (see ``LabelTable``).
+    The images are ``ROOT/SPLIT/images/*``, and their labels ``ROOT/SPLIT/labels/*.png`` with the same stem: greyscale
+    PNGs of class ids. A file ``ROOT/labels.yaml`` may give the ids other meanings (see ``LabelTable``). Subclasses read
+    other layouts: they find the files and turn the pixels of a label into class ids.
 
     Args:
-        root: the dataset's folder.
-        split: ``'train'``, ``'val'``, ...
-        classes: what the ids mean; a label with another id (but for 255) is an error when it is read.
-        require_labels: without, images whose label is missing are no error until the label is read, so that
-            ``stdc_core.data.check`` can list them with everything else.
+        root: Folder of the dataset.
+        split: ``'train'``, ``'val'`` or another split.
+        classes: Classes of the label ids. A label with another id, except 255, is an error when it is read.
+        require_labels: Whether a missing label is an error now. If false, it is an error when the label is read, so
+            that ``stdc_core.data.check`` can list all problems.
 
     Attributes:
-        root, split, classes: as given.
+        root: Folder of the dataset.
+        split: Split.
+        classes: Classes of the label ids.
         table: Table of ``ROOT/labels.yaml``, or None.
-        unlabelled: Whether there are no labels, so that every pixel is 255 (see ``allow_no_labels``).
-        label_sets: Sets of two or more classes that labels may stand for. Label ``len(classes) + k`` is set ``k``.
-        warnings: what is odd about the files found, one sentence each.
+        unlabelled: Whether the split has no labels, so that every pixel is 255 (see ``allow_no_labels``).
+        label_sets: Sets of two or more classes that labels stand for. Label ``len(classes) + k`` is set ``k``.
+        warnings: Findings about the files, each a sentence.
 
     Raises:
-        FileNotFoundError: the folder, its images or labels of images are missing; the message names them.
+        FileNotFoundError: The folder, its images or labels are missing. The message names them.
+        ValueError: ``labels.yaml`` is not a label table.
     """
 
-    #: Where the files of this layout are.
+    #: Description of the files of this layout.
     looks_for = 'ROOT/SPLIT/images/* and ROOT/SPLIT/labels/*.png of the same stem'
 
     def __init__(self, root: str | Path, split: str, classes: ClassTable, require_labels: bool = True):
@@ -79,21 +82,22 @@ class SegmentationFolder:
             )
 
     def allow_no_labels(self) -> None:
-        """Take a dataset without a folder of labels for one in which no pixel has a class."""
+        """Read a split without a folder of labels as one whose pixels are all 255."""
         self.unlabelled = not any(label.parent.is_dir() for _, label in self._files)
 
     def use_label_sets(self, sets: tuple[frozenset[int], ...]) -> None:
-        """Number the sets of classes as all datasets of a training do.
+        """Set the numbers of the sets of classes, so that all datasets of a training have the same numbers.
 
         Args:
-            sets: Sets of all datasets, those of this one among them.
+            sets: Sets of all datasets, including those of this one.
 
         Raises:
-            ValueError: There are more sets than labels have numbers.
+            ValueError: There are too many sets for labels of 8 bits.
         """
         if len(self.classes) + len(sets) > UNKNOWN:
             raise ValueError(
-                f'{self}: {len(self.classes)} classes and {len(sets)} sets of them, expected at most {UNKNOWN} together'
+                f'{self}: found {len(self.classes)} classes and {len(sets)} sets of classes, '
+                f'expected at most {UNKNOWN} together'
             )
         self.label_sets = sets
         if self.table is None:
@@ -108,10 +112,21 @@ class SegmentationFolder:
         return len(self._files)
 
     def __getitem__(self, index: int) -> Sample:
-        """Raises ValueError, naming the file, for one that is no image, of another size, or with an unknown id."""
+        """Return a sample.
+
+        Args:
+            index: Index of the image, from 0.
+
+        Raises:
+            FileNotFoundError: The label does not exist.
+            ValueError: A file is not an image, or the label has another size or an unknown id. The message names the
+                file.
+        """
         image, label = self.image(index), self.label(index)
         if label.shape != image.shape[:2]:
-            raise LabelError(f'{self._files[index][1]}: is {label.shape}, but its image is {image.shape[:2]}')
+            raise LabelError(
+                f'{self._files[index][1]}: found size {label.shape}, expected that of its image, {image.shape[:2]}'
+            )
         return Sample(image, label, self.name(index))
 
     def __str__(self) -> str:
@@ -119,27 +134,38 @@ class SegmentationFolder:
 
     @classmethod
     def fits(cls, root: Path, split: str) -> bool:
-        """Whether ``root`` has this layout and the split."""
+        """Return whether the folder ``root`` has this layout and the split."""
         return (root / split / 'images').is_dir()
 
     def files(self, index: int) -> tuple[Path, Path]:
-        """Paths of the image and the label."""
+        """Return the paths of an image and its label."""
         return self._files[index]
 
     def name(self, index: int) -> str:
-        """The image's name: its file's stem."""
+        """Return the name of an image: its file name without suffix."""
         return self._files[index][0].stem
 
     def image(self, index: int) -> np.ndarray:
-        """The image alone, uint8 ``[H, W, 3]`` BGR. Raises ValueError, naming the file, for one that is no image."""
+        """Return an image without its label, uint8 BGR ``[H, W, 3]``. Raises ValueError if the file is not an image."""
         return read_image(self._files[index][0])
 
     def label(self, index: int) -> np.ndarray:
-        """The label alone, uint8 ``[H, W]``. Raises ValueError as ``__getitem__`` does."""
+        """Return a label without its image, uint8 ``[H, W]``. Raises the errors of ``__getitem__``."""
         return self.label_and_counts(index)[0]
 
     def label_and_counts(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The label, and its pixels per id, int64 ``[256]``. Raises ValueError as ``__getitem__`` does."""
+        """Return a label and its number of pixels of each id.
+
+        Args:
+            index: Index of the image, from 0.
+
+        Returns:
+            uint8 ``[H, W]`` and int64 ``[256]``.
+
+        Raises:
+            FileNotFoundError: The label does not exist.
+            ValueError: The label is not an image of ids, or has an unknown id. The message names the file.
+        """
         path = self._files[index][1]
         if self.unlabelled:
             label = np.full(self.image(index).shape[:2], IGNORE, np.uint8)
@@ -147,15 +173,19 @@ class SegmentationFolder:
         try:
             label = self._ids(path)
         except FileNotFoundError:
-            raise FileNotFoundError(f'{path}: no such label, of the image {self._files[index][0]}') from None
+            raise FileNotFoundError(f'{path}: no such label, expected one for {self._files[index][0]}') from None
         return label, count_ids(label, len(self.classes) + len(self.label_sets), path)
 
     def missing_labels(self) -> list[Path]:
-        """The labels that should be there and are not."""
+        """Return the paths of labels that do not exist."""
         return [] if self.unlabelled else [label for _, label in self._files if not label.is_file()]
 
     def _find(self) -> list[tuple[Path, Path]]:
-        """Image and label of each sample, in the order of the names. Raises FileNotFoundError where there is none."""
+        """Return image and label of each sample, in the order of the names.
+
+        Raises:
+            FileNotFoundError: There are no images.
+        """
         folder = self.root / self.split
         if not (folder / 'images').is_dir():
             raise FileNotFoundError(f'{folder}: expected a folder images/ with images and labels/ with label PNGs')
@@ -170,7 +200,11 @@ class SegmentationFolder:
         return pairs
 
     def _ids(self, path: Path) -> np.ndarray:
-        """Read a label as uint8 ``[H, W]`` ids; ids that the table lacks are found later."""
+        """Read a label as ids, uint8 ``[H, W]``. The caller checks that the class table has them.
+
+        Raises:
+            LabelError: The file is not an image of ids, or ``labels.yaml`` lacks an id.
+        """
         ids = read_ids(path)
         if self.table is None:
             return ids
@@ -184,7 +218,7 @@ class SegmentationFolder:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The images in a folder by name, without hidden ones; none if there is no such folder."""
+    """Return the images in a folder, sorted, without hidden ones; an empty list if the folder does not exist."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.'))

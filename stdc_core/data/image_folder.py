@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images for classification: ``ROOT/SPLIT/CLASS/*``, as ImageNet is laid out, and how they become network input."""
+"""Read and crop images for classification from ``ROOT/SPLIT/CLASS/*``, the layout of ImageNet."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from stdc_core.data.reading import read_image
 
 
 class ImageFolder:
-    """The images of one split, class by class, with the class as a number.
+    """Images of one split with the numbers of their classes, class by class.
 
     Args:
-        root: the dataset's folder.
+        root: Folder of the dataset.
         split: ``'train'`` or ``'val'``.
-        classes: names of the classes in the order of their numbers; None: the folders of this split, sorted; hidden
-            ones are none.
+        classes: Names of the classes in the order of their numbers. None takes the folders of this split, sorted,
+            without hidden ones.
 
     Raises:
-        FileNotFoundError: the split, its class folders or their images are missing; the message names them.
-        ValueError: there is a folder of a class that is not among ``classes``.
+        FileNotFoundError: The split, its class folders or their images are missing. The message names them.
+        ValueError: The split has a folder for a class that is not among ``classes``.
     """
 
     def __init__(self, root: str | Path, split: str, classes: Sequence[str] | None = None):
         self.split = split
         self._folder = Path(root) / split
         if not self._folder.is_dir():
-            raise FileNotFoundError(f'{self._folder}: not there; expected a folder with one folder of images per class')
+            raise FileNotFoundError(f'{self._folder}: not found; expected a folder with one folder of images per class')
         entries = (entry for entry in self._folder.iterdir() if not entry.name.startswith('.'))
         found = sorted(entry.name for entry in entries if entry.is_dir())
         if not found:
@@ -56,7 +56,8 @@ class ImageFolder:
             labels += [label] * len(images)
         if not names:
             raise FileNotFoundError(f'{self._folder}: no images ({", ".join(IMAGE_SUFFIXES)})')
-        # Two arrays instead of a million objects, whose reference counts would unshare the memory of the workers.
+        # Arrays, because reading a list of a million objects would write to their reference counts, and the workers
+        # would then no longer share its memory.
         self._names = np.array(names)
         self._labels = np.array(labels, np.int32)
 
@@ -64,15 +65,20 @@ class ImageFolder:
         return len(self._labels)
 
     def path(self, index: int) -> Path:
-        """The file of an image."""
+        """Return the file of an image."""
         return self._folder / self.classes[self._labels[index]] / os.fsdecode(bytes(self._names[index]))
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Image, uint8 ``[H, W, 3]`` BGR, and class. Raises ValueError, naming the file, for one that is no image."""
+        """Return an image, uint8 BGR ``[H, W, 3]``, and the number of its class.
+
+        Raises:
+            ValueError: The file is not an image. The message names it.
+        """
         return read_image(self.path(index)), int(self._labels[index])
 
 
 def _images(folder: Path) -> list[bytes]:
+    """Return the names of the images in a folder, sorted, without hidden ones."""
     with os.scandir(folder) as entries:
         names = (entry.name for entry in entries if not entry.name.startswith('.'))
         return sorted(os.fsencode(name) for name in names if name.lower().endswith(IMAGE_SUFFIXES))
@@ -80,12 +86,12 @@ def _images(folder: Path) -> list[bytes]:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """What training sees of an image: a random part of it, enlarged to one size, mirrored and relit.
+    """Takes a random part of an image for training, scales it to one size, and mirrors and relights it at random.
 
     Args:
-        size: height and width of the result, pixels.
-        area_min: smallest share of the image's area that is taken; the largest is 1.
-        jitter: largest relative change of each of brightness, contrast and saturation.
+        size: Height and width of the result, pixels.
+        area_min: Smallest share of the area of the image to take; the largest is 1.
+        jitter: Largest relative change of each of brightness, contrast and saturation, 0 to 1.
     """
 
     size: int = 224
@@ -93,7 +99,15 @@ class RandomCrop:
     jitter: float = 0.4
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """uint8 BGR ``[H, W, 3]`` to ``[size, size, 3]``."""
+        """Return a random part of an image.
+
+        Args:
+            image: uint8 BGR ``[H, W, 3]``.
+            rng: Source of the random numbers.
+
+        Returns:
+            uint8 BGR ``[size, size, 3]``.
+        """
         top, left, height, width = self._part(image.shape[0], image.shape[1], rng)
         image = _resize(image[top : top + height, left : left + width], self.size, self.size)
         if rng.random() < 0.5:
@@ -101,7 +115,16 @@ class RandomCrop:
         return relight(image, *draw_light(self.jitter, self.jitter, self.jitter, rng))
 
     def _part(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a part whose sides are as 3 : 4 to 4 : 3; the middle if none fits."""
+        """Draw a part of an image whose ratio of width to height is 3/4 to 4/3.
+
+        Args:
+            height: Height of the image, pixels.
+            width: Width of the image, pixels.
+            rng: Source of the random numbers.
+
+        Returns:
+            Top, left, height and width, pixels. If no drawn part fits into the image, this is its middle.
+        """
         for _ in range(10):
             area = height * width * rng.uniform(self.area_min, 1)
             ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
@@ -113,9 +136,16 @@ class RandomCrop:
 
 
 def centre_crop(image: np.ndarray, size: int = 224) -> np.ndarray:
-    """What validation sees: the middle of the image, whose short side is first made 8/7 of ``size`` (256 for 224).
+    """Return the middle of an image for validation.
 
-    uint8 ``[H, W, 3]`` to ``[size, size, 3]``.
+    The image is first scaled so that its short side is 8/7 of ``size``: 256 pixels for 224.
+
+    Args:
+        image: uint8 BGR ``[H, W, 3]``.
+        size: Height and width of the result, pixels.
+
+    Returns:
+        uint8 BGR ``[size, size, 3]``.
     """
     short = round(size * 8 / 7)
     factor = short / min(image.shape[:2])
@@ -126,5 +156,6 @@ def centre_crop(image: np.ndarray, size: int = 224) -> np.ndarray:
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale an image: by area averages if it gets smaller, else bilinear."""
     shrinks = height * width < image.shape[0] * image.shape[1]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Label tables: what the ids in the label images of a dataset mean in the classes of a network."""
+"""Read label tables, which map the ids in the label images of a dataset to the classes of a network."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 from stdc_core.classes import IGNORE, ClassTable
 from stdc_core.io.text import one_line
 
-#: Name of the file in a dataset's folder.
+#: Name of the file in the folder of a dataset.
 LABEL_TABLE = 'labels.yaml'
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Say which classes each id of a dataset may mean.
+    """Map from the ids of a dataset to classes.
 
     Args:
-        path: File that the table was read from, named in errors.
+        path: File that the table was read from, for errors.
         names: Name of each id.
-        classes: Names of the classes that each id may mean. One: the id is that class. Several: the pixel is of one of
-            them. None at all: the pixel does not count, like 255.
-        folder: Folder of the label images beside ``images/``.
+        classes: Names of the classes of each id. With one class, the id is that class. With several, a pixel may be any
+            of them. With none, a pixel does not count, like 255.
+        folder: Name of the folder with the label images, beside ``images/``.
     """
 
     path: Path
@@ -34,19 +34,23 @@ class LabelTable:
 
     @classmethod
     def from_yaml(cls, path: Path) -> LabelTable:
-        """Read a table.
+        """Read a table from a YAML file.
 
-        ::
+        The file looks like this::
 
-            folder: groups                      # labels/ if it is left out
+            folder: groups                      # default: labels
             labels:
               - {id: 0, name: drivable, classes: [road]}
               - {id: 1, name: living, classes: [pedestrian, bicyclist]}
               - {id: 2, name: sky}              # the class of that name
               - {id: 3, name: other, classes: []}
 
+        Args:
+            path: YAML file.
+
         Raises:
-            ValueError: The file is not such a table; the message names the entry.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file is not such a table. The message names the entry.
         """
         from stdc_core.io.yaml_file import read_yaml
 
@@ -66,15 +70,18 @@ class LabelTable:
         for index, entry in enumerate(entries):
             number, name, meant = _entry(entry, f'{path}: label {index}')
             if number in names:
-                raise ValueError(f'{path}: label {index}: id {number} is there twice')
+                raise ValueError(f'{path}: label {index}: id {number} occurs twice')
             names[number], classes[number] = name, meant
         return cls(path, names, classes, folder)
 
     def sets(self, table: ClassTable) -> dict[int, frozenset[int]]:
-        """Return the class ids of ``table`` that each id may mean.
+        """Return the class ids of each id of the dataset.
+
+        Args:
+            table: Classes of the network.
 
         Raises:
-            ValueError: A class is not in ``table``; the message names it.
+            ValueError: ``table`` lacks a class. The message names it.
         """
         numbers = {name: number for number, name in enumerate(table.names)}
         for number, meant in self.classes.items():
@@ -90,7 +97,15 @@ class LabelTable:
 
 
 def _entry(entry: Any, where: str) -> tuple[int, str, tuple[str, ...]]:
-    """Return id, name and class names of one entry."""
+    """Return id, name and class names of one entry.
+
+    Args:
+        entry: Entry of the list, as YAML gives it.
+        where: File and entry, for errors.
+
+    Raises:
+        ValueError: The entry is not as expected.
+    """
     expected = '{id: 0 to 254, name: ..., classes: [names]}'
     if not isinstance(entry, dict) or not {'id', 'name'} <= set(entry) <= {'id', 'name', 'classes'}:
         raise ValueError(f'{where}: expected {expected}, found {one_line(repr(entry), 80)}')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and labels from files, with errors that name the file."""
+"""Read images and labels from files, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import numpy as np
 
 from stdc_core.classes import IGNORE
 
-#: In a lookup table of ids: no label may have this value or colour.
+#: Value for unknown ids and colours in lookup tables of ids.
 UNKNOWN = 254
 
 _PNG = b'\x89PNG\r\n\x1a\n'
 
 
 class LabelError(ValueError):
-    """A label that cannot be used; the message names the file.
+    """A label that cannot be used. The message names the file.
 
     Args:
-        unknown: pixels per id that the class table lacks, where that is what is wrong.
+        message: Message.
+        unknown: Number of pixels of each id that the class table lacks.
     """
 
     def __init__(self, message: str, unknown: dict[int, int] | None = None):
@@ -31,19 +32,34 @@ class LabelError(ValueError):
 
 
 def read_image(path: Path) -> np.ndarray:
-    """A picture as uint8 ``[H, W, 3]`` BGR, upright. Raises ValueError if it is none, OSError if it is not there."""
+    """Read an image, turned upright by its EXIF data.
+
+    Args:
+        path: File.
+
+    Returns:
+        uint8 BGR ``[H, W, 3]``.
+
+    Raises:
+        ValueError: The file is not an image.
+        OSError: The file cannot be read.
+    """
     return decode(path, path.read_bytes())
 
 
 def decode(path: Path, data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    """The picture in a file's bytes. OpenCV does not get to see the name: of one that is not UTF-8, it crashes.
+    """Decode an image from the bytes of a file. OpenCV would crash on a file name that is not UTF-8.
 
     Args:
-        path: named in errors.
-        flags: of ``cv2.imdecode``; by default uint8 ``[H, W, 3]`` BGR, upright.
+        path: File, for errors.
+        data: Bytes of the file.
+        flags: Flags of ``cv2.imdecode``.
+
+    Returns:
+        uint8 BGR ``[H, W, 3]``, upright, with the default flags.
 
     Raises:
-        ValueError: it is none, or of more pixels than OpenCV allows.
+        ValueError: The bytes are not an image, or one with more pixels than OpenCV allows.
     """
     try:
         array = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
@@ -55,20 +71,26 @@ def decode(path: Path, data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray
 
 
 def read_ids(path: Path) -> np.ndarray:
-    """A picture of ids as uint8 ``[H, W]``.
+    """Read an image of class ids.
+
+    Args:
+        path: File.
+
+    Returns:
+        uint8 ``[H, W]``.
 
     Raises:
-        ValueError: no picture, colours, 16 bits or less than 8.
-        OSError: it is not there.
+        ValueError: The file is not an image, or does not have one channel of 8 bits.
+        OSError: The file cannot be read.
     """
     data = path.read_bytes()
     expected = 'expected one channel of 8-bit class ids, found'
-    # Width, height, bits and kind of colour follow the signature, the length and the name of the first chunk.
+    # In a PNG, width, height, bits and colour type follow the signature, and the length and name of the first chunk.
     if data.startswith(_PNG) and len(data) > 25:
         bits, kind = data[24], data[25]
         if kind == 3:
             raise LabelError(f'{path}: {expected} a palette; save its indices as a greyscale PNG')
-        # OpenCV would stretch these to 0 ... 255: a one would become 255, the ignored id.
+        # OpenCV would stretch these to 0 to 255: with one bit, id 1 would become 255, the ignored id.
         if kind == 0 and bits < 8:
             raise LabelError(f'{path}: {expected} a PNG of {bits} bits per pixel')
     label = decode(path, data, cv2.IMREAD_UNCHANGED)
@@ -78,18 +100,23 @@ def read_ids(path: Path) -> np.ndarray:
 
 
 def ids_of_colors(path: Path, colors: tuple[tuple[int, int, int], ...], ids: tuple[int, ...]) -> np.ndarray:
-    """A picture of class colours as ids, uint8 ``[H, W]``.
+    """Read an image of class colours as ids.
 
     Args:
-        colors: RGB, each with its entry in ``ids``.
+        path: File.
+        colors: RGB colours.
+        ids: Id of each colour.
+
+    Returns:
+        uint8 ``[H, W]``.
 
     Raises:
-        LabelError: the picture has another colour, which is named.
-        ValueError: no picture.
-        OSError: it is not there.
+        LabelError: The image has another colour. The message names it.
+        ValueError: The file is not an image.
+        OSError: The file cannot be read.
     """
     bgr = read_image(path)
-    # Four bytes per pixel are one number per pixel: 0xAARRGGBB on machines that put the low byte first.
+    # The four bytes of a pixel, read as one little-endian number, are 0xAARRGGBB.
     packed = cv2.cvtColor(bgr, cv2.COLOR_BGR2BGRA).view('<u4')[..., 0] & 0xFFFFFF
     label = _color_lut(colors, ids).take(packed)
     if (label == UNKNOWN).any():
@@ -103,10 +130,18 @@ def ids_of_colors(path: Path, colors: tuple[tuple[int, int, int], ...], ids: tup
 
 
 def count_ids(label: np.ndarray, classes: int, path: Path) -> np.ndarray:
-    """Pixels per id, int64 ``[256]``.
+    """Count the pixels of each id.
+
+    Args:
+        label: uint8 ``[H, W]``.
+        classes: Number of classes; ids are smaller than this, or 255.
+        path: File, for errors.
+
+    Returns:
+        int64 ``[256]``.
 
     Raises:
-        LabelError: an id is neither below ``classes`` nor 255; the message has the ids and their pixels.
+        LabelError: The label has another id. The message names the ids and counts their pixels.
     """
     counts = np.bincount(label.ravel(), minlength=256)
     unknown = {number: int(counts[number]) for number in range(classes, IGNORE) if counts[number]}
@@ -118,14 +153,14 @@ def count_ids(label: np.ndarray, classes: int, path: Path) -> np.ndarray:
 
 
 def some(items: Sequence[object], limit: int = 10) -> str:
-    """The first items in words: ``a, b, c and 7 more``."""
+    """Return the first items in words, such as ``a, b, c and 7 more``."""
     more = f' and {len(items) - limit} more' if len(items) > limit else ''
     return ', '.join(map(str, items[:limit])) + more
 
 
 @lru_cache(maxsize=4)
 def _color_lut(colors: tuple[tuple[int, int, int], ...], ids: tuple[int, ...]) -> np.ndarray:
-    """Id per 24-bit colour, uint8 ``[2**24]``."""
+    """Return the id of each 24-bit RGB colour, uint8 ``[2**24]``."""
     lut = np.full(1 << 24, UNKNOWN, np.uint8)
     lut[[red << 16 | green << 8 | blue for red, green, blue in colors]] = ids
     return lut

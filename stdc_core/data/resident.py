@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small datasets that live on the device and are augmented there, a batch at a time."""
+"""Keep small datasets in the memory of the device, and augment them there in batches."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from stdc_core.classes import IGNORE
 from stdc_core.data.augment import PADDING, Augmentation, draw_light
 from stdc_core.data.schedule import SampleKey, Samples, ScheduleSampler, read_all
 
-#: Number of images of each (height, width), as ``DataReport`` has it.
+#: Number of images of each (height, width) in pixels, as in ``DataReport``.
 Sizes = Mapping[tuple[int, int], int]
 
-# A pixel is four bytes, blue, green, red and class id, so that one look-up of an int32 fetches them all.
+# A pixel has four bytes, blue, green, red and class id, which are looked up together as one int32.
 _PIXEL_BYTES = 4
 
 
 def resident_bytes(sizes: Sequence[Sizes]) -> int:
-    """Device memory that `ResidentDataset` takes, in bytes, for datasets of these sizes."""
+    """Return the memory in bytes that ``ResidentDataset`` takes for datasets with these image sizes."""
     return _PIXEL_BYTES * sum(count * _bordered(*size) for each in sizes for size, count in each.items())
 
 
 def available_bytes(device: torch.device | str) -> int:
     """Return the free memory of a device in bytes.
 
-    For the CPU, it is what Linux or the limit of the container leaves; on other systems, it is 0.
+    For the CPU, this is the smaller one of what Linux and the memory limit of the container leave. On systems other
+    than Linux, it is 0.
     """
     device = torch.device(device)
     if device.type == 'cuda':
@@ -41,39 +42,48 @@ def available_bytes(device: torch.device | str) -> int:
     available = int(_table(meminfo)['MemAvailable:']) * 1024
     limit = control / 'memory.max'
     if limit.is_file() and limit.read_text().strip() != 'max':
-        # Cached files count as used, but give way.
+        # The count of used memory includes cached files, which the kernel drops when memory is needed.
         used = int((control / 'memory.current').read_text()) - int(_table(control / 'memory.stat')['inactive_file'])
         available = min(available, int(limit.read_text()) - used)
     return available
 
 
 def _table(path: Path) -> dict[str, str]:
+    """Read the names and values in the lines of a kernel file."""
     return {words[0]: words[1] for words in map(str.split, path.read_text().splitlines())}
 
 
 def fits(sizes: Sequence[Sizes], device: torch.device | str, share: float = 0.5) -> bool:
-    """Whether datasets of these sizes take at most ``share`` (0 ... 1) of the memory that is free on the device."""
+    """Return whether datasets fit into a share of the free memory of a device.
+
+    Args:
+        sizes: Image sizes of each dataset.
+        device: Device.
+        share: Share of the free memory, 0 to 1.
+    """
     return resident_bytes(sizes) <= share * available_bytes(device)
 
 
 def _bordered(height: int, width: int) -> int:
+    """Return the number of pixels of an image with its border."""
     return (height + 2) * (width + 2)
 
 
 class ResidentDataset:
-    """Every sample of some datasets, decoded, in the memory of a device.
+    """All samples of some datasets, decoded, in the memory of a device.
 
-    The images lie one after the other, each in its own size, in a border one pixel wide of padding: grey without a
-    class. A coordinate outside an image is moved into its border, and needs no other care.
+    The images are stored one after another, each at its own size, with a border of one grey pixel without a class.
+    Coordinates outside an image are clamped to its border.
 
     Args:
-        datasets: their samples are read once, in threads.
-        sizes: of their images, for each of them.
-        device: where to.
+        datasets: Datasets to read.
+        sizes: Image sizes of each dataset.
+        device: Device.
 
     Attributes:
-        pixels: int32 ``[P]`` on the device; the bytes of a pixel are blue, green, red and class id.
-        places: for each dataset int64 ``[N, 3]``: index of an image's first pixel (of the border), height, width.
+        pixels: Pixels on the device, int32 ``[P]``; the bytes of a pixel are blue, green, red and class id.
+        places: Table of each dataset, int64 ``[N, 3]``: index of the first pixel of an image (of its border), height
+            and width.
     """
 
     def __init__(self, datasets: Sequence[Samples], sizes: Sequence[Sizes], device: torch.device | str = 'cpu'):
@@ -89,25 +99,25 @@ class ResidentDataset:
 
     @property
     def device(self) -> torch.device:
-        """Device of the pixels."""
+        """Return the device of the pixels."""
         return self.pixels.device
 
 
 def _packed(image: np.ndarray, label: np.ndarray) -> Tensor:
-    """An image and its label in their border, int32 ``[(H + 2) (W + 2)]``."""
+    """Return an image and its label with their border, int32 ``[(H + 2) * (W + 2)]``."""
     pixels = cv2.merge([image, label])
     pixels = cv2.copyMakeBorder(pixels, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=(*PADDING, IGNORE))
     return torch.from_numpy(pixels.reshape(-1).view(np.int32))
 
 
 class BatchAugmentation:
-    """`Augmentation`, done to a whole batch of a `ResidentDataset` on its device.
+    """Applies ``Augmentation`` to a batch of a ``ResidentDataset`` on its device.
 
-    A key leads to the same crop as in `AugmentedSamples`: the random numbers are the same, drawn on the CPU. Pixels
-    differ by rounding alone; OpenCV interpolates with fewer bits and rounds before it changes the light.
+    A key gives the same crop as in ``AugmentedSamples``, because the random numbers are the same, drawn on the CPU.
+    Pixels differ only by rounding: OpenCV interpolates with fewer bits, and rounds before it changes the light.
 
     Args:
-        augmentation: the crop's size and the ranges of the changes.
+        augmentation: Size of the crop and ranges of the changes.
     """
 
     def __init__(self, augmentation: Augmentation):
@@ -115,29 +125,34 @@ class BatchAugmentation:
 
     @torch.no_grad()
     def __call__(self, data: ResidentDataset, keys: Sequence[SampleKey]) -> tuple[Tensor, Tensor]:
-        """Crops of the samples that the keys name, on the data's device.
+        """Return random crops of samples.
+
+        Args:
+            data: Samples.
+            keys: Keys of the samples of the batch.
 
         Returns:
-            uint8 BGR ``[B, h, w, 3]`` and uint8 ids ``[B, h, w]``, 255 outside the image.
+            uint8 BGR ``[B, h, w, 3]`` and uint8 ids ``[B, h, w]``, 255 outside the image, on the device of ``data``.
         """
         numbers = torch.from_numpy(np.stack([self._numbers(data, key) for key in keys]))
         if data.device.type == 'cuda':
-            # From pageable memory, the copy would wait for the device.
+            # A copy from pageable memory would wait for the device.
             numbers = numbers.pin_memory()
         numbers = numbers.to(data.device, non_blocking=True)
         image, label = _crop(data.pixels, numbers[:, :7], self.augmentation.crop)
         return _relight(image, numbers[:, 7:].float()), label
 
     def _numbers(self, data: ResidentDataset, key: tuple[int, int, int]) -> np.ndarray:
-        """What the device needs to know of a sample, float64 ``[17]``.
+        """Return the parameters of a crop for the device, float64 ``[17]``.
 
-        Its place (3); the maps from columns and from rows of the crop to those of the image, factor and offset each
-        (4); the colour matrix, row by row (9); and what to add to every channel, as a multiple of the crop's mean (1).
+        They are the place of the image (3), factor and offset of the map from columns of the crop to columns of the
+        image, the same for rows (4), the colour matrix row by row (9), and the multiple of the mean of the crop to add
+        to every channel (1).
         """
         dataset, index, seed = key
         place = data.places[dataset][index]
         rng = np.random.default_rng(seed)
-        # In the order in which Augmentation draws.
+        # Random numbers are drawn in the order of Augmentation.
         matrix = self.augmentation.placement(tuple(place[1:]), rng)
         look = self.augmentation
         colour, lift = draw_light(look.brightness, look.contrast, look.saturation, rng)
@@ -147,9 +162,18 @@ class BatchAugmentation:
 
 
 def _crop(pixels: Tensor, numbers: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Bilinear image, float32 ``[B, 3, h, w]``, and nearest label, uint8 ``[B, h, w]``; ``numbers`` is ``[B, 7]``."""
+    """Crop a batch: the image bilinearly, the label by the nearest pixel.
+
+    Args:
+        pixels: Pixels of ``ResidentDataset``.
+        numbers: Place and maps of each sample, float64 ``[B, 7]``.
+        size: (height, width) of the crops, pixels.
+
+    Returns:
+        float32 ``[B, 3, h, w]`` and uint8 ``[B, h, w]``.
+    """
     first, height, width, x_factor, x_offset, y_factor, y_offset = numbers.split(1, dim=1)
-    # The map keeps rows rows and columns columns: coordinates are lists, and only their sum is as large as the crop.
+    # The map treats rows and columns separately, so that only the sum of their indices is as large as the crop.
     left, right, nearest_column, x = _taps(x_factor, x_offset, width, size[1])
     upper, lower, nearest_row, y = _taps(y_factor, y_offset, height, size[0])
     first, stride = first.long(), width.long() + 2
@@ -157,7 +181,7 @@ def _crop(pixels: Tensor, numbers: Tensor, size: tuple[int, int]) -> tuple[Tenso
     left, right, nearest_column = (columns[:, None] for columns in (left, right, nearest_column))
 
     def look_up(rows: Tensor, columns: Tensor) -> Tensor:
-        """uint8 ``[B, 4, h, w]``."""
+        """Return the bytes of the pixels in these rows and columns, uint8 ``[B, 4, h, w]``."""
         index = rows + columns
         return pixels.index_select(0, index.flatten()).view(torch.uint8).view(*index.shape, 4).permute(0, 3, 1, 2)
 
@@ -171,14 +195,16 @@ def _crop(pixels: Tensor, numbers: Tensor, size: tuple[int, int]) -> tuple[Tenso
 
 
 def _taps(factor: Tensor, offset: Tensor, size: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Along one axis, for each of ``count`` pixels of the crop: its neighbours in the bordered image.
+    """Find the neighbours of the pixels of the crop in the image with its border, along one axis.
 
     Args:
-        factor, offset: float64 ``[B, 1]``, from a pixel of the crop to one of the image.
-        size: ``[B, 1]``, the image's.
+        factor: Factor of the map from pixels of the crop to pixels of the image, float64 ``[B, 1]``.
+        offset: Offset of this map, float64 ``[B, 1]``.
+        size: Size of the image, float64 ``[B, 1]``.
+        count: Number of pixels of the crop.
 
     Returns:
-        Lower and upper neighbour and the nearest, int64 ``[B, count]``, and the upper one's weight, float32.
+        Lower, upper and nearest neighbour, int64 ``[B, count]``, and the weight of the upper neighbour, float32.
     """
     position = torch.arange(count, dtype=factor.dtype, device=factor.device) * factor + offset
     lower = position.floor()
@@ -192,7 +218,15 @@ def _taps(factor: Tensor, offset: Tensor, size: Tensor, count: int) -> tuple[Ten
 
 
 def _relight(image: Tensor, numbers: Tensor) -> Tensor:
-    """float32 ``[B, 3, h, w]`` to uint8 ``[B, h, w, 3]``; ``numbers`` is ``[B, 10]``."""
+    """Change the light of a batch.
+
+    Args:
+        image: float32 BGR ``[B, 3, h, w]``.
+        numbers: Colour matrix and multiple of the mean of each sample, float32 ``[B, 10]``.
+
+    Returns:
+        uint8 BGR ``[B, h, w, 3]``.
+    """
     count, _, height, width = image.shape
     flat = image.flatten(2)
     grey = flat.mean(dim=(1, 2)) * numbers[:, 9]
@@ -202,12 +236,12 @@ def _relight(image: Tensor, numbers: Tensor) -> Tensor:
 
 
 class ResidentLoader:
-    """The batches of a run, in the place of a `DataLoader`: on the device, and the same as the `DataLoader`'s.
+    """Loads the same batches as a ``DataLoader`` over ``AugmentedSamples``, on the device.
 
     Args:
-        data: the samples.
-        augmentation: what is done to them.
-        sampler: which of them make up a batch.
+        data: Samples.
+        augmentation: Random changes of the samples.
+        sampler: Sampler that supplies the keys of each batch.
     """
 
     def __init__(self, data: ResidentDataset, augmentation: Augmentation, sampler: ScheduleSampler):
@@ -219,6 +253,6 @@ class ResidentLoader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields uint8 BGR ``[B, h, w, 3]`` and uint8 ids ``[B, h, w]``."""
+        """Yield the batches: uint8 BGR ``[B, h, w, 3]`` and uint8 ids ``[B, h, w]``."""
         for keys in self.sampler:
             yield self._augment(self.data, keys)

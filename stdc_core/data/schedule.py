@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which samples make up which batch: from the seed and the step alone, so that a run resumes with no state saved."""
+"""Choose the samples of each batch from the seed and the step alone, so that a run resumes without a saved state."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from stdc_core.io.cpu import cores
 
 
 class Samples(Protocol):
-    """What a dataset is here; ``SegmentationFolder`` is one."""
+    """Indexable samples, such as a ``SegmentationFolder``."""
 
     def __len__(self) -> int: ...
 
@@ -27,11 +27,11 @@ class Samples(Protocol):
 
 
 class SampleKey(NamedTuple):
-    """Name one sample of a run and how it is changed.
+    """Key of a sample in a run, with the seed of its random changes.
 
     Args:
         dataset: Number of the dataset.
-        sample: Number of the sample in it.
+        sample: Number of the sample in the dataset.
         seed: Seed of ``np.random.default_rng`` for the augmentation.
     """
 
@@ -45,31 +45,31 @@ def dataset_shares(
 ) -> list[float]:
     """Return the share of the samples that each dataset supplies.
 
-    An extra dataset with a share of its own supplies that. The others form a pool that supplies ``pool_share``, and
-    the own datasets a pool that supplies the rest. Within a pool, a dataset counts by its size.
+    An extra dataset with a share of its own supplies that share. The other extra datasets form a pool that supplies
+    ``pool_share``, and the own datasets form a pool that supplies the rest. Within a pool, shares follow the sizes.
 
     Args:
         own: Number of samples of each own dataset.
         extra: Number of samples of each extra dataset.
-        shares: Share of each extra dataset, 0 to 1, or None for one of the pool. Empty: all are of the pool.
-        pool_share: Share that the extra datasets of the pool supply together, 0 to 1.
+        shares: Share of each extra dataset, 0 to 1, or None for one in the pool. If empty, all are in the pool.
+        pool_share: Share that the extra datasets in the pool supply together, 0 to 1.
 
     Returns:
         Shares of ``own``, then those of ``extra``.
 
     Raises:
-        ValueError: The shares are more than 1 together, or a dataset or pool has a share, but no samples.
+        ValueError: The sum of the shares is above 1, or a dataset or pool has a share, but no samples.
     """
     shares = shares or [None] * len(extra)
     fixed = sum(share for share in shares if share is not None)
     rest = 1 - fixed - pool_share
-    # The sum of ten shares of 0.1 is a little more than 1.
+    # Ten shares of 0.1 add up to a little more than 1.
     if rest < -1e-9:
         raise ValueError(f'expected extra datasets to supply at most 1 of the samples, found {fixed + pool_share:g}')
     pool = [size for size, share in zip(extra, shares, strict=True) if share is None]
     for sizes, share in ((own, max(rest, 0.0)), (pool, pool_share)):
         if share and not sum(sizes):
-            raise ValueError(f'a share of {share:g} of the samples is asked of datasets that have none')
+            raise ValueError(f'a share of {share:g} of the samples was given to datasets without samples')
     return [max(rest, 0.0) * size / max(sum(own), 1) for size in own] + [
         pool_share * size / max(sum(pool), 1) if share is None else share
         for size, share in zip(extra, shares, strict=True)
@@ -77,20 +77,20 @@ def dataset_shares(
 
 
 class BatchSchedule:
-    """The samples of every global batch of a run.
+    """Samples of every global batch of a run.
 
-    Each dataset is gone through in a random order that is new for each epoch, so that every sample comes once an epoch
-    of its dataset. The datasets alternate evenly: among the first n samples of a run, each has its share of n to within
-    as many samples as there are datasets.
+    Each epoch of a dataset has its own random order, in which every sample comes once. The datasets alternate evenly:
+    among the first n samples of a run, the number from each dataset differs from its share of n by at most the number
+    of datasets.
 
     Args:
-        sizes: number of samples of each dataset.
-        shares: share of each dataset, in any unit; None: in proportion to the sizes, as if they were one.
-        batch_size: samples of a step, over all ranks.
-        seed: not negative.
+        sizes: Number of samples of each dataset.
+        shares: Share of each dataset, in any unit; None takes the sizes, as if the datasets were one.
+        batch_size: Number of samples in a step, on all ranks together.
+        seed: Seed, 0 or more.
 
     Raises:
-        ValueError: sizes and shares do not go together, or a number is out of its range.
+        ValueError: Sizes and shares do not fit together, or a number is out of its range.
     """
 
     def __init__(self, sizes: Sequence[int], shares: Sequence[float] | None, batch_size: int, seed: int = 0):
@@ -104,18 +104,23 @@ class BatchSchedule:
         if batch_size < 1 or seed < 0:
             raise ValueError(f'expected a batch size above 0 and a seed of 0 or more, found {batch_size} and {seed}')
         self.sizes, self.batch_size, self.seed = list(sizes), batch_size, seed
-        # Each dataset's part of what the datasets before it leave over. Fractions count exactly, however long the run.
+        # Part that each dataset takes of what the datasets before it leave. Fractions are exact for runs of any length.
         exact = [Fraction(share) for share in shares]
         self._parts = [share / (sum(exact[i:]) or 1) for i, share in enumerate(exact)]
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> list[SampleKey]:
-        """The part of one rank, out of ``world``, of the batch of a step; both count from 0.
+        """Return the part of a batch that belongs to one rank.
 
-        The ranks' parts in their order are the batch of a single process.
+        The parts of all ranks, in their order, are the batch of a single process.
+
+        Args:
+            step: Number of the step, from 0.
+            rank: Number of the rank, from 0.
+            world: Number of ranks.
 
         Raises:
-            ValueError: the batch cannot be divided evenly among the ranks, or there is no such rank.
+            ValueError: The batch cannot be divided evenly among the ranks, or the rank does not exist.
         """
         if self.batch_size % world or not 0 <= rank < world:
             raise ValueError(f'a batch of {self.batch_size} has no equal part for rank {rank} of {world}')
@@ -124,17 +129,21 @@ class BatchSchedule:
         return [self._sample(number) for number in range(first, first + count)]
 
     def _sample(self, number: int) -> SampleKey:
-        """Sample ``number``, from 0, of the run."""
+        """Return the key of a sample.
+
+        Args:
+            number: Number of the sample in the run, from 0.
+        """
         remaining = number
         for dataset, part in enumerate(self._parts):
             drawn = remaining * part.numerator // part.denominator
             if (remaining + 1) * part.numerator // part.denominator > drawn:
                 return SampleKey(dataset, self._shuffled(dataset, drawn), (self.seed << 48) + number)
             remaining -= drawn
-        raise AssertionError('the last dataset with a share takes all that is left')
+        raise AssertionError('the last dataset with a share takes everything that is left')
 
     def _shuffled(self, dataset: int, drawn: int) -> int:
-        """Index of the sample that follows the first ``drawn`` of a dataset."""
+        """Return the index of the sample that comes after the first ``drawn`` samples of a dataset."""
         epoch, position = divmod(drawn, self.sizes[dataset])
         if self._orders.get(dataset, (None,))[0] != epoch:
             order = np.random.default_rng([self.seed, dataset, epoch]).permutation(self.sizes[dataset])
@@ -143,15 +152,16 @@ class BatchSchedule:
 
 
 class ScheduleSampler:
-    """Batch sampler of a `DataLoader` over `AugmentedSamples`: yields the keys of each batch.
+    """Yields the keys of each batch, as batch sampler of a ``DataLoader`` over ``AugmentedSamples``.
+
+    Its length is ``steps`` even if it starts later, because Lightning counts a resumed epoch from its beginning.
 
     Args:
-        schedule: the run's batches.
-        steps: length of the whole run.
-        start: step to begin with; above 0 in a run that is resumed.
-        rank, world: the part of each batch that is this process's.
-
-    ``len()`` is ``steps`` wherever it starts: Lightning counts a resumed epoch from its beginning.
+        schedule: Batches of the run.
+        steps: Number of steps of the whole run.
+        start: Step to begin with; above 0 in a resumed run.
+        rank: Rank of this process.
+        world: Number of ranks.
     """
 
     def __init__(self, schedule: BatchSchedule, steps: int, start: int = 0, rank: int = 0, world: int = 1):
@@ -166,12 +176,12 @@ class ScheduleSampler:
 
 
 class AugmentedSamples(Dataset):
-    """Map-style dataset of random crops, addressed by `SampleKey`: the same crop for the same key, in any worker.
+    """Random crops, addressed by ``SampleKey``. A key gives the same crop in any worker.
 
     Args:
-        datasets: where a key's first number leads.
-        augmentation: what is done to each sample.
-        cache: read and keep every decoded sample now. Workers that are forked share it.
+        datasets: Datasets that keys refer to.
+        augmentation: Random changes of each sample.
+        cache: Whether to read and keep all samples now. Forked workers share them.
         soft: Probabilities of a teacher for every sample, or None.
     """
 
@@ -195,7 +205,12 @@ class AugmentedSamples(Dataset):
         return sum(map(len, self._datasets))
 
     def __getitem__(self, key: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
-        """Return a crop: uint8 BGR ``[h, w, 3]``, uint8 ids ``[h, w]`` and, with a teacher, uint8 ``[C, h/4, w/4]``."""
+        """Return a crop.
+
+        Returns:
+            uint8 BGR ``[h, w, 3]``, uint8 ids ``[h, w]`` and, with a teacher, its probabilities, uint8
+            ``[C, ceil(h/4), ceil(w/4)]``.
+        """
         dataset, index, seed = key
         sample, rng = self._datasets[dataset][index], np.random.default_rng(seed)
         size = (sample.label.shape[0], sample.label.shape[1])
@@ -207,7 +222,13 @@ class AugmentedSamples(Dataset):
 
 
 def read_all(datasets: Sequence[Samples]) -> Iterator[tuple[int, Sample]]:
-    """Every sample, with its dataset's number, in order; read by a thread per core and with a progress bar."""
+    """Read all samples with a thread per core and a progress bar, and yield them in order.
+
+    Each comes with the number of its dataset.
+
+    Args:
+        datasets: Datasets to read.
+    """
     keys = [(number, index) for number, dataset in enumerate(datasets) for index in range(len(dataset))]
     with ThreadPoolExecutor(cores()) as threads:
         samples = threads.map(lambda key: datasets[key[0]][key[1]], keys)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class probabilities of a teacher on disk, and their crops."""
+"""Read and crop the class probabilities that a teacher has written to disk."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-#: Crops of probabilities have a cell for this many pixels of the crop, in each direction.
+#: Side of a cell in crops of probabilities, pixels of the crop.
 STRIDE = 4
 
 
 class SoftTargets:
-    """The probabilities for every image of some datasets.
+    """Probabilities for every image of some datasets, in files.
 
     Args:
-        folder: Folder with a file for each image, uint8 ``[C, h, w]``, 0 to 1 as 0 to 255.
+        folder: Folder with a file for each image: uint8 ``[C, h, w]``, 0 to 1 as 0 to 255.
         num_classes: Number of classes C.
     """
 
@@ -43,14 +43,15 @@ class SoftTargets:
             uint8 ``[C, ceil(height / 4), ceil(width / 4)]``; 0 for all classes outside the image.
 
         Raises:
-            FileNotFoundError: The image has no file.
-            ValueError: The file does not hold such probabilities.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file does not contain such probabilities.
         """
         path = self.path(dataset, index)
         cells = np.load(path)
         if cells.dtype != np.uint8 or cells.ndim != 3 or len(cells) != self.num_classes:
             raise ValueError(f'{path}: expected uint8 [{self.num_classes}, h, w], found {cells.dtype} {cells.shape}')
-        # From cells of the file to pixels of the image, to pixels of the crop, to its cells; centres are half-integers.
+        # Maps cells of the file to pixels of the image, then to pixels and to cells of the crop. Centres are at
+        # half-integers.
         into = _scaling(size[1] / cells.shape[2], size[0] / cells.shape[1])
         out_of = _scaling(1 / STRIDE, 1 / STRIDE)
         whole = out_of @ np.vstack([matrix, [0, 0, 1]]) @ into
