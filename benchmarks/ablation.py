@@ -3,8 +3,7 @@
 
     python benchmarks/ablation.py --data camvid --extra synthetic --out runs/ablation --seeds 3
 
-Every run is an ordinary `stdc train` in its own folder: an interrupted ablation continues where it was when the same
-command is given again.
+Every run is an ordinary `stdc train` in its own folder. After an interruption, the same command continues the ablation.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from stdc_core.training.run_folder import RECORD
 from stdc_core.training.train import WEIGHTS, resume, train
 from stdc_core.training.train_config import load_config
 
-#: What is left out, and how.
+#: Settings by the part of the recipe that they switch off.
 VARIANTS = {
     'the recipe': [],
     'no detail guidance': ['detail_weight=0'],
@@ -43,7 +42,7 @@ def main() -> None:
 
     recipe, *others = VARIANTS
     table: dict[str, list[float]] = {name: [] for name in (recipe, *(options.only or others))}
-    # All variants of one seed before the next seed: an ablation that must end early is complete with fewer seeds.
+    # All variants of one seed before the next seed, so that an ablation that ends early is complete with fewer seeds.
     for seed in range(options.seeds):
         for name, scores in table.items():
             scores.append(score(options, name, VARIANTS[name], seed))

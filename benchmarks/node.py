@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measure the time to the first mask of the node and its memory: python benchmarks/node.py.
 
-A camera of 360 x 480 pixels publishes at 15 Hz when the node's process starts. The time is from there to the first mask
-that arrives here; the memory is that of the node when nobody listens any more.
+A camera publishes images of 360 x 480 at 15 Hz while the node's process starts. The time is measured from the start of
+the process to the first mask that arrives here; the memory is that of the node after the listener has left.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from sensor_msgs.msg import Image
 
 
 class PlainNode(Node):
-    """Subscribe to ``image`` and publish ``~/mask``."""
+    """Subscribes to ``image`` and publishes ``~/mask``."""
 
     def __init__(self, model: str, threads: int) -> None:
         super().__init__('plain')

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Relay raw bytes as bytes of the size of a mask; `benchmarks/ros.py` measures the middleware alone with it.
+"""Answer each image with bytes of the size of a mask; `benchmarks/ros.py` measures the middleware alone with it.
 
-The least that any node in Python does: nothing is decoded, converted or computed.
+This is the minimal work of a Python node: nothing is decoded, converted or computed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from rclpy.serialization import serialize_message
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-#: Where the stamp stands: behind the four bytes that every message of CDR begins with.
+#: Position of the stamp: after the four bytes of the CDR header.
 STAMP = slice(4, 12)
 
 
 class RelayNode(Node):
-    """Subscribe to ``image`` and publish ``~/mask``: one zero byte for each pixel, with the stamp of the image."""
+    """Subscribes to ``image`` and publishes ``~/mask``: a zero byte for each pixel, with the stamp of the image."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__('relay')

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare the node with a plain one on the same middleware, machine and model: python benchmarks/ros.py.
 
-A camera, a process of its own, publishes 1080p bgr8 images; masks arrive in this process. Both nodes run with a network
-that costs nothing, which shows the nodes themselves, and with the shipped network, fed at twice the rate that it can
-follow. Latency is from the image's stamp to the mask's arrival here; the CPU time is the node process's. What the
-middleware takes of both is that of a relay, which passes bytes on: the least that any node in Python does.
+A camera process publishes 1080p bgr8 images; masks arrive in this process. Both nodes run with a network that takes no
+time, to measure the nodes themselves, and with the shipped network, at twice the rate that it can process. Latency is
+measured from the image's stamp to the mask's arrival here; the CPU time is that of the node's process. A relay node
+shows the share of the middleware: it answers with bytes, which is the minimal work of a Python node.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Side(NamedTuple):
 
 
 def sides(model: Path, threads: int) -> list[Side]:
-    """Return the plain node, and ours with the default of every setting except model and threads."""
+    """Return the plain node, and ours with default settings except model and threads."""
     ours = ['-m', 'stdc_ros.node.main', *REMAP, '-p', f'model:={model}', '-p', f'threads:={threads}']
     return [
         Side('plain node', '/plain/mask', [str(HERE.with_name('plain_node.py')), str(model), str(threads), *REMAP]),
@@ -68,7 +68,7 @@ def sides(model: Path, threads: int) -> list[Side]:
 
 
 def relay() -> Side:
-    """Return the node that relays an image as bytes of the size of a mask."""
+    """Return the node that answers an image with bytes of the size of a mask."""
     return Side('relay', '/relay/mask', [str(HERE.with_name('relay_node.py')), *map(str, SIZE), *REMAP])
 
 
@@ -111,7 +111,7 @@ def publish(rate: float) -> None:
     due = time.monotonic()
     while rclpy.ok():
         now = time.time_ns()
-        # The stamp stands right behind the four bytes of the CDR header.
+        # The stamp follows the four bytes of the CDR header.
         data[4:12] = np.array([now // 10**9, now % 10**9], '<u4').tobytes()
         publisher.publish(bytes(data))
         due = max(due + 1 / rate, time.monotonic() - 1) if rate else time.monotonic()
@@ -120,7 +120,7 @@ def publish(rate: float) -> None:
 
 @contextmanager
 def running(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """Start a process of this interpreter, and end it with the block."""
+    """Start a Python process that ends with the block."""
     environment = {**os.environ, 'PYTHONPATH': f'{HERE.parent.parent}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'}
     with log.open('ab') as file:
         process = subprocess.Popen([sys.executable, *command], stdout=file, stderr=file, env=environment)

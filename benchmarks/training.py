@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare ways to feed the training, and time the parts of a step: python benchmarks/training.py.
+"""Compare ways to load training data, and time the parts of a training step: python benchmarks/training.py.
 
-The same training step (`SegmentationTask`, backward pass and optimiser, bfloat16) is fed by an ordinary DataLoader, by
-the same with decoded images in memory, and from the device's own memory; and, with nothing to wait for, from one batch
-that stays. All in one run, in turns; the medians count.
+The same training step (`SegmentationTask`, backward pass and optimiser, bfloat16) gets its batches from an ordinary
+DataLoader, from a DataLoader with decoded images in memory, and from the device's own memory. For comparison, it also
+runs on one constant batch without any loading. All variants take turns in one run; medians are reported.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from stdc_core.training.train_config import TrainConfig
 Batch = tuple[Tensor, Tensor]
 Loader = Callable[[ScheduleSampler], Iterable[Batch]]
 
-# Steps before the clock starts: a loader's workers start, and kernels are chosen.
+# Number of warm-up steps, in which workers start and kernels are selected.
 WARM_UP_STEPS = 5
-# Drives rendered, and frames of each, where no data is given.
+# Number of rendered drives, and frames of each, if no data is given.
 DRIVES, FRAMES = 16, 12
 
 
 class TrainingStep:
-    """Step of a training, and its parts."""
+    """Training step and its parts."""
 
     def __init__(self, config: TrainConfig, device: torch.device):
         torch.manual_seed(0)
@@ -57,7 +57,7 @@ class TrainingStep:
         self.average = AveragedModel(
             self.task.model, device, multi_avg_fn=growing_average(config.ema_decay), use_buffers=True
         )
-        # There is no trainer to log to.
+        # There is no trainer that could log.
         self.task.log = self.task.log_dict = lambda *_, **__: None
 
     def __call__(self, batch: Batch) -> None:
@@ -106,7 +106,7 @@ def _logits(output: SegmentationOutput) -> list[Tensor]:
 
 
 def make_loaders(options: argparse.Namespace, device: torch.device, data: Path) -> dict[str, Loader]:
-    """Return the three ways to feed; each is called with the sampler of a run."""
+    """Return the three loaders by name. Each is called with the sampler of a run."""
     datasets = [SegmentationFolder(data, 'train', CAMVID)]
     augmentation = Augmentation(options.crop)
     resident = ResidentDataset(datasets, [check(dataset).sizes for dataset in datasets], device)
@@ -161,7 +161,7 @@ def seconds(step: TrainingStep, work: Callable[[], object], runs: int) -> float:
 def compare(
     options: argparse.Namespace, step: TrainingStep, loaders: dict[str, Loader], schedule: BatchSchedule
 ) -> None:
-    """Feed the step in each way, in turns; print a table, and the times of the parts of the step."""
+    """Run the step with each loader in turns. Print a table, and the times of the parts of the step."""
     steps = WARM_UP_STEPS + options.steps
     resident = list(loaders.values())[-1]
     (fixed,) = resident(ScheduleSampler(schedule, 1))
@@ -171,7 +171,7 @@ def compare(
         for name, side in sides.items():
             batches = iter(side(ScheduleSampler(schedule, (turn + 1) * steps, turn * steps)))
             times[name].append(seconds_per_step(step, batches, options.steps))
-            # A DataLoader's workers end with its iterator.
+            # The workers of a DataLoader end with its iterator.
             del batches
 
     medians = {name: statistics.median(values) for name, values in times.items()}
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument('--workers', type=int, default=cores(), help='of the DataLoaders (default: one per core)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     options = parser.parse_args()
-    # The workers are as many as the cores. A forked worker that said so itself would wait for threads that it lacks.
+    # There is one worker per core. Set before the fork, because a forked worker would wait for threads that it lacks.
     cv2.setNumThreads(1)
     device = torch.device(options.device)
     config = TrainConfig(backbone=options.backbone)

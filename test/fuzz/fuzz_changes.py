@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changes to files that a random byte does not make: each is given a file's path and where to draw from."""
+"""Change the structure of files, as random bytes cannot. Each function gets a path and a random generator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnx import TensorProto
 
 from stdc_ros.messages.cdr import IMAGE
 
-#: For a value of the metadata.
+#: Values to write into metadata.
 VALUES = (
     '',
     'null',
@@ -63,7 +63,7 @@ def _change_graph(path: Path, draw: random.Random) -> None:
         tensor.data_type = draw.randrange(30)
     elif how == 3:
         node.op_type = draw.choice(('Loop', 'If', 'Resize', 'NoSuchOperator', 'Conv', 'Reshape', 'Gather', 'Tile'))
-    elif how == 4 and node.input:  # a constant has none
+    elif how == 4 and node.input:  # a constant has no input
         node.input[draw.randrange(len(node.input))] = draw.choice(('', 'absent', node.output[0], '../x\n'))
     else:
         node.domain = draw.choice(('com.microsoft', 'x\ny'))
@@ -71,7 +71,7 @@ def _change_graph(path: Path, draw: random.Random) -> None:
 
 
 def _change_header(path: Path, draw: random.Random) -> None:
-    """Of safetensors: its length, then JSON."""
+    """Change the header of a safetensors file, which is a length and JSON."""
     data = path.read_bytes()
     (size,) = struct.unpack('<Q', data[:8])
     header = json.loads(data[8 : 8 + size])
@@ -127,7 +127,7 @@ def _change_yaml(path: Path, draw: random.Random) -> None:
 
 
 def _change_bag(path: Path, draw: random.Random) -> None:
-    """Names, and in folders metadata.yaml."""
+    """Change names in a bag, and the metadata.yaml of a folder."""
     if path.is_dir() and draw.random() < 0.7:
         file = path / 'metadata.yaml'
         text = file.read_text()
@@ -151,7 +151,7 @@ def _change_bag(path: Path, draw: random.Random) -> None:
         file.write_text((BOMB if '*j' in new else '') + text.replace(old, new))
         return
     file = draw.choice(sorted(path.iterdir())) if path.is_dir() else path
-    # Of the same length: the lengths before them stay true.
+    # Of the same length, so that the lengths before them stay valid.
     swap = {
         CAMERA: '/x\n\x1b[2J\0y',
         IMAGE: 'os;import sys\n(',
@@ -162,7 +162,7 @@ def _change_bag(path: Path, draw: random.Random) -> None:
     file.write_bytes(file.read_bytes().replace(old.encode(), new.encode().ljust(len(old), b'x')[: len(old)]))
 
 
-#: Changes by kind, and the suffixes of the files that each is for.
+#: Change by kind of file, with the suffixes that it applies to.
 STRUCTURE: dict[str, dict[Callable[[Path, random.Random], None], tuple[str, ...]]] = {
     'onnx': {_change_metadata: ('.onnx',), _change_graph: ('.onnx',)},
     'weights': {_change_header: ('.safetensors',)},

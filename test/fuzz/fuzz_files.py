@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Damaged and hostile files, as many as wanted: does each load, or is it refused in one line that names it?
+"""Load damaged and hostile files, and check that each loads or is refused in one line that names it.
 
     PYTHONPATH=. python test/fuzz/fuzz_files.py --kind bag --count 2000 --seed 1
 
-Case i of a kind and a seed is the same everywhere. Cases run in a child process with limits of memory and time. What is
-neither loaded nor refused as documented - another exception, a message of several lines or without the file's name, the
-end of the process, a time-out - is printed, kept with --keep, and makes the exit status 1.
+Case i of a kind and a seed is the same on every machine. Cases run in a child process with limits on memory and time. A
+case that is neither loaded nor refused as documented is a finding: another exception, a message of several lines or
+without the file's name, a crash or a time-out. Findings are printed, kept with --keep, and make the exit status 1.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-# For the helpers that the tests share.
+# For helpers of the tests.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fuzz_changes import STRUCTURE
 from fuzz_seeds import KINDS, Kind
 
-#: Address space that loading may take besides what the process has, bytes; and seconds.
+#: Limits on loading a file: additional address space in bytes, and time in seconds.
 MEMORY = 3 << 30
 SECONDS = 30
 
 
 class Outcome(NamedTuple):
-    """What became of a case: ``finding`` is '' where it was loaded or refused as documented."""
+    """Result of a case. ``finding`` is '' if the file was loaded or refused as documented."""
 
     loaded: bool
     message: str
@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 
 
 def mutate_bytes(data: bytearray, draw: random.Random, dense: tuple[int, int]) -> None:
-    """Flip, cut, insert, repeat or overwrite bytes, in place, mostly in the first and last that ``dense`` says."""
+    """Flip, cut, insert, repeat or overwrite bytes in place, mostly in the first and last bytes given by ``dense``."""
     for _ in range(draw.choice((1, 1, 1, 2, 4, 16))):
         if not data:
             return
@@ -62,7 +62,7 @@ def mutate_bytes(data: bytearray, draw: random.Random, dense: tuple[int, int]) -
             data[at:at] = draw.randbytes(size)
         elif how == 3:
             data[at:at] = data[at : at + size]
-        elif how == 4:  # lengths, offsets and counts
+        elif how == 4:  # as lengths, offsets and counts
             number = draw.choice(
                 (0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**32 - 1, 2**63 - 1, 2**64 - 1, len(data))
             )
@@ -77,7 +77,7 @@ def mutate_bytes(data: bytearray, draw: random.Random, dense: tuple[int, int]) -
 
 
 def make_case(kind: Kind, seeds: list[Path], number: str, folder: Path) -> Path:
-    """A mutated copy of one of the good files in ``folder``, which is emptied."""
+    """Write a mutated copy of a valid file to ``folder``, after emptying the folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     draw = random.Random(number)
@@ -96,7 +96,7 @@ def make_case(kind: Kind, seeds: list[Path], number: str, folder: Path) -> Path:
 
 
 def try_case(kind: Kind, path: Path) -> Outcome:
-    """Load it as a user's program would."""
+    """Load a file as a user's program would."""
     try:
         kind.load(path)
     except kind.refusals as error:
@@ -112,9 +112,9 @@ def try_case(kind: Kind, path: Path) -> Outcome:
 
 
 def work(pipe, name: str, seeds: list[Path], numbers: list[str], folder: Path) -> None:
-    """The child process: tells of each case when it begins, and when it ends."""
+    """Run cases in the child process. Report each case when it begins and when it ends."""
     kind = KINDS[name]
-    for seed in seeds:  # imports what loading needs before memory is limited
+    for seed in seeds:  # loads the imports before memory is limited
         kind.load(seed)
     used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
@@ -126,8 +126,8 @@ def work(pipe, name: str, seeds: list[Path], numbers: list[str], folder: Path) -
     pipe.send(None)
 
 
-def run(name: str, seeds: list[Path], numbers: list[str], case: Path, tell: Callable[[str, Outcome], None]) -> None:
-    """Try every case, in the folder ``case`` and in as many child processes as it takes."""
+def run(name: str, seeds: list[Path], numbers: list[str], case: Path, report: Callable[[str, Outcome], None]) -> None:
+    """Try every case in the folder ``case``, with a new child process after each crash or time-out."""
     context = get_context('spawn')
     while numbers:
         pipe, theirs = context.Pipe()
@@ -140,14 +140,14 @@ def run(name: str, seeds: list[Path], numbers: list[str], case: Path, tell: Call
                 if not pipe.poll(SECONDS if begun else 300):
                     how = f'took longer than {SECONDS} s'
                     break
-                said = pipe.recv()
-                if said is None:
+                event = pipe.recv()
+                if event is None:
                     child.join()
                     return
-                if isinstance(said, str):
-                    begun = said
+                if isinstance(event, str):
+                    begun = event
                 else:
-                    tell(begun, said)
+                    report(begun, event)
                     numbers = numbers[numbers.index(begun) + 1 :]
                     begun = ''
         except EOFError:
@@ -157,8 +157,8 @@ def run(name: str, seeds: list[Path], numbers: list[str], case: Path, tell: Call
         child.kill()
         child.join()
         if not begun:
-            raise SystemExit(f'{name}: the child process {how} outside of a case')
-        tell(begun, Outcome(False, '', how))
+            raise SystemExit(f'{name}: the child process {how} outside a case')
+        report(begun, Outcome(False, '', how))
         numbers = numbers[numbers.index(begun) + 1 :]
 
 
@@ -177,14 +177,14 @@ def main() -> int:
 
 
 def fuzz(name: str, given: argparse.Namespace) -> int:
-    """All cases of a kind: prints a row of the table, and returns the number of findings."""
+    """Try all cases of a kind, print a row of the table, and return the number of findings."""
     counts: Counter[str] = Counter()
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         seeds = KINDS[name].make_seeds(folder / 'good')
 
-        def tell(number: str, outcome: Outcome) -> None:
+        def report(number: str, outcome: Outcome) -> None:
             counts['loaded' if outcome.loaded else 'findings' if outcome.finding else 'refused'] += 1
             if outcome.finding or (given.show and outcome.message):
                 shown = outcome.message.encode('unicode_escape').decode()[:400]
@@ -194,7 +194,7 @@ def fuzz(name: str, given: argparse.Namespace) -> int:
                 shutil.move(path, given.keep / f'{number.replace(":", "_")}_{path.name}')
 
         numbers = [f'{name}:{given.seed}:{index}' for index in range(given.first, given.first + given.count)]
-        run(name, seeds, numbers, folder / 'case', tell)
+        run(name, seeds, numbers, folder / 'case', report)
     row = [given.count, counts['loaded'], counts['refused'], counts['findings'], round(time.monotonic() - begin)]
     print(f'| {name} | {" | ".join(map(str, row))} |', flush=True)
     return counts['findings']

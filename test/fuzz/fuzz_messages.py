@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hostile messages to the segmentation node, with good frames between them whose masks must come and be right.
+"""Send hostile messages to the segmentation node, with good frames in between whose masks must arrive and be correct.
 
     PYTHONPATH=. python test/fuzz/fuzz_messages.py --messages 100000 --seed 1 --camera compressed
     PYTHONPATH=. python test/fuzz/fuzz_messages.py --messages 1000000 --seed 1 --direct
 
-The first sends them over Fast DDS to the node's own process; those that the middleware or the worker replaces with
-newer ones are never looked at. With --direct, a node in this process is handed every one. The exit status is 1 if
-anything is amiss.
+The first command sends them over Fast DDS to a node process, which never sees the messages that the middleware or the
+worker replaces with newer ones. With --direct, a node in this process receives every message. The exit status is 1 if
+anything is wrong.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from stdc_ros.playback.isolation import isolated_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Of the network: what is fuzzed is around it.
+#: Input scale. A small one, because the code around the network is fuzzed.
 SCALE = 0.5
 
 PARAMETERS = {
@@ -43,18 +43,18 @@ PARAMETERS = {
     'max_frame_age': 0.0,
 }
 
-#: A good frame comes after so many hostile messages, and a hostile CameraInfo with every tenth of them.
+#: Number of hostile messages between two good frames, and between two hostile CameraInfo messages.
 GOOD_EVERY = 500
 INFO_EVERY = 10
 
-#: Live: messages per second, and seconds to wait for the node, for a mask, and before a good frame is sent again.
+#: Live run: messages per second, and seconds to wait for the node, for a mask, and before a good frame is sent again.
 RATE = 3000.0
 START_S, MASK_S, AGAIN_S = 60.0, 60.0, 0.5
 
-#: Warnings that one throttle lets through are this far apart at least, seconds.
+#: Least number of seconds between two warnings of one log throttle.
 LOG_PERIOD = 5.0
 
-#: Rows of the diagnostics that are reported.
+#: Rows of the diagnostics to report.
 COUNTED = (
     'frames received',
     'frames segmented',
@@ -67,19 +67,19 @@ COUNTED = (
 
 
 def ros_arguments(transport: str) -> list[str]:
-    """What follows the name of the node's program."""
+    """Return the ROS arguments of the node."""
     parameters = {**PARAMETERS, 'image_transport': transport}
     given = [f'{name}:={str(value).lower()}' for name, value in parameters.items()]
     return ['--ros-args', *(word for text in given for word in ('-p', text))]
 
 
 def resident(pid: int | str) -> float:
-    """Resident memory of a process in MB (Linux)."""
+    """Return the resident memory of a process in MB (Linux)."""
     return int(re.search(r'VmRSS:\s+(\d+)', Path(f'/proc/{pid}/status').read_text())[1]) / 1024
 
 
 class Listener:
-    """Publishes to the node, and keeps its newest mask, its diagnostics and what else it publishes."""
+    """Publishes to the node, and stores its newest mask and diagnostics."""
 
     def __init__(self, transport: str):
         import rclpy
@@ -107,13 +107,13 @@ class Listener:
         self.node.create_subscription(DiagnosticArray, '/diagnostics', self._keep_values, 10)
 
     def close(self) -> None:
-        """End the listener's ROS 2."""
+        """Shut ROS 2 down."""
         self._executor.shutdown()
         self.node.destroy_node()
         self._context.shutdown()
 
     def spin(self, seconds: float = 0.0) -> None:
-        """Take what comes."""
+        """Receive messages for some seconds."""
         until = time.monotonic() + seconds
         while True:
             self._executor.spin_once(timeout_sec=max(0.0, until - time.monotonic()))
@@ -121,7 +121,7 @@ class Listener:
                 return
 
     def spin_until(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Take what comes until the condition holds, or for some seconds. Returns whether it held."""
+        """Receive messages until the condition holds or the time is over. Return whether it holds."""
         until = time.monotonic() + seconds
         while not condition() and time.monotonic() < until:
             self._executor.spin_once(timeout_sec=0.02)
@@ -136,11 +136,12 @@ class Listener:
 
 
 class Judge:
-    """Good frames, and how many of their masks came and were right.
+    """Sends good frames and counts those whose masks arrive and are correct.
 
     Args:
-        listener: to the node.
-        send: hands an image to the node.
+        transport: Transport of the images, ``raw`` or ``compressed``.
+        listener: Listener that receives the masks.
+        send: Function that sends an image to the node.
     """
 
     def __init__(self, transport: str, listener: Listener, send: Callable[[bytes], None]):
@@ -151,7 +152,7 @@ class Judge:
         self.right = self.asked = 0
 
     def __call__(self) -> None:
-        """Send one good frame, again if it was replaced by a hostile message that was still on its way."""
+        """Send one good frame, repeatedly, because a hostile message on its way may replace it."""
         stamp, pixels, message = next(self._frames)
         self.asked += 1
         until = time.monotonic() + MASK_S
@@ -163,7 +164,7 @@ class Judge:
 
 
 def read_log(text: str) -> dict[str, int]:
-    """Lines of the node's log by what they are."""
+    """Return the number of lines in the node's log by kind."""
     lines = [line for line in text.splitlines() if line]
     ours = [line for line in lines if re.match(r'\[(INFO|WARN|ERROR|FATAL)\] \[[\d.]+\] \[segmentation\]', line)]
     return {
@@ -176,12 +177,12 @@ def read_log(text: str) -> dict[str, int]:
 
 
 def growth(memory: list[float]) -> dict[str, float]:
-    """Of the memory after each tenth: the first has met the largest messages, and what is allocated once."""
+    """Return the memory after the first tenth and at the end. The first tenth includes all one-time allocations."""
     return {'MB after a tenth': memory[0], 'MB at the end': memory[-1]}
 
 
 def run_live(options: argparse.Namespace, log: Path) -> dict[str, float]:
-    """Over Fast DDS, to a process."""
+    """Send messages over Fast DDS to a node process."""
     hostile = Hostile(options.seed, options.camera)
     listener = Listener(options.camera)
     environment = {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'}
@@ -207,7 +208,7 @@ def run_live(options: argparse.Namespace, log: Path) -> dict[str, float]:
             time.sleep(max(0.0, begin + number / RATE - time.monotonic()))
         judge()
         seconds = time.monotonic() - begin
-        listener.spin(2.5)  # for diagnostics, of which one comes each second
+        listener.spin(2.5)  # for diagnostics, which are published every second
         process.send_signal(signal.SIGINT)
         status = process.wait(30)
     finally:
@@ -225,7 +226,7 @@ def run_live(options: argparse.Namespace, log: Path) -> dict[str, float]:
 
 
 def run_direct(options: argparse.Namespace, log: Path) -> dict[str, float]:
-    """To a node in this process, whose executor does not run: each message goes through all that a frame does."""
+    """Pass every message to a node in this process, whose executor does not run."""
     import rclpy
 
     from stdc_ros.node.frame_pipeline import Frame
@@ -281,16 +282,16 @@ def run_direct(options: argparse.Namespace, log: Path) -> dict[str, float]:
     }
 
 
-def amiss(found: dict[str, float], most_growth: float) -> list[str]:
-    """What is not as it should be."""
+def problems(found: dict[str, float], most_growth: float) -> list[str]:
+    """Return what is wrong."""
     warnings = 1 + found['seconds'] / LOG_PERIOD
     rules = {
         'the node ended otherwise than by SIGINT': found['exit status'] == 0,
-        'a good frame had no mask, or a wrong one': found['of these right'] == found['good frames'],
+        'a good frame had no mask or a wrong one': found['of these right'] == found['good frames'],
         'frames failed': found['node: frames failed'] == 0 and found['errors'] == 0,
         'no bad image was counted': found['node: bad images'] > 0,
-        'bad images were not warned of, or too often': 0 < found['warnings of bad images'] <= warnings,
-        'something else than the node wrote to its log': found['lines of others'] == 0,
+        'there was no warning of bad images, or there were too many': 0 < found['warnings of bad images'] <= warnings,
+        'a library wrote to the log of the node': found['lines of others'] == 0,
         'a line of the log is too long': found['longest line'] < 1000,
         f'memory grew by more than {most_growth:g} MB': found['MB at the end'] - found['MB after a tenth']
         < most_growth,
@@ -301,13 +302,13 @@ def amiss(found: dict[str, float], most_growth: float) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--messages', type=int, default=100_000, help='hostile images (default: 100000)')
-    parser.add_argument('--seed', type=int, default=1, help='the same seed makes the same messages')
-    parser.add_argument('--camera', choices=('raw', 'compressed'), default='raw', help='what the images are')
-    parser.add_argument('--direct', action='store_true', help='a node in this process, which sees every message')
+    parser.add_argument('--seed', type=int, default=1, help='seed of the messages')
+    parser.add_argument('--camera', choices=('raw', 'compressed'), default='raw', help='transport of the images')
+    parser.add_argument('--direct', action='store_true', help='pass every message to a node in this process')
     parser.add_argument(
-        '--growth', type=float, default=100.0, metavar='MB', help='most growth of memory after the first tenth'
+        '--growth', type=float, default=100.0, metavar='MB', help='largest growth of memory after the first tenth'
     )
-    parser.add_argument('--log', type=Path, help='keep the log of the node here')
+    parser.add_argument('--log', type=Path, help='file for the log of the node')
     options = parser.parse_args()
     os.environ.update(isolated_environment())
     with tempfile.TemporaryDirectory() as folder:
@@ -318,9 +319,9 @@ def main() -> int:
         found |= read_log(log.read_text(errors='replace'))
         for key, value in found.items():
             print(f'{key}: {value:.0f}')
-        wrong = amiss(found, options.growth)
+        wrong = problems(found, options.growth)
         for rule in wrong:
-            print(f'AMISS: {rule}')
+            print(f'WRONG: {rule}')
         if wrong:
             print(log.read_text(errors='replace')[-3000:])
     return 1 if wrong else 0

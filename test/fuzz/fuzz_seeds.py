@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Good files of every kind that users hand over, and how each is loaded."""
+"""Make valid files of every kind that users provide, and load each kind as a program would."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Kind(NamedTuple):
-    """A kind of file.
+    """Kind of file.
 
     Args:
-        make_seeds: writes good files to a folder and lists them.
-        load: what a user's program does with one.
-        refusals: the exceptions that it documents.
-        dense: so many of the first and of the last bytes are more worth changing than the others.
+        make_seeds: Function that writes valid files to a folder and returns their paths.
+        load: Function that loads a file as a user's program does.
+        refusals: Documented exceptions of ``load``.
+        dense: Number of first and of last bytes that are changed most often.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Kind(NamedTuple):
 
 
 def tiny_model(path: Path) -> Path:
-    """A model file with the beginning and the end of an exported one, and one convolution between."""
+    """Write a model file with first and last layers like an exported one, and one convolution between them."""
     ends = np.zeros((len(CAMVID), 3, 1, 1), np.float32) + np.arange(len(CAMVID), dtype=np.float32)[:, None, None, None]
     constants = {'model.head.1.weight': ends, 'scale': np.float32([255])}
     nodes = [
@@ -79,7 +79,7 @@ def _models(folder: Path) -> list[Path]:
     folder.mkdir()
     shipped = folder / 'shipped.onnx'
     shipped.write_bytes(DEFAULT_MODEL.read_bytes())
-    # The shipped one takes 50 times as long.
+    # The shipped model takes 50 times as long.
     return [*(tiny_model(folder / f'tiny{index}.onnx') for index in range(20)), shipped]
 
 
@@ -89,16 +89,16 @@ def _load_model(path: Path) -> None:
         segmenter(np.full((24, 40, 3), 90, np.uint8), confidence=True)
     except ModelError as error:
         raise ModelError(f'{path}: {error}') from error
-    except SizeError:  # at an input scale that is too small for the image
+    except SizeError:  # the input scale is too small for the image
         pass
 
 
 def reference_state() -> dict[str, Any]:
-    """A checkpoint of the reference implementation, all zeros: tensors by name."""
+    """Return a checkpoint of the reference implementation: tensors by name, all zeros."""
     import torch
 
     reference = np.load(ROOT / 'test' / 'data' / 'reference.npz')
-    return {  # the counters of batches are the only ones without a size
+    return {  # only the batch counters are scalars
         str(key): torch.zeros([int(n) for n in size.split('x')]).half() if size else torch.tensor(0)
         for key, size in zip(reference['stdc1_keys'], map(str, reference['stdc1_shapes']), strict=True)
         if '.backbone.x' not in key
@@ -197,7 +197,7 @@ KINDS = {
     for kind in (
         Kind('onnx', _models, _load_model, (ModelError,), (3000, 3000)),
         Kind('weights', _weights, _load_weights, _refusals(), (40_000, 40_000)),
-        # A class table raises plain ValueError.
+        # Class tables raise ValueError.
         Kind('yaml', _yaml, _load_yaml, (ConfigError, ValueError), (1000, 1000)),
         Kind('bag', _bags, _load_bag, (BagError,), (4000, 4000)),
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures and checks that the tests of hostile messages share."""
+"""Make pictures and checks for the tests of hostile messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from scenes import scene
 
 from stdc_ros.messages.images import ImageError
 
-#: The same examples on every run, and no verdict on how long one takes.
+#: Settings of Hypothesis: the same examples on every run, without a time limit for an example.
 FUZZ = settings(derandomize=True, deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 
 PIXELS = scene(24, 32)
@@ -52,7 +52,7 @@ def jpeg_claiming(width: int, height: int) -> bytes:
 
 
 def picture_of(data: bytes, text: str = 'jpeg') -> SimpleNamespace:
-    """What has the fields of a ``sensor_msgs/CompressedImage`` that are read."""
+    """Return an object with the used fields of ``sensor_msgs/CompressedImage``."""
     return SimpleNamespace(format=text, data=data)
 
 

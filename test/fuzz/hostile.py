@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages that no camera should send: fields that contradict each other, damaged pictures, and damaged bytes.
+"""Make messages that no camera should send: contradicting fields, damaged pictures and damaged bytes.
 
-Small ones, so that a million take minutes. All come from one seed: the same seed makes the same messages.
+They are small, so that a million take minutes. The same seed gives the same messages.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from stdc_ros.messages.images import ENCODINGS, make_image
 
 HEIGHT, WIDTH = 24, 32
 
-#: Of unsigned fields: nothing, limits of their types, and claims of gigabytes.
+#: Values for unsigned fields: zero, limits of their types, and claims of gigabytes.
 NUMBERS = (0, 1, 2, 3, 7, 31, 33, 255, 32767, 32768, 65536, 100_000, 2**31 - 1, 2**31, 2**32 - 1)
 
-#: Of fields that are floating-point numbers.
+#: Values for floating-point fields.
 REALS = (0.0, -1.0, 1.0, 1e-320, 1e-12, 1e6, 1e308, -1e308, float('nan'), float('inf'), -float('inf'))
 
-#: Of texts: unknown and misspelt names, escape codes, lines, other alphabets, and what fills a log.
+#: Values for strings: unknown and misspelt names, escape codes, several lines, other alphabets, and long texts.
 TEXTS = (
     '',
     '32FC1',
@@ -42,25 +42,25 @@ TEXTS = (
 )
 LONG_TEXT = 'x' * 1_000_000
 
-#: Seconds and nanoseconds: none, before 1970, the ends of the fields, and more nanoseconds than a second has.
+#: Seconds and nanoseconds of stamps: 0, before 1970, limits of the fields, and more nanoseconds than a second has.
 STAMPS = ((0, 0), (-1, 0), (-(2**31), 0), (2**31 - 1, 999_999_999), (1_700_000_000, 2**32 - 1), (1, 10**9))
 
 _FORMATS = ('bgr8; jpeg compressed bgr8', 'mono8; png compressed ', '16UC1; compressedDepth png', 'tiff', *TEXTS)
 
 
 def picture(number: int) -> np.ndarray:
-    """A picture of its own for each number, uint8 BGR ``[24, 32, 3]``."""
+    """Return a picture that differs for each number, uint8 BGR ``[24, 32, 3]``."""
     noise = np.random.default_rng(number).integers(0, 256, (6, 8, 3), np.uint8)
     return cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
 
 def png_chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk with its length and its right checksum."""
+    """Return a PNG chunk with its length and its correct checksum."""
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
 
 def claim(data: bytes, width: int, height: int) -> bytes:
-    """A JPEG or PNG that claims another size; all else in it stays whole."""
+    """Return a JPEG or PNG that claims another size, and is valid otherwise."""
     if data.startswith(b'\x89PNG'):
         header = struct.pack('>II', width, height) + data[24:29]
         return data[:8] + png_chunk(b'IHDR', header) + data[33:]
@@ -73,11 +73,11 @@ def claim(data: bytes, width: int, height: int) -> bytes:
 
 
 class Hostile:
-    """An endless source of messages, as bytes, that are bad or at least odd.
+    """Endless source of serialised messages that are bad or at least odd.
 
     Args:
-        seed: of all that is random.
-        transport: of the images, ``raw`` or ``compressed``.
+        seed: Seed of the random generator.
+        transport: Transport of the images, ``raw`` or ``compressed``.
     """
 
     def __init__(self, seed: int, transport: str):
@@ -105,13 +105,13 @@ class Hostile:
         self._info = camera_info(header)
 
     def image(self) -> bytes:
-        """An image of the transport."""
+        """Return an image message."""
         if self._transport == 'raw':
             return self._damaged(self._image, self._odd_image)
         return self._damaged(self._compressed, self._odd_picture)
 
     def camera_info(self) -> bytes:
-        """A ``CameraInfo``."""
+        """Return a ``CameraInfo`` message."""
         return self._damaged(self._info, self._odd_info)
 
     def _damaged(self, message: Any, odd: Any) -> bytes:
@@ -185,10 +185,10 @@ class Hostile:
         return LONG_TEXT if self._random.random() < 1e-4 else self._random.choice(texts)
 
     def _mutated(self, data: bytes) -> bytes:
-        """Bytes cut off, turned, overwritten by a length, inserted, or none of the message's at all."""
+        """Return the bytes cut off, flipped, overwritten by a length or extended, or other bytes instead."""
         draw, changed = self._random, bytearray(data)
         kind = draw.randrange(6)
-        # Most of a message is pixels, of which every value is a good one: half of the changes are before them.
+        # Most bytes of a message are pixels, which may have any value. So half of the changes are in the bytes before.
         at = draw.randrange(min(len(changed), draw.choice([80, len(changed)])))
         if kind == 0:
             del changed[at:]
@@ -207,10 +207,10 @@ class Hostile:
 
 
 class GoodFrames:
-    """Images that must come through, each with pixels and a stamp of its own.
+    """Source of valid images with different pixels and stamps.
 
     Args:
-        transport: ``raw`` or ``compressed``.
+        transport: Transport of the images, ``raw`` or ``compressed``.
     """
 
     def __init__(self, transport: str):
@@ -218,7 +218,7 @@ class GoodFrames:
         self._numbers = itertools.count(1)
 
     def __next__(self) -> tuple[int, np.ndarray, bytes]:
-        """Its stamp in nanoseconds, its pixels and its message."""
+        """Return stamp in nanoseconds, pixels and message of the next image."""
         number = next(self._numbers)
         stamp, pixels = 1_900_000_000 * 10**9 + number, picture(number)
         header = make_header(stamp, 'camera')
@@ -229,7 +229,7 @@ class GoodFrames:
 
 
 def camera_info(header: Any) -> Any:
-    """A ``CameraInfo`` of :func:`picture`'s size that is right."""
+    """Return a valid ``CameraInfo`` for images of the size of :func:`picture`."""
     region = TYPES.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
     k = np.array([30.0, 0, 16, 0, 30, 12, 0, 0, 1])
     p = np.array([30.0, 0, 16, 0, 0, 30, 12, 0, 0, 0, 1, 0])

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.fuzz
 @pytest.mark.parametrize('transport', ['raw', 'compressed'])
 def test_fuzzing_finds_nothing(transport, direct):
     command = [sys.executable, fuzz_messages.__file__, '--messages', '1500', '--seed', '5']
-    # Decoders keep some of what the largest picture took, which may come late in so few.
+    # Decoders keep some memory of the largest picture, which may come late in such a short run.
     command += ['--growth', '200', '--camera', transport, *(['--direct'] if direct else [])]
     environment = {**ros_helpers.ros_environment(), 'PYTHONPATH': os.pathsep.join([str(REPOSITORY), *sys.path])}
     run = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)

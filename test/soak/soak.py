@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the node for a long time, with several cameras at full rate: python test/soak/soak.py --minutes 30.
+"""Run the node for a long time with several cameras at full rate: python test/soak/soak.py --minutes 30.
 
-Each camera is a process of its own; masks arrive in this one. Of the node's process: memory, open descriptors, threads
-and segments of shared memory, from /proc (Linux). Latency is from an image's stamp to the arrival of its mask. All that
-comes after the warm-up is fitted with a line. The exit status is 1 if something grows, and 2 if the node ended or masks
-stopped coming. With --overload 2, it is measured first how many images the node can follow, and then twice as many are
-sent: python test/soak/soak.py --minutes 10 --overload 2.
+Each camera is a separate process; masks arrive in this process. Memory, open descriptors, threads and shared memory
+segments of the node's process are read from /proc (Linux). Latency is measured from an image's stamp to the arrival of
+its mask. Lines are fitted to memory and latency after the warm-up. The exit status is 1 if something grows, and 2 if
+the node ended or masks stopped arriving. With --overload 2, the number of images that the node can process is measured
+first, and then twice as many are sent: python test/soak/soak.py --minutes 10 --overload 2.
 """
 
 from __future__ import annotations
@@ -42,19 +42,21 @@ SILENCE_S = 20.0
 SETTLING_S = 3.0
 CALIBRATION_S = 10.0
 
-#: A node that makes masks of a smaller share of the images cannot follow them.
+#: Share of the images with a mask, below which the node counts as overloaded.
 FOLLOWED = 0.8
 
-#: Points of a fitted line: means of so many equal parts of the time, for samples that follow each other are alike.
+#: Number of points for a fitted line. Each is the mean of an equal part of the time, because consecutive samples are
+#: correlated.
 PARTS = 24
 
-#: What is no growth. MB an hour, and of the 99th percentile of the latency the share by which it rises in the run.
+#: Largest slope that is not growth: memory in MB per hour, and the relative rise of the 99th percentile of the latency
+#: during the run.
 MEMORY_LIMIT = 1.0
 LATENCY_LIMIT = 0.25
 
 
 class Sample(NamedTuple):
-    """The node's process at one time: seconds since the begin, MB of its own memory, and counts."""
+    """State of the node's process: seconds since the beginning, private memory in MB, and counts."""
 
     time: float
     memory: float
@@ -64,14 +66,14 @@ class Sample(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A fitted slope per second, and half the width of its 95 % confidence interval."""
+    """Fitted slope per second, and half the width of its 95 % confidence interval."""
 
     slope: float
     error: float
 
 
 def fit(times: Sequence[float], values: Sequence[float]) -> Line:
-    """Least squares. The error allows for residuals that are correlated with their neighbours."""
+    """Fit a line by least squares. The error accounts for residuals that are correlated with their neighbours."""
     x, y = np.asarray(times, float), np.asarray(values, float)
     count = len(x)
     if count < 4:
@@ -88,7 +90,7 @@ def fit(times: Sequence[float], values: Sequence[float]) -> Line:
 
 
 def parts(times: Sequence[float], values: Sequence[float], reduce=np.mean) -> tuple[list[float], list[float]]:
-    """Middle and reduced value of each of PARTS equal parts of the time; empty parts are left out."""
+    """Return mean time and reduced value of each of PARTS equal parts of the time; empty parts are left out."""
     x, y = np.asarray(times), np.asarray(values)
     place = np.minimum(((x - x[0]) / max(x[-1] - x[0], 1e-9) * PARTS).astype(int), PARTS - 1)
     chosen = [place == number for number in range(PARTS) if (place == number).any()]
@@ -96,14 +98,14 @@ def parts(times: Sequence[float], values: Sequence[float], reduce=np.mean) -> tu
 
 
 def verdict(line: Line, limit: float) -> str:
-    """Whether a slope is below a limit in the same unit, with 95 % confidence."""
+    """Return whether a slope is below a limit in the same unit, with 95 % confidence."""
     if line.slope - line.error > limit:
         return 'grows'
     return 'flat' if line.slope + line.error < limit else 'undecided: run longer'
 
 
 def publish(topic: str, size: tuple[int, int], rate: float) -> None:
-    """A camera: moving noise of (height, width), bgr8, at a rate in Hz, until it is ended."""
+    """Publish moving noise of (height, width) as bgr8 at a rate in Hz until the process is ended."""
     rclpy.init()
     node = Node('camera_' + re.sub(r'\W', '_', topic))
     publisher = node.create_publisher(Image, topic, QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE))
@@ -117,7 +119,7 @@ def publish(topic: str, size: tuple[int, int], rate: float) -> None:
     due = time.monotonic()
     for number in range(sys.maxsize):
         data, now = frames[number % len(frames)], time.time_ns()
-        # The stamp stands right behind the four bytes of the CDR header.
+        # The stamp follows the four bytes of the CDR header.
         data[4:12] = np.array([now // 10**9, now % 10**9], '<u4').tobytes()
         publisher.publish(bytes(data))
         due = max(due + 1 / rate, time.monotonic() - 1)
@@ -126,7 +128,7 @@ def publish(topic: str, size: tuple[int, int], rate: float) -> None:
 
 @contextmanager
 def camera_process(topic: str, size: tuple[int, int], rate: float) -> Iterator[subprocess.Popen]:
-    """:func:`publish` as a process of its own, ended with the block."""
+    """Run :func:`publish` in a process that ends with the block."""
     height, width = size
     command = [sys.executable, __file__, '--publish', topic, '--size', f'{height}x{width}', '--rate', str(rate)]
     root = str(Path(__file__).resolve().parents[2])
@@ -140,12 +142,12 @@ def camera_process(topic: str, size: tuple[int, int], rate: float) -> Iterator[s
 
 
 def segments_of(pid: int) -> set[str]:
-    """Files of shared memory that a process has mapped."""
+    """Return the shared memory files that a process has mapped."""
     return set(re.findall(r'/dev/shm/\S+', Path(f'/proc/{pid}/maps').read_text()))
 
 
 def look(pid: int, begin: float) -> Sample:
-    """A sample of a process now; ``begin`` in seconds of ``time.monotonic()``."""
+    """Return the current sample of a process; ``begin`` is in seconds of ``time.monotonic()``."""
     process = Path(f'/proc/{pid}')
     status = dict(line.split(':', 1) for line in (process / 'status').read_text().splitlines())
     return Sample(
@@ -158,7 +160,7 @@ def look(pid: int, begin: float) -> Sample:
 
 
 class Masks:
-    """What arrives of the masks: seconds since ``begin`` and latency in ms of each, of all cameras."""
+    """Receives the masks of all cameras. Stores arrival in seconds since ``begin`` and latency in ms of each."""
 
     def __init__(self, node: Node, cameras: Sequence[str]):
         self.last = dict.fromkeys(cameras, 0.0)
@@ -169,7 +171,7 @@ class Masks:
             node.create_subscription(Image, f'/{name}/segmentation/mask', arrived, quality, raw=True)
 
     def restart(self) -> None:
-        """Forget what has arrived, and begin now."""
+        """Forget all masks and begin now."""
         self.begin = time.monotonic()
         self.times: list[float] = []
         self.latencies: list[float] = []
@@ -181,7 +183,7 @@ class Masks:
         self.times.append(self.last[name] - self.begin)
 
     def check(self, patience: float) -> None:
-        """Raises NodeProcessError if a camera's masks have stopped coming."""
+        """Raise NodeProcessError if a camera has had no mask for ``patience`` seconds."""
         silent = [name for name, last in self.last.items() if time.monotonic() - last > patience]
         if silent:
             raise NodeProcessError(f'no mask of {", ".join(silent)} for {patience:g} s')
@@ -189,7 +191,7 @@ class Masks:
 
 @contextmanager
 def camera_processes(cameras: Sequence[str], size: tuple[int, int], rate: float) -> Iterator[None]:
-    """Cameras of these names, each at this rate."""
+    """Run cameras of these names, each at this rate."""
     with ExitStack() as stack:
         for name in cameras:
             stack.enter_context(camera_process(f'/{name}/image', size, rate))
@@ -197,10 +199,13 @@ def camera_processes(cameras: Sequence[str], size: tuple[int, int], rate: float)
 
 
 def capacity(process: NodeProcess, masks: Masks, size: tuple[int, int], rate: float) -> float:
-    """Masks per second that the node makes of all cameras together when it gets more images than it can follow.
+    """Measure how many masks per second the overloaded node publishes for all cameras together.
 
     Args:
-        rate: of each camera, to begin with; it is doubled until the node cannot follow.
+        process: Process of the node.
+        masks: Receiver of the masks.
+        size: Height and width of the images.
+        rate: First rate of each camera in Hz, which is doubled until the node is overloaded.
     """
     cameras = list(masks.last)
     while True:
@@ -220,21 +225,21 @@ def capacity(process: NodeProcess, masks: Masks, size: tuple[int, int], rate: fl
 
 
 def watch(process: NodeProcess, masks: Masks, seconds: float) -> list[Sample]:
-    """Samples of the node until so many seconds after the masks' ``begin``; a line a minute is printed."""
+    """Sample the node until ``seconds`` after the masks' ``begin``. Print a line every minute."""
     begin = masks.begin
     samples: list[Sample] = []
     print('minute | memory, MB | descriptors | threads | segments | masks/s | p99, ms', flush=True)
-    told = counted = 0
+    printed = counted = 0
     while time.monotonic() - begin < seconds:
         time.sleep(SAMPLE_S)
         process.check()
         masks.check(START_S if not samples or samples[-1].time < START_S else SILENCE_S)
         samples.append(look(process.pid, begin))
         now = samples[-1]
-        if now.time // 60 > told or now.time >= seconds:
+        if now.time // 60 > printed or now.time >= seconds:
             recent = masks.latencies[counted:]
-            elapsed = now.time - 60 * told
-            told, counted = int(now.time // 60), counted + len(recent)
+            elapsed = now.time - 60 * printed
+            printed, counted = int(now.time // 60), counted + len(recent)
             percentile = np.percentile(recent, 99) if recent else math.nan
             counts = f'{now.descriptors} | {now.threads} | {now.segments}'
             rate = len(recent) / elapsed
@@ -243,7 +248,7 @@ def watch(process: NodeProcess, masks: Masks, seconds: float) -> list[Sample]:
 
 
 def judge(samples: Sequence[Sample], masks: Masks, warm_up: float, memory_limit: float, latency_limit: float) -> int:
-    """Print what has become of everything after the warm-up, in seconds. Returns the exit status."""
+    """Print the results after the warm-up, which is in seconds. Return the exit status."""
     samples = [sample for sample in samples if sample.time >= warm_up]
     times = [sample.time for sample in samples]
     verdicts = []
@@ -277,17 +282,30 @@ def _size(text: str) -> tuple[int, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--minutes', type=float, default=30.0, help='with the warm-up (default: 30)')
-    parser.add_argument('--warm-up', type=float, default=3.0, metavar='MINUTES', help='not judged (default: 3)')
-    parser.add_argument('--cameras', type=int, default=4, help='default: 4')
-    parser.add_argument('--size', type=_size, default=(360, 480), metavar='HxW', help='default: 360x480')
+    parser.add_argument(
+        '--minutes', type=float, default=30.0, help='length of the run, including the warm-up (default: 30)'
+    )
+    parser.add_argument(
+        '--warm-up', type=float, default=3.0, metavar='MINUTES', help='time that is not judged (default: 3)'
+    )
+    parser.add_argument('--cameras', type=int, default=4, help='number of cameras (default: 4)')
+    parser.add_argument(
+        '--size', type=_size, default=(360, 480), metavar='HxW', help='size of the images (default: 360x480)'
+    )
     parser.add_argument('--rate', type=float, default=30.0, help='images of each camera, in Hz (default: 30)')
     parser.add_argument(
-        '--overload', type=float, metavar='F', help='F times the images that the node can follow, instead of --rate'
+        '--overload',
+        type=float,
+        metavar='F',
+        help='send F times the images that the node can process, instead of --rate',
     )
-    parser.add_argument('--input-scale', type=float, default=0.5, help='of the network (default: 0.5)')
+    parser.add_argument('--input-scale', type=float, default=0.5, help='input scale of the network (default: 0.5)')
     parser.add_argument(
-        '--memory-limit', type=float, default=MEMORY_LIMIT, metavar='MB', help=f'an hour (default: {MEMORY_LIMIT:g})'
+        '--memory-limit',
+        type=float,
+        default=MEMORY_LIMIT,
+        metavar='MB',
+        help=f'largest growth per hour (default: {MEMORY_LIMIT:g})',
     )
     parser.add_argument(
         '--latency-limit',
@@ -312,7 +330,7 @@ def main() -> int:
             if options.overload:
                 found = capacity(process, masks, options.size, rate)
                 rate = options.overload * found / len(cameras)
-                print(f'the node follows {found:.1f} images/s', flush=True)
+                print(f'the node can process {found:.1f} images/s', flush=True)
             print(f'{len(cameras)} cameras, {options.size[1]} x {options.size[0]}, {rate:.3g} Hz each', flush=True)
             masks.restart()
             with camera_processes(cameras, options.size, rate):
@@ -320,7 +338,7 @@ def main() -> int:
             status = judge(samples, masks, 60 * options.warm_up, options.memory_limit, options.latency_limit)
             offered = len(cameras) * rate
             made = len(masks.times) / samples[-1].time
-            print(f'{offered:.1f} images/s offered, {made:.1f} masks/s came: {offered / made:.2f} times as many')
+            print(f'{offered:.1f} images/s offered, {made:.1f} masks/s received: {offered / made:.2f} images a mask')
             return status
     except NodeProcessError as error:
         print(f'soak: {error}', file=sys.stderr)

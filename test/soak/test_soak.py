@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Test the soak: a short run, and its verdicts on made-up measurements. `make soak` runs it for long."""
+"""Test the soak: a short run, and its verdicts on synthetic measurements. `make soak` runs it for long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from conftest import REPOSITORY
 pytestmark = pytest.mark.soak
 
 
-def test_growth_is_told_from_noise():
+def test_growth_is_distinguished_from_noise():
     times = np.arange(0.0, 1800.0)
     noise = np.random.default_rng(0).normal(0, 0.02, len(times))
     for growth, expected in ((0.0, 'flat'), (4.0, 'grows')):  # MB an hour
@@ -28,10 +28,10 @@ def test_growth_is_told_from_noise():
 
 
 def test_nothing_grows_with_four_cameras():
-    """Run for 24 s with 400 images/s, twice what two cores can follow.
+    """Run for 24 s with 400 images/s, twice what two cores can process.
 
-    In that time, only a leak of whole masks (5000 MB an hour) or of descriptors, threads and segments shows. Memory
-    that settles and latency that another program disturbs stay below these limits.
+    In that time, only a leak of whole masks (5000 MB an hour) or of descriptors, threads and segments is found. Memory
+    that settles and latency that other programs disturb stay below these limits.
     """
     command = [sys.executable, str(Path(soak.__file__)), '--minutes', '0.4', '--warm-up', '0.13']
     command += ['--memory-limit', '1000', '--latency-limit', '10', '--size', '96x128', '--rate', '100']
