@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A device that is the CPU: what is done with it is what is done with a GPU, and its kernels are the same source."""
+"""Run the GPU pipeline on the CPU: a stand-in for ``CudaDevice`` that compiles the same kernel source for the CPU."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from stdc_core.inference.tensorrt.engine_cache import EngineCache
 from stdc_core.inference.tensorrt.engine_store import EngineStore
 from stdc_core.inference.tensorrt.options import GpuOptions
 
-# Threads of the CPU meet at a barrier much more slowly than those of a GPU.
+# Barriers between CPU threads are much slower than on a GPU.
 kernels.BLOCK = 8
 
 HEADER = Path(__file__).with_name('host_device.h')
 
-#: What of the kernels is not C++: two instructions.
+#: C++ code for the two instructions in the kernels that are not C++.
 HALF = {
     'asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));': 'value = _cvtsh_ss(bits);',
     'asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));': 'bits = _cvtss_sh(value, 0);',
@@ -58,13 +58,13 @@ def _compile(source: str, names: tuple[str, ...], macros: tuple[str, ...]) -> ct
 
 
 class HostDevice:
-    """Does at once, on the CPU, what ``CudaDevice`` begins on a GPU.
+    """Does immediately on the CPU what ``CudaDevice`` starts on a GPU.
 
     Attributes:
-        fail: set by a test: called with the name of each call before it is made, may raise ``CudaError``.
-        allocated: pieces of memory that have not been given back.
-        graphs: so many have not been given back.
-        calls: names of the calls that were made.
+        fail: Function of a test that gets the name of each call before it is made, and may raise ``CudaError``.
+        allocated: Memory that has not been freed.
+        graphs: Number of graphs that have not been freed.
+        calls: Names of the calls so far.
     """
 
     name = 'CPU'
@@ -98,7 +98,7 @@ class HostDevice:
 
     def allocate(self, size: int) -> Memory:
         self._begin('allocate')
-        array = np.full(size, 0xA5, np.uint8)  # not zeros, which hide what is never written
+        array = np.full(size, 0xA5, np.uint8)  # not zeros, which would hide memory that is never written
         self.allocated[array.ctypes.data] = array
         return Memory(array.ctypes.data, size)
 
@@ -130,7 +130,7 @@ class HostDevice:
     ) -> None:
         assert shared <= 48 << 10
         pointers = (ctypes.c_void_p * len(arguments))(*map(ctypes.addressof, arguments))
-        kept = arguments, pointers  # alive for as long as a recording is
+        kept = arguments, pointers  # kept alive as long as the recorded graph
 
         def work() -> None:
             kernel((ctypes.c_uint * 3)(*grid), ctypes.c_uint(block), kept[1])
@@ -163,12 +163,12 @@ class HostDevice:
 
 
 def cuda_error(code: int, call: str = 'cudaMalloc') -> CudaError:
-    """2: out of memory; 700: an illegal address, which is lasting."""
+    """Return a CUDA error. 2 is out of memory; 700 is an illegal address, after which the GPU stays unusable."""
     return CudaError(call, {2: 'cudaErrorMemoryAllocation', 700: 'cudaErrorIllegalAddress'}[code], code)
 
 
 class HostExecution:
-    """A run of a :class:`HostEngine`, which a test may make one that cannot be captured."""
+    """Run of a :class:`HostEngine`, which a test can make impossible to capture."""
 
     capturable = True
 
@@ -183,7 +183,7 @@ class HostExecution:
 
 
 class HostEngine:
-    """An engine that is ONNX Runtime, for a :class:`HostDevice`."""
+    """Engine for a :class:`HostDevice` that runs ONNX Runtime."""
 
     def __init__(self, device: HostDevice, model: bytes):
         self._device = device
@@ -223,11 +223,11 @@ class HostEngine:
 
 
 class Bench:
-    """A backend, its device, and what it is made of."""
+    """Backend with its stand-in device, engines and cache."""
 
     def __init__(self, model, folder, precision='fp32', typed=False, library='tensorrt', **options):
         self.device = HostDevice()
-        self.building = threading.Event()  # set: builds go on
+        self.building = threading.Event()  # builds wait until it is set
         self.building.set()
         self.built: list[EngineOptions] = []
         self.failing: list[Exception] = []
@@ -247,7 +247,7 @@ class Bench:
         return network, b''
 
     def fail_next(self, call: str, *codes: int) -> None:
-        """The next calls of a name end with these errors."""
+        """Let the next calls of a name fail with these errors."""
         left = list(codes)
 
         def fail(name: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `auto` takes where there is a GPU, which TensorRT may not be able to use for a model; both are stand-ins."""
+"""Test the backend that `auto` chooses with a GPU that TensorRT may not support; GPU and TensorRT are stand-ins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = needs_compiler
 
 
 def format_1(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy without the description of the network: the backend has to find the network in the graph."""
+    """Return a copy without the network description, so that the backend must find the network in the graph."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     kept = {entry.key: entry.value for entry in model.metadata_props if entry.key != METADATA_KEY}
@@ -39,7 +39,7 @@ class Gpu(HostDevice):
 
 @pytest.fixture
 def gpu(monkeypatch) -> type[Gpu]:
-    """There is a GPU, with a TensorRT that has float16 by a flag."""
+    """Install a stand-in GPU with a TensorRT that enables float16 by a flag."""
     flags = SimpleNamespace(FP16=0)
     tensorrt = SimpleNamespace(__name__='tensorrt', __version__='10.3.0', BuilderFlag=flags)
     monkeypatch.setitem(sys.modules, 'tensorrt', tensorrt)
@@ -55,7 +55,7 @@ def model() -> onnx.ModelProto:
     return read_model(DEFAULT_MODEL)[0]
 
 
-def test_auto_takes_the_gpu(gpu, model, caplog):
+def test_auto_uses_the_gpu(gpu, model, caplog):
     caplog.set_level(logging.INFO)
     backend = make_backend('auto', model, 1)
     assert (backend.name, backend.reason) == ('tensorrt fp16', 'Some GPU, TensorRT 10.3.0')
@@ -69,7 +69,7 @@ def test_auto_takes_the_gpu(gpu, model, caplog):
         ('fp16', (5, 0), 'tensorrt fp32', 'precision fp16: a GPU of compute capability 5.0 has none, expected fp32'),
     ],
 )
-def test_a_precision_that_cannot_be_had_is_another_one_on_the_gpu(gpu, model, precision, capability, name, why):
+def test_unsupported_precision_falls_back_on_the_gpu(gpu, model, precision, capability, name, why):
     gpu.capability = capability
     backend = make_backend('auto', model, 1, precision)
     assert backend.name == name
@@ -78,7 +78,7 @@ def test_a_precision_that_cannot_be_had_is_another_one_on_the_gpu(gpu, model, pr
         make_backend('tensorrt', model, 1, precision)
 
 
-def test_a_quantised_model_on_a_gpu_without_int8_runs_on_the_cpu(gpu, model, monkeypatch):
+def test_quantised_model_on_a_gpu_without_int8_runs_on_the_cpu(gpu, model, monkeypatch):
     monkeypatch.setattr(tensorrt_backend, 'is_quantized', lambda model: True)
     gpu.capability = (6, 0)
     backend = make_backend('auto', model, 1)
@@ -89,7 +89,7 @@ def test_a_quantised_model_on_a_gpu_without_int8_runs_on_the_cpu(gpu, model, mon
     )
 
 
-def test_a_graph_that_only_onnx_runtime_runs_is_left_to_it(gpu, model):
+def test_graph_that_only_onnx_runtime_can_run(gpu, model):
     changed = format_1(model)
     choice = next(node for node in changed.graph.node if node.op_type == 'ArgMax')
     changed.graph.node.insert(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels that stand for sets of classes: their table, their loss, a training on them and their evaluation."""
+"""Test labels that stand for sets of classes: table, loss, training and evaluation."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ from stdc_core.training.train_config import TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 THREE = ClassTable(('road', 'car', 'person'), ((0, 0, 0), (255, 0, 0), (0, 255, 0)))
-#: Ids 0, 4 and 7: a class by its name, a set, and what does not count.
+#: Table with a class (id 0), a set of classes (id 4) and an ignored label (id 7).
 TABLE = """labels:
   - {id: 0, name: road}
   - {id: 4, name: moving, classes: [car, person]}
@@ -34,7 +34,7 @@ TABLE = """labels:
 
 
 def make(root, table=TABLE, ids=(0, 4, 7, 255), split='train', folder='labels', images=2, size=(64, 96)):
-    """A dataset whose labels are stripes of the ids."""
+    """Write a dataset whose labels are stripes of the ids."""
     for name in ('images', folder):
         (root / split / name).mkdir(parents=True)
     label = np.array(ids, np.uint8)[np.arange(size[1]) * len(ids) // size[1]][None].repeat(size[0], 0)
@@ -46,7 +46,7 @@ def make(root, table=TABLE, ids=(0, 4, 7, 255), split='train', folder='labels', 
     return root
 
 
-def test_a_table_gives_ids_the_classes_of_the_network(tmp_path):
+def test_table_maps_ids_to_classes(tmp_path):
     dataset = open_dataset(make(tmp_path), 'train', THREE)
     assert dataset.label_sets == (frozenset({1, 2}),)
     assert dataset.label(0)[0, ::24].tolist() == [0, 3, IGNORE, IGNORE]
@@ -54,13 +54,13 @@ def test_a_table_gives_ids_the_classes_of_the_network(tmp_path):
     assert dataset.label(0)[0, ::24].tolist() == [0, 4, IGNORE, IGNORE]
 
 
-def test_a_table_names_the_folder_of_the_labels(tmp_path):
+def test_table_names_the_folder_of_the_labels(tmp_path):
     make(tmp_path, 'folder: groups\n' + TABLE, folder='groups')
     assert open_dataset(tmp_path, 'train', THREE).files(0)[1] == tmp_path / 'train/groups/train0.png'
 
 
 @pytest.mark.parametrize('path', sorted((REPOSITORY / 'config' / 'labels').glob('*.yaml')), ids=lambda path: path.stem)
-def test_shipped_tables_are_tables_of_camvid(path):
+def test_shipped_tables_are_valid(path):
     sets = LabelTable.from_yaml(path).sets(CAMVID)
     assert set().union(*sets.values()) == set(range(len(CAMVID)))
 
@@ -80,13 +80,13 @@ def test_shipped_tables_are_tables_of_camvid(path):
         ('labels: [{id: 3, name: zebra}]', r'.*give `classes: \[\]` if these pixels do not count'),
     ],
 )
-def test_what_is_not_a_table_is_refused(text, message, tmp_path):
+def test_invalid_table_is_refused(text, message, tmp_path):
     make(tmp_path, text)
     with pytest.raises(ValueError, match=rf'labels\.yaml: {message}'):
         open_dataset(tmp_path, 'train', THREE)
 
 
-def test_the_check_counts_sets_and_names_unknown_ids(tmp_path):
+def test_check_counts_sets_and_names_unknown_ids(tmp_path):
     report = check(open_dataset(make(tmp_path / 'good'), 'train', THREE), progress=False)
     raise_if_bad(report)
     assert (report.counts.tolist(), report.coarse, report.ignored) == ([2 * 64 * 24, 0, 0], 2 * 64 * 24, 4 * 64 * 24)
@@ -97,7 +97,7 @@ def test_the_check_counts_sets_and_names_unknown_ids(tmp_path):
         raise_if_bad(bad)
 
 
-def test_the_loss_of_a_set_is_that_of_its_summed_probability():
+def test_loss_of_a_set_uses_its_summed_probability():
     torch.manual_seed(0)
     logits, sets = torch.randn(2, 3, 5, 7), torch.tensor([[False, True, True], [True, True, True]])
     probability = logits.softmax(1)
@@ -107,7 +107,7 @@ def test_the_loss_of_a_set_is_that_of_its_summed_probability():
     assert not set_cross_entropy(logits, torch.full((2, 5, 7), IGNORE), sets).any()
 
 
-def test_the_gradient_of_a_set_is_finite_and_moves_no_class_of_it_against_another():
+def test_gradient_of_a_set():
     logits = torch.tensor([80.0, -80.0, -80.0]).reshape(1, 3, 1, 1).requires_grad_()
     loss = set_cross_entropy(logits, torch.full((1, 1, 1), 3), torch.tensor([[False, True, True]]))
     loss.sum().backward()
@@ -115,7 +115,7 @@ def test_the_gradient_of_a_set_is_finite_and_moves_no_class_of_it_against_anothe
     assert torch.allclose(logits.grad.flatten(), torch.tensor([1.0, -0.5, -0.5]))
 
 
-def test_ohem_with_sets_is_ohem_of_the_classes_taken_as_one():
+def test_ohem_with_sets_equals_ohem_of_merged_classes():
     torch.manual_seed(1)
     logits, sets = torch.randn(1, 3, 16, 16), torch.tensor([[False, True, True]])
     label = torch.randint(0, 2, (1, 16, 16))
@@ -126,7 +126,7 @@ def test_ohem_with_sets_is_ohem_of_the_classes_taken_as_one():
     assert float(ohem_cross_entropy(logits, coarse, weight=weight, sets=sets)) == pytest.approx(float(expected))
 
 
-def test_sets_leave_open_where_edges_are():
+def test_detail_target_with_sets():
     target = torch.zeros(1, 1, 8, 8)
     target[..., 4] = 1
     known = torch.ones(1, 1, 8, 8, dtype=torch.bool)
@@ -138,7 +138,7 @@ def test_sets_leave_open_where_edges_are():
     assert float(sum(detail_loss(logits, target, torch.zeros_like(known)))) == 0
 
 
-def test_every_head_learns_from_sets():
+def test_sets_train_every_head():
     model = STDCSeg('stdc1', 3).train()
     task = SegmentationTask(model, TrainConfig(class_balance=0), THREE, None, [frozenset({1, 2})])
     label = torch.full((2, 64, 96), 3)
@@ -148,8 +148,8 @@ def test_every_head_learns_from_sets():
     assert not [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
 
 
-def test_a_training_on_fine_and_coarse_data_learns_the_set(tmp_path):
-    """Fine data that knows the road alone, and coarse data whose set is the rest."""
+def test_training_on_fine_and_coarse_data(tmp_path):
+    """The fine data only labels road; the coarse data labels the rest as one set."""
     fine, coarse = tmp_path / 'fine', make(tmp_path / 'coarse', ids=(4,))
     make(fine, 'labels: [{id: 0, name: road}]', ids=(0,))
     table = tmp_path / 'three.yaml'
@@ -174,19 +174,19 @@ def test_a_training_on_fine_and_coarse_data_learns_the_set(tmp_path):
         assert iou[used.classes.names.index(wanted)] > 0.9
 
 
-def test_labels_are_scored_as_what_they_may_mean(tmp_path):
+def test_evaluation_of_coarse_labels(tmp_path):
     dataset = open_dataset(make(tmp_path), 'train', THREE)
     mask = np.tile(np.array([0, 0, 1, 2, 2, 1, 0, 0], np.uint8)[np.arange(96) // 12], (64, 1))
     protocol = {'input_scale': 1.0, 'full_scale_pixels': None, 'scales': [1.0], 'flip': False, 'backend': 'none'}
     used, groups = grouped(Predictor(lambda image: mask, THREE, 'fixed', protocol), dataset)
     assert groups.classes.names == ('road', 'moving')
     assert evaluate(used, groups).confusion.iou().tolist() == [1, 1]
-    # A road that is taken for a person, and a person for the road: the road's IoU and that of the set fall.
+    # Road predicted as person, and person as road: the IoU of road and of the set decrease.
     mask[:, 6:12], mask[:, 24:30] = 2, 0
     assert evaluate(used, groups).confusion.iou() == pytest.approx([18 / 30, 18 / 30])
 
 
-def test_several_datasets_make_one_table(tmp_path, capsys):
+def test_evaluation_of_several_datasets(tmp_path, capsys):
     first, second = make(tmp_path / 'first', ids=(0, 4)), tmp_path / 'second'
     make(second, 'labels: [{id: 0, name: road}, {id: 4, name: car}]', ids=(0, 4))
     weights = tmp_path / 'weights.safetensors'

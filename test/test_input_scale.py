@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images larger than those of the training: the network sees as many pixels of them, whatever computes."""
+"""Test that all backends scale down images that are larger than the training images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stdc_core.inference.input_scale import InputScale, scaled_size, set_input_s
 from stdc_core.inference.model_file import read_model
 from stdc_core.inference.onnx_graph.network_split import split, whole
 
-#: Pixels of the images that the shipped model was trained on.
+#: Number of pixels of the images that the shipped model was trained on.
 PIXELS = 360 * 480
 
 
@@ -30,7 +30,7 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 def model_file(path: Path, largest_image: str | None) -> Path:
-    """The shipped model as it would be if it had been trained on images of that size; None: it does not tell."""
+    """Write the shipped model as if it had been trained on images of this size; None: without the size."""
     model, info = read_model(DEFAULT_MODEL)
     provenance = {key: value for key, value in info.provenance.items() if key != 'largest_image'}
     if largest_image is not None:
@@ -40,7 +40,7 @@ def model_file(path: Path, largest_image: str | None) -> Path:
     return path
 
 
-def test_the_network_never_sees_more_pixels_than_of_its_training():
+def test_network_never_sees_more_pixels_than_in_training():
     scale = InputScale(1.5, PIXELS)
     assert [scale.of(size) for size in ((1, 1), (100, 200), (360, 480), (480, 360))] == [1.5] * 4
     assert scale.of((720, 960)) == pytest.approx(0.75)
@@ -51,7 +51,7 @@ def test_the_network_never_sees_more_pixels_than_of_its_training():
 
 
 @pytest.mark.parametrize('own', [1.5, 1.0, 0.7])
-def test_the_graph_scales_as_it_is_said_to(own):
+def test_graph_scales_as_described(own):
     model, _ = read_model(DEFAULT_MODEL)
     scale = InputScale(own, 90 * 120)
     set_input_scale(model, scale)
@@ -67,12 +67,12 @@ def test_the_graph_scales_as_it_is_said_to(own):
 
 
 def segment(backend: str, image: np.ndarray, input_scale: float | None) -> np.ndarray:
-    """The mask and the confidence of the shipped model, one above the other."""
+    """Return mask and confidence of the shipped model, stacked."""
     return np.stack(Segmenter.load(backend=backend, input_scale=input_scale)(image, confidence=True))
 
 
 @pytest.mark.parametrize('size', [(120, 160), (360, 480), (361, 483), (480, 848)])
-def test_a_large_image_is_segmented_as_if_its_scale_had_been_named(size):
+def test_large_image_equals_an_explicit_scale(size):
     image = picture(*size)
     scale = InputScale(1.5, PIXELS).of(size)
     assert Segmenter.load().scale.of(size) == scale
@@ -80,14 +80,14 @@ def test_a_large_image_is_segmented_as_if_its_scale_had_been_named(size):
 
 
 @pytest.mark.skipif(find_spec('openvino') is None, reason='openvino is not installed')
-def test_openvino_sees_the_same_of_a_large_image():
+def test_openvino_scales_large_images():
     image = picture(480, 848)
     scale = InputScale(1.5, PIXELS).of(image.shape[:2])
     found, expected = (in_own_process(segment, 'openvino', image, given) for given in (None, scale))
     np.testing.assert_array_equal(found, expected)
 
 
-def test_tensorrt_is_given_the_same_of_a_large_image():
+def test_tensorrt_scales_large_images():
     model, info = read_model(DEFAULT_MODEL)
     assert split(model, info.scale).network_size((1080, 1920)) == (467, 831)
     assert split(model).network_size((1080, 1920)) == (1620, 2880)
@@ -100,14 +100,14 @@ def test_tensorrt_is_given_the_same_of_a_large_image():
     assert np.abs(confidence[0].astype(int) - found.confidence).max() <= 1
 
 
-def test_a_scale_that_is_named_holds_for_every_image():
+def test_explicit_scale_holds_for_every_image():
     segmenter = Segmenter.load(input_scale=1.5)
     assert segmenter.scale.of((1080, 1920)) == 1.5
     image = picture(480, 640)
     assert (segmenter(image).mask != Segmenter.load()(image).mask).any()
 
 
-def test_a_scale_can_be_set_again():
+def test_scale_can_be_set_again():
     model, info = read_model(DEFAULT_MODEL)
     expected = [tensor.name for tensor in model.graph.initializer]
     for scale in (info.scale, info.scale, 0.5, info.scale, 1.5):
@@ -119,17 +119,17 @@ def test_a_scale_can_be_set_again():
 @pytest.mark.parametrize(
     ('scale', 'name'), [(1.0, 'seg'), (0.5, 'seg50'), (1.125, 'seg112.5'), (0.2886751, 'seg28.87')]
 )
-def test_the_scale_is_in_the_name(scale, name):
+def test_scale_is_in_the_name(scale, name):
     assert read_model(DEFAULT_MODEL)[1].at(scale).name == f'stdc1-{name}'
 
 
-def test_a_model_that_does_not_tell_its_images_has_one_scale(tmp_path):
+def test_model_without_a_training_size_has_one_scale(tmp_path):
     segmenter = Segmenter.load(model_file(tmp_path / 'model.onnx', None))
     assert segmenter.scale == (1.5, None)
 
 
 @pytest.mark.parametrize('text', ['', '360', '360x', 'x480', '0x480', '360x-1', '360x480x3', '1e3x10', '360x999999'])
-def test_a_damaged_size_is_named(text, tmp_path):
+def test_damaged_size_is_named(text, tmp_path):
     path = model_file(tmp_path / 'model.onnx', text)
     with pytest.raises(ModelError, match=r'model\.onnx: its description is damaged .*image.*HEIGHTxWIDTH, found'):
         Segmenter.load(path)

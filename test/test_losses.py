@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Properties of the losses and the detail target that no reference number shows."""
+"""Test properties of the losses and the detail target that reference values do not show."""
 
 import pytest
 import torch
@@ -9,17 +9,17 @@ from stdc_core.training.detail import detail_target, dice_loss
 from stdc_core.training.losses import ohem_cross_entropy
 
 
-def test_an_image_border_is_no_edge():
+def test_image_border_is_not_an_edge():
     assert detail_target(torch.full((1, 32, 48), 7)).sum() == 0
 
 
-def test_ignored_pixels_make_no_edge():
+def test_ignored_pixels_give_no_edge():
     label = torch.full((1, 32, 32), 3)
     label[:, 10:20, 10:20] = 255
     assert detail_target(label).sum() == 0
 
 
-def test_a_boundary_is_an_edge_where_the_higher_id_touches_the_lower():
+def test_edge_is_where_a_higher_id_touches_a_lower():
     label = torch.zeros(1, 32, 32, dtype=torch.long)
     label[:, :, 15:] = 4
     target = detail_target(label)[0, 0]
@@ -43,7 +43,7 @@ def test_autocast_does_not_round_the_ids():
         assert torch.equal(detail_target(label), expected)
 
 
-def test_dice_is_zero_where_all_is_right_and_near_one_where_all_is_wrong():
+def test_dice_loss_range():
     target = torch.zeros(1, 1, 40, 40)
     target[..., :20] = 1
     assert float(dice_loss(target, target)) == pytest.approx(0)
@@ -51,14 +51,14 @@ def test_dice_is_zero_where_all_is_right_and_near_one_where_all_is_wrong():
 
 
 def hard_and_easy(hard: int, total: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two-class logits for ``[1, 2, 1, total]``, wrong by 3 on the first ``hard`` pixels and right by 3 on the rest."""
+    """Return logits ``[1, 2, 1, total]``, wrong by 3 on the first ``hard`` pixels and right by 3 on the rest."""
     logits = torch.zeros(1, 2, 1, total)
     logits[:, 0] = 3
     logits[:, 0, :, :hard] = -3
     return logits, torch.zeros(1, 1, total, dtype=torch.long)
 
 
-def test_ohem_takes_the_hard_pixels_alone():
+def test_ohem_uses_only_hard_pixels():
     logits, label = hard_and_easy(10, 100)
     expected = F.cross_entropy(logits[..., :10], label[..., :10])
     assert float(ohem_cross_entropy(logits, label, 0.7, min_kept=5)) == pytest.approx(float(expected))

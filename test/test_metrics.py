@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The confusion matrix, and masks as pictures."""
+"""Test the confusion matrix, and masks as pictures."""
 
 import numpy as np
 import pytest
@@ -29,14 +29,14 @@ def test_counts_add_up_over_images():
     assert whole.counts.sum() == labels.size
 
 
-def test_a_predicted_id_outside_the_table_is_wrong():
+def test_predicted_id_outside_the_table_is_wrong():
     confusion = ConfusionMatrix(2)
     confusion.update(np.array([255, 0]), np.array([0, 0]))
     assert confusion.iou()[0] == pytest.approx(0.5)
     assert confusion.pixel_accuracy() == pytest.approx(0.5)
 
 
-def test_nothing_counted_is_no_number():
+def test_empty_confusion_matrix_gives_nan():
     confusion = ConfusionMatrix(2)
     confusion.update(np.array([0]), np.array([255]))
     assert np.isnan(confusion.miou())

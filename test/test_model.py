@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network against the paper's numbers: Tables 1 and 2, Equation 3, and feature sizes."""
+"""Test the network against the paper: Tables 1 and 2, Equation 3, and feature sizes."""
 
 import pytest
 import torch
@@ -10,10 +10,10 @@ from stdc_core.model.stdc import STDCBackbone, STDCClassifier, STDCModule
 
 
 def multiply_adds(model: nn.Module, image: torch.Tensor) -> int:
-    """Operations as Table 2 counts them.
+    """Return the number of operations as counted in Table 2.
 
-    Multiply-adds of convolutions and linear layers, two for each value that a batch norm scales and shifts, one for
-    each that a ReLU or a pooling reads.
+    They are the multiply-adds of convolutions and linear layers, two for each value of a batch norm, and one for each
+    value that a ReLU or a pooling reads.
     """
     total = 0
 
@@ -57,7 +57,7 @@ def test_stages_repeat_as_in_table_2(name, stages):
 
 
 def receptive_fields(module: STDCModule) -> list[int]:
-    """Width of the input region that one output pixel of each block's share depends on, read from gradients."""
+    """Return the width of the receptive field of each block, measured by gradients."""
     for parameter in module.parameters():
         nn.init.ones_(parameter) if parameter.dim() > 1 else nn.init.zeros_(parameter)
     for norm in module.modules():
@@ -80,8 +80,8 @@ def test_receptive_fields_of_table_1():
 
 
 def test_receptive_fields_of_table_1_with_stride_2():
-    # Table 1 gives 3, 3, 7, 11 for a module whose second block strides. The network whose size Table 2 gives strides in
-    # a depthwise convolution before that block, so that blocks 2 to 4 each see one step further.
+    # Table 1 gives 3, 3, 7, 11 for a module with stride in its second block. The network of Table 2 has the stride in a
+    # depthwise convolution before that block, so blocks 2 to 4 each see one step further.
     assert receptive_fields(STDCModule(8, 64, stride=2)) == [3, 7, 11, 15]
 
 
@@ -89,10 +89,10 @@ def test_receptive_fields_of_table_1_with_stride_2():
 def test_parameters_of_equation_3(n, m):
     blocks = 4
     weights = sum(conv.conv.weight.numel() for conv in STDCModule(n, m).blocks)
-    # S_param = M * (N + 1) / 2 + 9 M^2 / 2^3 * (1 + sum over i < n-3 ...) written out block by block for n = 4:
+    # S_param = M * (N + 1) / 2 + 9 M^2 / 2^3 * (1 + sum over i < n-3 ...), block by block for n = 4:
     half = m // 2
     assert weights == n * half + 9 * half * (half // 2) + 9 * (half // 2) * (half // 4) + 9 * (half // 4) ** 2
-    # ... and as the equation's closed form: N M / 2 + 3 M^2 / 2 * (1 + 1 / 2^(2n - 3)).
+    # The closed form of the equation: N M / 2 + 3 M^2 / 2 * (1 + 1 / 2^(2n - 3)).
     assert weights == n * m / 2 + 3 * m**2 / 2 * (1 + 1 / 2 ** (2 * blocks - 3))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``stdc predict``: what it writes for images, folders and videos, and what it refuses."""
+"""Test ``stdc predict``: outputs of images, folders and videos, and inputs that are refused."""
 
 import errno
 import os
@@ -52,7 +52,7 @@ def clip(drive, tmp_path) -> Path:
 
 
 def files(folder: Path) -> list[str]:
-    """Everything in a folder, what is hidden too."""
+    """Return the names of all files in a folder, including hidden ones."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if not path.is_dir())
 
 
@@ -90,14 +90,14 @@ def test_every_output_of_a_video(clip, segmenter, tmp_path):
         assert np.abs(overlays[index].astype(int) - expected).mean() < 8
 
 
-def test_the_command(street, clip, tmp_path, capsys):
+def test_command(street, clip, tmp_path, capsys):
     out = tmp_path / 'out'
     assert main(['predict', str(street), str(clip), '--out', str(out), '--threads', '1']) == 0
     assert f'{out}: 2 inputs segmented, {1 + FRAMES} frames' in capsys.readouterr().out
     assert {'street_mask.png', 'street_overlay.png', 'clip.v2_overlay.webm'} < set(files(out))
 
 
-def test_the_help_names_every_output(capsys):
+def test_help_names_every_output(capsys):
     with pytest.raises(SystemExit):
         main(['predict', '--help'])
     text = capsys.readouterr().out
@@ -105,12 +105,12 @@ def test_the_help_names_every_output(capsys):
     assert '{' + ','.join(OUTPUTS) + '}' in text
 
 
-def test_a_folder_keeps_its_shape(street, segmenter, tmp_path):
+def test_folder_keeps_its_structure(street, segmenter, tmp_path):
     image = read(street)
     for name in ('north/a.png', 'south/a.png', 'south/deep/a.b.PNG', '.hidden.png'):
         write_png(tmp_path / 'in' / name, image)
     (tmp_path / 'in' / 'notes.txt').write_text('no image')
-    # The outputs in the folder itself are not inputs, now or the next time.
+    # Outputs inside the folder are not inputs, neither in this run nor in the next.
     out = tmp_path / 'in' / 'out'
     for _ in range(2):
         result = predict(segmenter, [tmp_path / 'in'], out, outputs=['mask'], overwrite=True)
@@ -119,11 +119,11 @@ def test_a_folder_keeps_its_shape(street, segmenter, tmp_path):
     assert files(out) == expected
 
 
-def test_an_input_named_twice_is_done_once(street, segmenter, tmp_path):
+def test_input_named_twice_is_segmented_once(street, segmenter, tmp_path):
     assert predict(segmenter, [street, street.parent, street], tmp_path / 'out').inputs == 1
 
 
-def test_one_file_that_is_several_inputs_has_the_outputs_of_each(street, segmenter, tmp_path):
+def test_file_that_is_several_inputs_has_all_outputs(street, segmenter, tmp_path):
     (street.parent / 'latest.png').symlink_to(street)
     link, out = street.parent / 'latest.png', tmp_path / 'out'
     assert predict(segmenter, [street, link], out, outputs=['mask']).inputs == 2
@@ -134,7 +134,7 @@ def test_one_file_that_is_several_inputs_has_the_outputs_of_each(street, segment
     assert files(tmp_path / 'both') == ['a_mask.png', 'day1/a_mask.png', 'latest_mask.png', 'street_mask.png']
 
 
-def test_two_inputs_of_one_name(street, segmenter, tmp_path):
+def test_two_inputs_with_the_same_name(street, segmenter, tmp_path):
     other = tmp_path / 'in' / 'street.bmp'
     cv2.imwrite(str(other), read(street))
     for inputs in ([street, other], [street.parent]):
@@ -143,7 +143,7 @@ def test_two_inputs_of_one_name(street, segmenter, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
-def test_an_output_is_never_an_input(street, segmenter):
+def test_output_is_never_an_input(street, segmenter):
     precious = street.with_name('street_mask.png')
     write_png(precious, read(street))
     before = precious.read_bytes()
@@ -165,7 +165,7 @@ def test_no_output_is_inside_another_or_around_an_input(street, clip, segmenter,
     assert frame.exists()
 
 
-def test_what_is_there_is_kept_unless_told(street, clip, segmenter, tmp_path):
+def test_existing_outputs_are_kept_without_overwrite(street, clip, segmenter, tmp_path):
     out = tmp_path / 'out'
     (out / 'clip.v2_mask').mkdir(parents=True)
     (out / 'street_overlay.png').write_text('mine')
@@ -179,7 +179,7 @@ def test_what_is_there_is_kept_unless_told(street, clip, segmenter, tmp_path):
     assert not [name for name in files(out) if '/.' in f'/{name}']
 
 
-def test_what_is_not_ours_is_never_overwritten(street, clip, segmenter, tmp_path):
+def test_other_files_are_never_overwritten(street, clip, segmenter, tmp_path):
     out = tmp_path / 'out'
     (out / 'clip.v2_mask').mkdir(parents=True)
     (out / 'clip.v2_mask' / 'thesis.tex').write_text('mine')
@@ -190,7 +190,7 @@ def test_what_is_not_ours_is_never_overwritten(street, clip, segmenter, tmp_path
     assert files(out) == ['clip.v2_mask/thesis.tex']
 
 
-def test_what_cannot_be_read_is_named_and_stops_nothing_else(street, tmp_path, capsys):
+def test_unreadable_inputs_do_not_stop_the_others(street, tmp_path, capsys):
     for name in ('bad.png', 'worse.mp4', 'worst.xyz'):
         (street.parent / name).write_text('hello')
     bad = [str(street.parent / name) for name in ('bad.png', 'worse.mp4', 'worst.xyz')]
@@ -203,7 +203,7 @@ def test_what_cannot_be_read_is_named_and_stops_nothing_else(street, tmp_path, c
     assert files(out) == ['street_mask.png']
 
 
-def test_a_link_into_nothing_stops_nothing_else(segmenter, street, tmp_path):
+def test_broken_link_does_not_stop_the_others(segmenter, street, tmp_path):
     (tmp_path / 'mine').mkdir()
     (tmp_path / 'mine' / 'a.png').symlink_to('/nowhere.png')
     (tmp_path / 'mine' / 'z.png').write_bytes(street.read_bytes())
@@ -212,7 +212,7 @@ def test_a_link_into_nothing_stops_nothing_else(segmenter, street, tmp_path):
     assert files(tmp_path / 'out') == ['z_mask.png']
 
 
-def test_names_that_are_no_utf8_crash_nothing(segmenter, street, clip, tmp_path):
+def test_names_that_are_not_utf8(segmenter, street, clip, tmp_path):
     folder = tmp_path / 'names'
     folder.mkdir()
     data = street.read_bytes()
@@ -229,20 +229,20 @@ def test_names_that_are_no_utf8_crash_nothing(segmenter, street, clip, tmp_path)
         webm_writer(video, (HEIGHT, WIDTH), RATE).__enter__()
 
 
-def test_a_time_may_be_the_name_of_a_video(segmenter, clip, tmp_path, monkeypatch):
+def test_video_name_may_look_like_a_time(segmenter, clip, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     clip.rename('12:00:00.webm')
     assert predict(segmenter, [Path('12:00:00.webm')], Path(), outputs=['overlay']) == (1, FRAMES, [])
     assert Path('12:00:00_overlay.webm').stat().st_size
 
 
-def test_why_a_video_cannot_be_opened_is_told(tmp_path):
+def test_unopenable_video_gives_the_reason(tmp_path):
     (tmp_path / 'drive.mp4').symlink_to('nowhere')
     with pytest.raises(VideoError, match=r'drive\.mp4: cannot be read \(No such file or directory\)'):
         VideoReader(tmp_path / 'drive.mp4')
 
 
-def test_an_image_that_claims_too_much_is_not_decoded(segmenter, tmp_path):
+def test_huge_claimed_image_is_not_decoded(segmenter, tmp_path):
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
@@ -253,7 +253,7 @@ def test_an_image_that_claims_too_much_is_not_decoded(segmenter, tmp_path):
         predict(segmenter, [tmp_path / 'bomb.png'], tmp_path / 'out')
 
 
-def test_half_a_jpeg_is_no_image(segmenter, drive, tmp_path):
+def test_truncated_jpeg_is_an_error(segmenter, drive, tmp_path):
     (tmp_path / 'half.jpg').write_bytes(cv2.imencode('.jpg', drive[0].image)[1].tobytes()[:5000])
     with pytest.raises(PredictError, match=r'half\.jpg: the JPEG is cut off: it has no end, expected a whole picture'):
         predict(segmenter, [tmp_path / 'half.jpg'], tmp_path / 'out')
@@ -266,20 +266,20 @@ def test_links_to_folders_are_followed_once(segmenter, street, tmp_path):
     (tmp_path / 'mine' / 'link').symlink_to(tmp_path / 'disk')
     (tmp_path / 'disk' / 'round').symlink_to(tmp_path / 'mine')
     (tmp_path / 'mine' / 'a').mkdir()
-    (tmp_path / 'mine' / 'a' / 'link').symlink_to(tmp_path / 'mine' / 'z')  # which has a place of its own
+    (tmp_path / 'mine' / 'a' / 'link').symlink_to(tmp_path / 'mine' / 'z')  # which is searched itself
     (tmp_path / 'mine' / 'z').mkdir()
     (tmp_path / 'mine' / 'z' / 'near.png').write_bytes(street.read_bytes())
     predict(segmenter, [tmp_path / 'mine'], tmp_path / 'out', outputs=['mask'])
     assert files(tmp_path / 'out') == ['link/far_mask.png', 'z/near_mask.png']
 
 
-def test_a_folder_that_cannot_be_listed_is_named_and_stops_nothing_else(tmp_path, monkeypatch, capsys):
+def test_unreadable_folder_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     for name in ('lost+found', 'mine'):
         (tmp_path / name).mkdir()
     scandir = os.scandir
 
     def scan(path):
-        if Path(path).name == 'lost+found':  # root may list all: the error has to be made
+        if Path(path).name == 'lost+found':  # root may list every folder, so the error is simulated
             raise PermissionError(errno.EACCES, 'Permission denied', path)
         return scandir(path)
 
@@ -288,14 +288,14 @@ def test_a_folder_that_cannot_be_listed_is_named_and_stops_nothing_else(tmp_path
     assert capsys.readouterr().err == f'program: {tmp_path / "lost+found"}: is left out: Permission denied\n'
 
 
-def test_nothing_is_written_for_an_image_that_cannot_be_read(segmenter, tmp_path):
+def test_unreadable_image_writes_nothing(segmenter, tmp_path):
     (tmp_path / 'bad.png').write_text('hello')
     with pytest.raises(PredictError, match=r'bad\.png: not an image that OpenCV reads'):
         predict(segmenter, [tmp_path / 'bad.png'], tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
 
 
-def test_an_image_that_is_too_large_is_named_and_stops_nothing_else(street, tmp_path, capsys, monkeypatch):
+def test_too_large_image_does_not_stop_the_others(street, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr('stdc_core.inference.segmenter.MAX_PIXELS', 4 * HEIGHT * WIDTH)
     large = street.with_name('large.png')
     write_png(large, np.zeros((2 * HEIGHT, 2 * WIDTH, 3), np.uint8))
@@ -307,7 +307,7 @@ def test_an_image_that_is_too_large_is_named_and_stops_nothing_else(street, tmp_
     assert main([*arguments, '--input-scale', '1', '--overwrite']) == 0
 
 
-def test_a_video_that_is_cut_off_is_segmented_so_far(segmenter, tmp_path):
+def test_truncated_video_is_segmented_up_to_the_cut(segmenter, tmp_path):
     whole, cut = tmp_path / 'whole.webm', tmp_path / 'cut.webm'
     noise(whole, 20, 10)
     data = whole.read_bytes()
@@ -319,14 +319,14 @@ def test_a_video_that_is_cut_off_is_segmented_so_far(segmenter, tmp_path):
 
 
 def retimed(source: Path, target: Path, times: list[int]) -> None:
-    """A copy of a WebM file with other times of its frames, in milliseconds.
+    """Copy a WebM file with other frame times in milliseconds.
 
-    As browsers and screen recorders write it: the rate that it states is not that of its frames.
+    Browsers and screen recorders write such files, whose stated rate is not the rate of the frames.
     """
     data = bytearray(source.read_bytes())
 
     def size(at: int) -> tuple[int, int]:
-        """A number as EBML has it, and where it ends."""
+        """Return an EBML number and the position after it."""
         length = 9 - data[at].bit_length()
         return int.from_bytes(data[at : at + length], 'big') & ((1 << 7 * length) - 1), at + length
 
@@ -339,9 +339,9 @@ def retimed(source: Path, target: Path, times: list[int]) -> None:
             _, at = size(at + 4)
         kind = data[at]
         length, at = size(at + 1)
-        if kind == 0xE7:  # the cluster's time
+        if kind == 0xE7:  # time of the cluster
             base = int.from_bytes(data[at : at + length], 'big')
-        if kind == 0xA3:  # SimpleBlock: its track, and its time after the cluster's
+        if kind == 0xA3:  # SimpleBlock: track, and time relative to the cluster
             data[at + 1 : at + 3] = struct.pack('>h', left.pop(0) - base)
         at += length
     target.write_bytes(data)
@@ -354,7 +354,7 @@ def noise(path: Path, frames: int, rate: float) -> None:
             write(rng.integers(0, 256, (64, 64, 3), np.uint8))
 
 
-def test_a_variable_rate_is_no_damage_and_keeps_its_speed(segmenter, tmp_path):
+def test_video_with_a_variable_rate(segmenter, tmp_path):
     noise(tmp_path / 'even.webm', 20, 30)
     times = [33 * index for index in range(10)] + [300 + 200 * index for index in range(10)]
     retimed(tmp_path / 'even.webm', tmp_path / 'screen.webm', times)
@@ -366,7 +366,7 @@ def test_a_variable_rate_is_no_damage_and_keeps_its_speed(segmenter, tmp_path):
         assert reader.rate == pytest.approx(19 / 2.1, rel=0.01)
 
 
-def test_a_variable_rate_that_is_cut_off_is_told(segmenter, tmp_path):
+def test_truncated_video_with_a_variable_rate(segmenter, tmp_path):
     noise(tmp_path / 'even.webm', 20, 30)
     retimed(tmp_path / 'even.webm', tmp_path / 'screen.webm', [100 * index for index in range(20)])
     data = (tmp_path / 'screen.webm').read_bytes()
@@ -376,7 +376,7 @@ def test_a_variable_rate_that_is_cut_off_is_told(segmenter, tmp_path):
     assert f'the first {result.frames} of 19 frames are segmented' in result.warnings[0]
 
 
-def test_a_video_too_small_for_vp8_is_named_and_leaves_nothing(segmenter, tmp_path):
+def test_video_too_small_for_vp8_leaves_nothing(segmenter, tmp_path):
     small, out = tmp_path / 'tiny.avi', tmp_path / 'out'
     writer = cv2.VideoWriter(str(small), cv2.VideoWriter_fourcc(*'MJPG'), 10, (2, 2))
     for value in (50, 100, 150):
@@ -387,7 +387,7 @@ def test_a_video_too_small_for_vp8_is_named_and_leaves_nothing(segmenter, tmp_pa
     assert not list(out.iterdir())
 
 
-def test_an_interrupted_video_leaves_nothing_and_keeps_the_old(clip, segmenter, tmp_path):
+def test_interrupted_video_keeps_the_old_output(clip, segmenter, tmp_path):
     out = tmp_path / 'out'
     (out / 'clip.v2_mask').mkdir(parents=True)
     (out / 'clip.v2_mask' / '000000.png').write_text('old')
@@ -420,7 +420,7 @@ def test_an_interrupted_video_leaves_nothing_and_keeps_the_old(clip, segmenter, 
         (['in', '--out', 'file/deeper'], 'file/deeper/street_mask.png: could not be written (Not a directory)'),
     ],
 )
-def test_a_wrong_argument_is_told(arguments, message, street, tmp_path, monkeypatch, capsys):
+def test_wrong_argument_is_reported(arguments, message, street, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path('empty').mkdir()
     Path('file').write_text('mine')
@@ -430,12 +430,12 @@ def test_a_wrong_argument_is_told(arguments, message, street, tmp_path, monkeypa
     assert Path('file').read_text() == 'mine'
 
 
-def test_an_unknown_output(street, segmenter, tmp_path):
+def test_unknown_output(street, segmenter, tmp_path):
     with pytest.raises(PredictError, match='outputs: expected some of mask, color, overlay, confidence, found depth'):
         predict(segmenter, [street], tmp_path / 'out', outputs=['depth'])
 
 
-def test_a_file_appears_complete_or_not_at_all(tmp_path):
+def test_file_appears_complete_or_not_at_all(tmp_path):
     path = tmp_path / 'new' / 'a.txt'
     with pytest.raises(RuntimeError), appearing(path) as partial:
         partial.write_text('half')
@@ -447,7 +447,7 @@ def test_a_file_appears_complete_or_not_at_all(tmp_path):
     assert files(path.parent) == ['a.txt']
 
 
-def test_a_file_does_not_replace_a_folder(tmp_path):
+def test_file_does_not_replace_a_folder(tmp_path):
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'folder' / 'mine').write_text('mine')
     error = pytest.raises(IsADirectoryError, match='folder: is a folder, expected a file')
@@ -468,7 +468,7 @@ def test_videos_of_odd_size_and_without_frames(tmp_path):
         VideoReader(tmp_path / 'absent.mp4')
 
 
-def test_predicting_needs_no_torch(street, tmp_path):
+def test_predict_needs_no_torch(street, tmp_path):
     code = 'import sys; sys.modules["torch"] = None; from stdc_core.commands.main import main; sys.exit(main())'
     command = [sys.executable, '-c', code, 'predict', str(street), '--out', str(tmp_path / 'out')]
     result = subprocess.run([*command, '--model', str(DEFAULT_MODEL)], capture_output=True, text=True)

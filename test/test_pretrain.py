@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pretraining and what comes of it: images by class, a run that learns and resumes, weights to begin with, import."""
+"""Test pretraining: images by class, a run that learns and resumes, initial weights, and the import of classifiers."""
 
 import json
 import os
@@ -53,7 +53,7 @@ SETTINGS = {
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
-    """Discs of three colours, four of each to train on and two to validate on."""
+    """Return a dataset of discs in three colours: four of each for training, two for validation."""
     root = tmp_path_factory.mktemp('images')
     rng = np.random.default_rng(0)
     for split, count in (('train', 4), ('val', 2)):
@@ -73,13 +73,13 @@ def arguments(root: Path, out: Path, **settings: object) -> list[str]:
 
 @pytest.fixture(scope='module')
 def losses():
-    """Of each step of ``run``."""
+    """Return the list of the losses of each step of ``run``."""
     return []
 
 
 @pytest.fixture(scope='module')
 def run(images, losses, tmp_path_factory):
-    """The folder of an uninterrupted pretraining."""
+    """Return the folder of an uninterrupted pretraining."""
     out = tmp_path_factory.mktemp('runs') / 'whole'
     step = pretrain.ClassificationTask.training_step
 
@@ -106,7 +106,7 @@ def test_folder_numbers_the_classes_by_name(images):
     assert folder.path(11) == images / 'train' / 'red' / '3.JPEG'
 
 
-def test_folder_takes_hidden_folders_for_no_classes_and_reads_names_that_are_no_utf8(images, tmp_path):
+def test_folder_ignores_hidden_folders_and_reads_any_name(images, tmp_path):
     for name in ('.Trash-1000', 'cat'):
         (tmp_path / 'train' / name).mkdir(parents=True)
     data = (images / 'train' / 'red' / '3.JPEG').read_bytes()
@@ -133,7 +133,7 @@ def test_folder_names_what_is_missing_or_unknown(images, tmp_path):
 
 
 @pytest.mark.parametrize('size', [(48, 64), (200, 30), (16, 16)])
-def test_crops_have_the_size_whatever_the_image(size):
+def test_crops_have_their_size_for_any_image(size):
     image = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
     for seed in range(10):
         crop = RandomCrop(24)(image, np.random.default_rng(seed))
@@ -141,14 +141,14 @@ def test_crops_have_the_size_whatever_the_image(size):
     assert centre_crop(image, 24).shape == (24, 24, 3)
 
 
-def test_crops_repeat_with_the_seed_alone():
+def test_crops_depend_only_on_the_seed():
     image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     a, b, c = (RandomCrop(24)(image, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert np.array_equal(a, b)
     assert not np.array_equal(a, c)
 
 
-def test_without_jitter_colours_stay_and_centre_crop_is_the_middle():
+def test_no_jitter_and_centre_crop():
     image = np.full((64, 64, 3), (200, 60, 40), np.uint8)
     assert (RandomCrop(32, jitter=0.0)(image, np.random.default_rng(0)) == image[:32, :32]).all()
     image[:, :16] = image[:, -16:] = 0
@@ -160,7 +160,7 @@ def test_without_jitter_colours_stay_and_centre_crop_is_the_middle():
 
 
 @pytest.mark.parametrize('name', ['stdc1', 'stdc2'])
-def test_configurations_that_are_shipped(name):
+def test_shipped_configurations(name):
     path = Path(__file__).parents[1] / 'config' / 'train' / f'imagenet_{name}.yaml'
     config = read_config(PretrainConfig, path)
     assert config.backbone == name
@@ -168,7 +168,7 @@ def test_configurations_that_are_shipped(name):
     assert (plan.steps, plan.warmup_steps) == (300 * 20018, 5 * 20018)
 
 
-def test_a_short_run_learns_and_tells_what_it_is(images, run, losses):
+def test_short_run_learns_and_describes_itself(images, run, losses):
     assert len(losses) == 20
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
     model, names, provenance = load_classifier(run / 'classifier.safetensors')
@@ -182,7 +182,7 @@ def test_a_short_run_learns_and_tells_what_it_is(images, run, losses):
 
 
 class Tiny(nn.Module):
-    """In the place of the network: what a resume must bring back does not depend on its size."""
+    """Tiny network instead of the real one: resuming does not depend on its size."""
 
     def __init__(self, name: str, num_classes: int, dropout: float):
         super().__init__()
@@ -198,14 +198,14 @@ class Tiny(nn.Module):
 
 
 class Killed(BaseException):
-    """The end of a process, as far as the files that it leaves are concerned."""
+    """Ends a run like a kill, as far as its files are concerned."""
 
 
 @pytest.mark.parametrize(
     ('hook', 'step'),
     [('training_step', 5), ('validation_step', 4), ('training_step', 6), ('validation_step', 8), ('save', 8)],
 )
-def test_a_killed_run_ends_as_if_it_had_not_been(hook, step, images, tmp_path, monkeypatch, capsys):
+def test_killed_run_gives_the_same_result(hook, step, images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain, 'STDCClassifier', Tiny)
     settings = {'epochs': 4, 'val_epochs': 1, 'checkpoint_every': 2, 'dropout': 0.5, 'ema_decay': 0.5}
     assert main(arguments(images, tmp_path / 'whole', **settings)) == 0
@@ -234,7 +234,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(hook, step, images, tmp_path, m
 
 
 @pytest.mark.parametrize(('sent', 'status'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_stopped_run_fails_and_says_how_to_continue_it(sent, status, images, tmp_path, monkeypatch, capsys):
+def test_stopped_run_fails_and_says_how_to_continue(sent, status, images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain, 'STDCClassifier', Tiny)
     out = tmp_path / 'out'
     original = pretrain.ClassificationTask.training_step
@@ -250,7 +250,7 @@ def test_a_stopped_run_fails_and_says_how_to_continue_it(sent, status, images, t
     assert main(['pretrain', '--out', str(out), '--resume']) == 0
 
 
-def test_a_run_is_resumed_on_the_same_images_from_anywhere(images, tmp_path, monkeypatch, capsys):
+def test_run_is_resumed_on_the_same_images_from_any_folder(images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain, 'STDCClassifier', Tiny)
     shutil.copytree(images, tmp_path / 'images')
     monkeypatch.chdir(tmp_path)
@@ -271,13 +271,13 @@ def test_a_run_is_resumed_on_the_same_images_from_anywhere(images, tmp_path, mon
     assert main(resumed) == 2
     said = capsys.readouterr().err
     assert 'train: expected the 3 classes that the run began with, found 3; missing: red; new: pink' in said
-    # The record of an older version says nothing of them.
+    # The record of an older version does not contain them.
     content = yaml.safe_load(record.read_text())
     record.write_text(yaml.safe_dump({'config': content['config'], 'data': content['data']}))
     assert main(resumed) == 0
 
 
-def test_a_broken_image_is_one_line_from_any_process(images, tmp_path, monkeypatch, capsys):
+def test_broken_image_gives_one_line_from_any_process(images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain, 'STDCClassifier', Tiny)
     shutil.copytree(images, tmp_path / 'images')
     broken = tmp_path / 'images' / 'train' / 'red' / '0.JPEG'
@@ -300,7 +300,7 @@ def test_a_broken_image_is_one_line_from_any_process(images, tmp_path, monkeypat
         (['--resume'], 'contains no run to resume'),
     ],
 )
-def test_mistakes_are_one_line(extra, message, images, tmp_path, capsys):
+def test_mistakes_give_one_line(extra, message, images, tmp_path, capsys):
     assert main([*arguments(images, tmp_path / 'out'), *extra]) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -308,7 +308,7 @@ def test_mistakes_are_one_line(extra, message, images, tmp_path, capsys):
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_run_needs_data_and_an_empty_folder(images, run, tmp_path, capsys):
+def test_run_needs_data_and_an_empty_folder(images, run, tmp_path, capsys):
     assert main(['pretrain', '--out', 'absent']) == 2
     assert '--data is missing' in capsys.readouterr().err
     assert main(arguments(images, run)) == 2
@@ -318,7 +318,7 @@ def test_a_run_needs_data_and_an_empty_folder(images, run, tmp_path, capsys):
     assert f'{tmp_path}/file: is a file, expected a folder to write to' in capsys.readouterr().err
 
 
-# Weights to begin with
+# Initial weights
 
 
 def same(model: nn.Module, other: nn.Module, prefix: str) -> bool:
@@ -327,14 +327,14 @@ def same(model: nn.Module, other: nn.Module, prefix: str) -> bool:
 
 
 def shuffled(model: nn.Module) -> nn.Module:
-    """With batch norms, too, of which one can tell whether they were taken."""
+    """Return the model with random weights and batch norms, to detect which ones are taken."""
     for value in model.state_dict().values():
         if value.is_floating_point() and value.dim() == 1:
             value.add_(0.1 * torch.rand_like(value))
     return model
 
 
-def test_a_classifier_comes_back_from_its_file(tmp_path):
+def test_classifier_can_be_read_from_its_file(tmp_path):
     model = shuffled(STDCClassifier('stdc2', 7)).eval()
     save_classifier(model, tmp_path / 'c.safetensors', tuple('abcdefg'), {'data': 'made up'})
     loaded, names, provenance = load_classifier(tmp_path / 'c.safetensors')
@@ -344,7 +344,7 @@ def test_a_classifier_comes_back_from_its_file(tmp_path):
         save_classifier(model, tmp_path / 'd.safetensors', ['a'], {})
 
 
-def test_a_classifier_gives_its_backbone(run):
+def test_backbone_is_taken_from_a_classifier(run):
     path = run / 'classifier.safetensors'
     model = STDCSeg('stdc1', 11)
     head = model.head[0].conv.weight.clone()
@@ -354,17 +354,17 @@ def test_a_classifier_gives_its_backbone(run):
     assert torch.equal(model.head[0].conv.weight, head)
 
 
-def test_the_same_classes_give_everything(tmp_path):
+def test_all_weights_are_taken_for_the_same_classes(tmp_path):
     stored = shuffled(STDCSeg('stdc1', 11))
     save_weights(stored, tmp_path / 'w.safetensors', CAMVID, {})
     model = STDCSeg('stdc1', 11)
-    # Colours do not make another class.
+    # Other colours do not make another class.
     recoloured = ClassTable(CAMVID.names, CAMVID.colors[::-1])
     assert initialise(model, tmp_path / 'w.safetensors', recoloured).endswith('took the stdc1 network of 11 classes')
     assert same(model, stored, '')
 
 
-def test_other_classes_give_all_but_the_last_layers(tmp_path):
+def test_last_layers_are_not_taken_for_other_classes(tmp_path):
     stored = shuffled(STDCSeg('stdc1', 11, detail_strides=(2, 8)))
     save_weights(stored, tmp_path / 'w.safetensors', CAMVID, {})
     model = STDCSeg('stdc1', 19, detail_strides=(4, 8))
@@ -379,7 +379,7 @@ def test_other_classes_give_all_but_the_last_layers(tmp_path):
         assert same(model, stored, part), part
 
 
-def test_a_model_file_gives_what_it_has():
+def test_weights_are_taken_from_a_model_file():
     model = STDCSeg('stdc1', 11)
     sentence = initialise(model, DEFAULT_MODEL, CAMVID)
     assert sentence.endswith('11 classes, except the auxiliary heads and the detail heads at stride 8')
@@ -387,7 +387,7 @@ def test_a_model_file_gives_what_it_has():
     assert same(model, load_weights(DEFAULT_MODEL)[0], 'head.')
 
 
-def test_what_does_not_fit_is_refused_and_changes_nothing(run, tmp_path):
+def test_weights_that_do_not_fit_are_refused(run, tmp_path):
     path = run / 'classifier.safetensors'
     model = STDCSeg('stdc2', 11)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -424,9 +424,9 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(run, tmp_path):
 
 
 def reference_classifier(model: STDCClassifier) -> dict[str, torch.Tensor]:
-    """Its state under the reference's names, with the batch norm that the reference keeps and does not compute.
+    """Return the state under the names of the reference, with the batch norm that the reference keeps but does not use.
 
-    The names are those of ``cp.backbone`` in a segmentation checkpoint of the reference, which holds the classifier.
+    The names are those of ``cp.backbone`` in a segmentation checkpoint of the reference, which contains the classifier.
     """
     listing = np.load(Path(__file__).parent / 'data' / 'reference.npz')[f'{model.backbone.name}_keys']
     names = [str(key).removeprefix('cp.backbone.') for key in listing if key.startswith('cp.backbone.')]
@@ -443,7 +443,7 @@ def classifier():
 
 
 @pytest.mark.parametrize('name', ['stdc1', 'stdc2'])
-def test_an_imported_classifier_computes_the_same(name, tmp_path, capsys):
+def test_imported_classifier_computes_the_same(name, tmp_path, capsys):
     torch.manual_seed(0)
     model = shuffled(STDCClassifier(name, 10)).eval()
     state = {f'module.{key}': value for key, value in reference_classifier(model).items()}
@@ -475,7 +475,7 @@ def test_an_imported_classifier_computes_the_same(name, tmp_path, capsys):
         (lambda s: s.update({'features.20.conv.weight': torch.zeros(1)}), r'features\.\* has 21 modules, expected 8'),
     ],
 )
-def test_a_classifier_that_differs_is_refused(change, message, classifier, tmp_path):
+def test_different_classifier_is_refused(change, message, classifier, tmp_path):
     state = reference_classifier(classifier)
     change(state)
     torch.save(state, tmp_path / 'c.tar')
@@ -483,7 +483,7 @@ def test_a_classifier_that_differs_is_refused(change, message, classifier, tmp_p
         import_reference(tmp_path / 'c.tar', CITYSCAPES)
 
 
-def test_what_is_neither_is_refused_in_one_line(tmp_path, capsys):
+def test_other_files_are_refused_in_one_line(tmp_path, capsys):
     torch.save({'conv.weight': torch.zeros(1)}, tmp_path / 'other.pth')
     assert main(['import', str(tmp_path / 'other.pth'), str(tmp_path / 'out.safetensors')]) == 2
     assert 'no key cp.backbone.features.* or features.*' in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models in int8."""
+"""Test the quantisation of models to int8."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from stdc_core.model.weights import WeightsError, load_weights
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
-    """Small pictures of drives, as files, with labels beside them as a dataset."""
+    """Return a dataset of small pictures of drives with labels."""
     folder = tmp_path_factory.mktemp('drives')
     assert main(['render', str(folder), '--split', 'val', '--drives', '2', '--frames', '3', '--size', '120x160']) == 0
     return folder
@@ -46,7 +46,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-    """The shipped model at input scale 1, for speed."""
+    """Return the shipped model at input scale 1, for speed."""
     path = tmp_path_factory.mktemp('model') / 'model.onnx'
     proto, info = read_model(DEFAULT_MODEL)
     set_input_scale(proto, 1.0)
@@ -60,12 +60,12 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def quantized(model, images, tmp_path_factory):
-    """The path of the quantised model, and the report."""
+    """Return the path of the quantised model, and the report."""
     out = tmp_path_factory.mktemp('int8') / 'model.int8.onnx'
     return out, quantize(model, out, sorted((images / 'val' / 'images').iterdir()), max_loss=100.0)
 
 
-def test_folding_changes_no_label(model):
+def test_folding_keeps_all_labels(model):
     image = SyntheticDrive(seed=3, frames=1)[0].image[None]
     before = make_backend('onnxruntime', read_model(model)[0], 1)(image, True)
     folded = fold(read_model(model)[0])
@@ -75,7 +75,7 @@ def test_folding_changes_no_label(model):
     assert np.abs(before[1].astype(int) - after[1]).max() <= 1
 
 
-def test_the_quantised_model_is_an_ordinary_model_file_of_half_the_size(quantized, model):
+def test_quantised_model_is_a_model_file_of_half_the_size(quantized, model):
     out, report = quantized
     segmenter, original = Segmenter.load(out), Segmenter.load(model)
     assert segmenter.info.classes == original.info.classes
@@ -87,11 +87,11 @@ def test_the_quantised_model_is_an_ordinary_model_file_of_half_the_size(quantize
     assert (expected.mask == found.mask).mean() > 0.95
     assert np.median(np.abs(expected.confidence.astype(int) - found.confidence)) <= 12
     assert segmenter.scale == original.scale == (1.0, 360 * 480)
-    # Another input scale works as with every model file.
+    # The input scale can be changed as in every model file.
     assert Segmenter.load(out, input_scale=0.5)(image).mask.shape == image.shape[:2]
 
 
-def test_large_images_are_calibrated_and_compared_as_large_as_those_of_the_training(tmp_path, monkeypatch):
+def test_large_images_are_scaled_for_calibration(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr('stdc_core.export.quantize.CALIBRATED', 1)
     monkeypatch.setattr('stdc_core.export.calibration_images.check_size', lambda *arguments: seen.append(arguments))
@@ -102,14 +102,14 @@ def test_large_images_are_calibrated_and_compared_as_large_as_those_of_the_train
     image = cv2.imread(str(tmp_path / '1.png'))
     masks = [Segmenter.load(path)(image).mask for path in (DEFAULT_MODEL, tmp_path / 'int8.onnx')]
     assert report.changed == pytest.approx(100 * (masks[0] != masks[1]).mean())
-    # The file has one scale, as all have.
+    # The file has one scale, like all model files.
     graph = onnx.load(tmp_path / 'int8.onnx').graph
     scales = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in graph.initializer}
     assert scales['input_scales'] == [1, 1, 1.5, 1.5]
     assert ['input_scales' in node.input for node in graph.node if node.op_type == 'Resize'].count(True) == 1
 
 
-def test_activations_and_weights_are_what_tensorrt_takes(quantized):
+def test_quantisation_has_the_form_that_tensorrt_needs(quantized):
     graph = onnx.load(quantized[0]).graph
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes = [node for node in graph.node if node.op_type in ('QuantizeLinear', 'DequantizeLinear')]
@@ -125,11 +125,11 @@ def test_activations_and_weights_are_what_tensorrt_takes(quantized):
     for node in quantised:
         weight = producers[node.input[1]]
         assert tensors[weight.input[0]].dtype == np.int8
-        assert tensors[weight.input[1]].shape == (tensors[weight.input[0]].shape[0],)  # a scale per channel
+        assert tensors[weight.input[1]].shape == (tensors[weight.input[0]].shape[0],)  # one scale per channel
         assert all(tensors[bias].dtype == np.float32 for bias in node.input[2:])
 
 
-def test_blocks_that_cost_too_much_stay_in_float(model, images, tmp_path):
+def test_blocks_with_a_large_loss_stay_in_float(model, images, tmp_path):
     files = sorted((images / 'val' / 'images').iterdir())
     all_of_it = quantize(model, tmp_path / 'all.onnx', files, max_loss=100.0)
     assert all_of_it.kept == []
@@ -138,7 +138,7 @@ def test_blocks_that_cost_too_much_stay_in_float(model, images, tmp_path):
     assert some.kept
     assert some.changed <= limit
     assert set(some.blocks) == set(block_names(fold(read_model(model)[0])))
-    # Those whose staying in float helps most went first.
+    # The blocks that help most in float were taken first.
     assert some.kept == sorted(some.blocks, key=some.blocks.get)[: len(some.kept)]
     stored = json.loads(Segmenter.load(tmp_path / 'some.onnx').info.provenance['quantized'])
     assert stored['in float'] == some.kept
@@ -150,14 +150,14 @@ def test_blocks_that_cost_too_much_stay_in_float(model, images, tmp_path):
     assert all(weights[name] == onnx.TensorProto.FLOAT for name in kept)
 
 
-def test_a_model_of_which_nothing_may_be_quantised_is_an_error(model, images, tmp_path):
+def test_model_without_quantisable_blocks_is_an_error(model, images, tmp_path):
     files = sorted((images / 'val' / 'images').iterdir())
     with pytest.raises(QuantizeError, match='no part of it can be quantised with a loss of at most 0; allow a larger'):
         quantize(model, tmp_path / 'int8.onnx', files, max_loss=0.0)
     assert not (tmp_path / 'int8.onnx').exists()
 
 
-def test_the_command_measures_miou_before_and_after(model, images, tmp_path, capsys):
+def test_command_measures_miou_before_and_after(model, images, tmp_path, capsys):
     out = tmp_path / 'int8.onnx'
     command = ['quantize', str(model), str(out), '--images', str(images / 'val' / 'images'), '--data', str(images)]
     assert main([*command, '--max-loss', '50']) == 0
@@ -168,7 +168,7 @@ def test_the_command_measures_miou_before_and_after(model, images, tmp_path, cap
     assert 'add --overwrite' in capsys.readouterr().err
 
 
-def test_the_labels_of_a_dataset_are_no_images_to_calibrate_on(images):
+def test_labels_of_a_dataset_are_not_calibration_images(images):
     assert (images / 'val' / 'labels').is_dir()
     files = sorted((images / 'val' / 'images').iterdir())
     assert find_images([images]) == find_images([images / 'val' / 'images']) == files
@@ -185,14 +185,14 @@ def test_the_labels_of_a_dataset_are_no_images_to_calibrate_on(images):
         ('leftImg8bit/val/ulm/ulm_0_1_leftImg8bit.png', 'gtFine/val/ulm/ulm_0_1_gtFine_color.png'),
     ],
 )
-def test_the_labels_of_other_layouts_are_no_images_either(image, label, tmp_path):
+def test_labels_of_other_layouts_are_not_calibration_images(image, label, tmp_path):
     for name in (image, label):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert find_images([tmp_path]) == [tmp_path / image]
 
 
-def test_only_files_in_folders_that_show_are_images(images, tmp_path):
+def test_hidden_files_are_not_calibration_images(images, tmp_path):
     files = sorted((images / 'val' / 'images').iterdir())
     (tmp_path / 'mine' / '.Trash-1000').mkdir(parents=True)
     (tmp_path / 'mine' / '.Trash-1000' / 'old.png').touch()
@@ -203,7 +203,7 @@ def test_only_files_in_folders_that_show_are_images(images, tmp_path):
     assert find_images([tmp_path / 'mine']) == [tmp_path / 'mine' / 'link' / file.name for file in files]
 
 
-def test_an_image_that_the_network_would_not_take_is_named(model, images, tmp_path, monkeypatch):
+def test_image_that_the_network_refuses_is_named(model, images, tmp_path, monkeypatch):
     write_png(tmp_path / 'a.png', np.zeros((1, 1, 3), np.uint8))
     with pytest.raises(QuantizeError, match=r'a\.png: image of 1 x 1 pixels, expected 1 x 1 to be left'):
         CalibrationImages([tmp_path / 'a.png'], InputScale(0.5)).get_next()
@@ -213,7 +213,7 @@ def test_an_image_that_the_network_would_not_take_is_named(model, images, tmp_pa
         quantize(model, tmp_path / 'out.onnx', files)
 
 
-def test_data_without_a_label_sets_no_limit(model, images, tmp_path):
+def test_data_without_labels_sets_no_limit(model, images, tmp_path):
     for name in ('images', 'labels'):
         (tmp_path / 'val' / name).mkdir(parents=True)
     write_png(tmp_path / 'val' / 'images' / 'a.png', np.zeros((64, 96, 3), np.uint8))
@@ -224,7 +224,7 @@ def test_data_without_a_label_sets_no_limit(model, images, tmp_path):
     assert not (tmp_path / 'out.onnx').exists()
 
 
-def test_mistakes_are_told(model, images, quantized, tmp_path, capsys):
+def test_mistakes_are_reported(model, images, quantized, tmp_path, capsys):
     files = sorted((images / 'val' / 'images').iterdir())
     with pytest.raises(QuantizeError, match='found 1 images to calibrate on, expected at least 2'):
         quantize(model, tmp_path / 'out.onnx', files[:1])
@@ -248,7 +248,7 @@ def test_mistakes_are_told(model, images, quantized, tmp_path, capsys):
     assert not (tmp_path / 'out.onnx').exists()
 
 
-def test_unsigned_activations_of_the_cpu_are_the_same_or_finer(quantized):
+def test_unsigned_activations_are_at_least_as_fine(quantized):
     image = SyntheticDrive(seed=5, frames=1)[0].image
     mask = Segmenter.load(quantized[0])(image).mask
     plain = onnxruntime.InferenceSession(str(quantized[0]), providers=['CPUExecutionProvider'])
@@ -256,7 +256,7 @@ def test_unsigned_activations_of_the_cpu_are_the_same_or_finer(quantized):
     assert len(np.unique(mask)) > 1
 
 
-def test_weights_of_seven_bits_are_nearly_the_same(quantized):
+def test_seven_bit_weights_are_nearly_the_same(quantized):
     image = SyntheticDrive(seed=5, frames=1)[0].image[None]
     whole, _ = read_model(quantized[0])
     narrow = narrow_weights(read_model(quantized[0])[0])
@@ -265,14 +265,14 @@ def test_weights_of_seven_bits_are_nearly_the_same(quantized):
     assert all(weight.dtype == np.int8 and np.abs(weight).max() <= 64 for weight in weights)
     masks = []
     for model in (whole, narrow):
-        # As it stands, signed by signed: of these, ONNX Runtime's sums are right on every CPU.
+        # The file has signed activations and weights, whose sums ONNX Runtime computes correctly on every CPU.
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
         masks.append(session.run(['mask'], {'image': image})[0])
     assert 0.97 < (masks[0] == masks[1]).mean() < 1
 
 
 @pytest.mark.skipif(not Path('/proc/cpuinfo').exists(), reason='the CPU is asked through /proc')
-def test_a_cpu_without_vnni_is_found_out():
+def test_cpu_without_vnni_is_detected():
     known = re.search(r'^flags\s*:(.*)', Path('/proc/cpuinfo').read_text(), re.MULTILINE)
     if known is None:
         pytest.skip('not an x86 CPU')
@@ -280,18 +280,18 @@ def test_a_cpu_without_vnni_is_found_out():
 
 
 def segment(path: Path, backend: str, image: np.ndarray) -> np.ndarray:
-    """The mask of an image."""
+    """Return the mask of an image."""
     return Segmenter.load(path, backend=backend)(image).mask
 
 
 @pytest.mark.skipif(find_spec('openvino') is None, reason='openvino is not installed')
-def test_openvino_runs_it_too(quantized):
+def test_openvino_runs_the_quantised_model(quantized):
     image = SyntheticDrive(seed=5, frames=1)[0].image
     mask = in_own_process(segment, quantized[0], 'openvino', image)
     assert (mask == segment(quantized[0], 'onnxruntime', image)).mean() > 0.97
 
 
-def test_the_benchmark_times_every_side():
+def test_benchmark_times_every_variant():
     command = [
         sys.executable,
         '-m',

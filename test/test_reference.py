@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network, the losses and the detail target against numbers of the paper's reference implementation."""
+"""Test network, losses and detail target against values of the paper's reference implementation."""
 
 import zlib
 from pathlib import Path
@@ -19,7 +19,7 @@ REFERENCE = np.load(Path(__file__).parent / 'data' / 'reference.npz')
 
 
 def regenerated(key: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """The weights that the reference's numbers were computed with: seeded by the key's checksum."""
+    """Return the weights that the reference values were computed with, seeded by the checksum of the key."""
     rng = np.random.default_rng(zlib.crc32(key.encode()))
     if key.endswith('num_batches_tracked'):
         return torch.tensor(0)
@@ -37,7 +37,7 @@ def regenerated(key: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def checkpoint(name: str, repeated: bool = False) -> dict[str, torch.Tensor]:
-    """A reference checkpoint, with or without the entries that repeat the backbone under x2 ... x32."""
+    """Return a reference checkpoint, with or without the entries that repeat the backbone under x2 ... x32."""
     state = {}
     for key, shape in zip(REFERENCE[f'{name}_keys'], REFERENCE[f'{name}_shapes'], strict=True):
         size = tuple(int(n) for n in shape.split('x')) if shape else ()
@@ -50,7 +50,7 @@ def checkpoint(name: str, repeated: bool = False) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize('name', ['stdc1', 'stdc2'])
 @pytest.mark.parametrize('repeated', [False, True], ids=['features', 'features-and-x'])
-def test_outputs_of_the_reference(name, repeated, tmp_path):
+def test_outputs_equal_the_reference(name, repeated, tmp_path):
     torch.save(checkpoint(name, repeated), tmp_path / 'model.pth')
     model = import_reference(tmp_path / 'model.pth', CITYSCAPES)
     image = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 3, 128, 256)).astype(np.float32))
@@ -58,7 +58,7 @@ def test_outputs_of_the_reference(name, repeated, tmp_path):
         output = model.forward_train(image)
     full = {
         'logits': upsample(output.logits, (128, 256)),
-        'aux16': upsample(output.aux8, (128, 256)),  # the reference numbers its heads by the stride that they refine
+        'aux16': upsample(output.aux8, (128, 256)),  # the reference names its heads by the stride that they refine
         'aux32': upsample(output.aux16, (128, 256)),
     }
     ours = {f'{key}_stride16': value[..., ::16, ::16] for key, value in full.items()}
@@ -72,7 +72,7 @@ def test_outputs_of_the_reference(name, repeated, tmp_path):
     assert np.array_equal(full['logits'].argmax(1).numpy(), REFERENCE[f'{name}_labels'])
 
 
-def test_wrapped_checkpoints_are_read_too(tmp_path):
+def test_wrapped_checkpoints_are_read(tmp_path):
     wrapped = {'state_dict': {f'module.{key}': value for key, value in checkpoint('stdc1').items()}}
     torch.save(wrapped, tmp_path / 'model.pth')
     assert import_reference(tmp_path / 'model.pth', CITYSCAPES).backbone.name == 'stdc1'
@@ -109,7 +109,7 @@ def test_unknown_key_is_named(tmp_path):
         import_reference(tmp_path / 'model.pth', CITYSCAPES)
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path):
+def test_code_in_a_checkpoint_is_not_executed(tmp_path):
     class Evil:
         def __reduce__(self):
             return (Path.touch, (tmp_path / 'ran',))
@@ -131,13 +131,13 @@ def test_other_files_are_refused(tmp_path):
         import_reference(tmp_path / 'absent.pth', CITYSCAPES)
 
 
-def test_detail_target_of_the_reference():
+def test_detail_target_equals_the_reference():
     target = detail_target(torch.from_numpy(REFERENCE['detail_label']).long())
     inner = np.s_[:, :, 5:-5, 5:-5]
     assert np.array_equal(target.numpy()[inner], REFERENCE['detail_target'][inner])
 
 
-def test_detail_loss_of_the_reference():
+def test_detail_loss_equals_the_reference():
     bce, dice = detail_loss(
         torch.from_numpy(REFERENCE['detail_logits']), torch.from_numpy(REFERENCE['detail_target']).float()
     )
@@ -146,7 +146,7 @@ def test_detail_loss_of_the_reference():
 
 
 @pytest.mark.parametrize('min_kept', [16, 2000])
-def test_ohem_of_the_reference(min_kept):
+def test_ohem_equals_the_reference(min_kept):
     loss = ohem_cross_entropy(
         torch.from_numpy(REFERENCE['ohem_logits']),
         torch.from_numpy(REFERENCE['ohem_labels']).long(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of the samples, and the batches that are made on the device: the same as those of the ordinary loader."""
+"""Test the order of the samples, and that batches made on the device equal those of the ordinary loader."""
 
 from collections import Counter
 
@@ -28,7 +28,7 @@ CROP = (48, 64)
 
 
 def make_sample(seed, height, width, classes=11):
-    """Smooth colours and blocks of classes; no pixel is ignored."""
+    """Return smooth colours and blocks of classes without ignored pixels."""
     rng = np.random.default_rng(seed)
     image = cv2.resize(rng.integers(0, 256, (6, 8, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
     label = cv2.resize(rng.integers(0, classes, (6, 8), np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
@@ -37,7 +37,7 @@ def make_sample(seed, height, width, classes=11):
 
 @pytest.fixture(scope='module')
 def datasets():
-    """Two datasets; the images of the second differ in size, and some are smaller than the crop."""
+    """Return two datasets. The images of the second differ in size, and some are smaller than the crop."""
     sizes = [(40, 50), (90, 70), (61, 133)]
     return [[make_sample(i, 72, 96) for i in range(5)], [make_sample(10 + i, *size) for i, size in enumerate(sizes)]]
 
@@ -60,7 +60,7 @@ def keys_of(datasets, count=4):
 
 
 def exact(image, label, matrix, crop):
-    """Bilinear image and nearest label under an affine map to the crop, in float64, straight from the definition."""
+    """Return the bilinear image and nearest label of a crop under an affine map, in float64 by definition."""
     rows = (np.arange(crop[0]) - matrix[1, 2]) / matrix[1, 1]
     columns = (np.arange(crop[1]) - matrix[0, 2]) / matrix[0, 0]
 
@@ -79,7 +79,7 @@ def exact(image, label, matrix, crop):
 
 
 @pytest.mark.parametrize('device', DEVICES)
-def test_batch_is_the_bilinear_crop_by_definition(datasets, device):
+def test_batch_equals_the_definition_of_a_bilinear_crop(datasets, device):
     augmentation = Augmentation(CROP, brightness=0, contrast=0, saturation=0)
     keys = keys_of(datasets)
     images, labels = BatchAugmentation(augmentation)(resident(datasets, device), keys)
@@ -94,8 +94,8 @@ def test_batch_is_the_bilinear_crop_by_definition(datasets, device):
 
 
 @pytest.mark.parametrize('device', DEVICES)
-def test_batch_equals_the_ordinary_loaders(datasets, device):
-    """The same keys through OpenCV, light and all."""
+def test_batch_equals_that_of_the_ordinary_loader(datasets, device):
+    """The ordinary loader uses OpenCV with the same keys, including the change of light."""
     augmentation = Augmentation(CROP)
     keys = keys_of(datasets)
     ordinary = AugmentedSamples(datasets, augmentation)
@@ -104,14 +104,14 @@ def test_batch_equals_the_ordinary_loaders(datasets, device):
     image = np.stack([image for image, _ in expected])
     label = np.stack([label for _, label in expected])
     assert (labels.cpu().numpy() == label).mean() >= 0.999
-    # OpenCV may place a pixel to 1/32 only; that shows where the image ends and grey begins.
+    # OpenCV places pixels to 1/32 only, which is visible at the border between image and grey.
     difference = abs(images.cpu().numpy().astype(int) - image)
     assert difference.mean() < 0.5
     assert (difference <= 2).mean() > 0.99
 
 
 def test_padding_is_never_a_class(datasets):
-    """A crop four times as large as the image has as many labelled pixels as the image covers."""
+    """A crop four times as large as the image has labels only where the image is."""
     augmentation = Augmentation((144, 192), scale=(1, 1), brightness=0, contrast=0, saturation=0)
     keys = [SampleKey(0, i, i) for i in range(5)]
     images, labels = BatchAugmentation(augmentation)(resident(datasets), keys)
@@ -123,7 +123,7 @@ def test_padding_is_never_a_class(datasets):
         assert (image[outside] == 128).all()
 
 
-def test_bytes_and_sizes(datasets):
+def test_memory_and_sizes(datasets):
     sizes = [sizes_of(dataset) for dataset in datasets]
     assert resident_bytes(sizes[:1]) == 5 * 74 * 98 * 4
     assert resident(datasets).pixels.nbytes == resident_bytes(sizes)
@@ -139,7 +139,7 @@ def test_bytes_and_sizes(datasets):
     assert np.array_equal(image, datasets[1][2].image) and np.array_equal(label, datasets[1][2].label)
 
 
-def test_an_epoch_has_each_image_once_and_orders_differ():
+def test_epoch_has_each_image_once():
     schedule = BatchSchedule([10, 4], None, batch_size=7, seed=1)
     keys = [key for step in range(4) for key in schedule.batch(step)]
     epochs = [[key[:2] for key in keys[:14]], [key[:2] for key in keys[14:]]]
@@ -157,11 +157,11 @@ def test_shares():
     schedule = BatchSchedule([30, 10, 500, 300], shares, batch_size=16)
     counts = Counter(key.dataset for step in range(500) for key in schedule.batch(step))
     assert [counts[d] for d in range(4)] == pytest.approx([8000 * share for share in shares], abs=4)
-    # Each batch, too, has about the share.
+    # Each batch also has about this share.
     extras = [sum(key.dataset > 1 for key in schedule.batch(step)) for step in range(500)]
     assert min(extras) >= 4 and max(extras) <= 6
     assert dataset_shares([3, 1]) == [0.75, 0.25]
-    # A dataset with a share of its own supplies that, whatever its size.
+    # A dataset with an explicit share supplies it, whatever its size.
     mixed = dataset_shares([30, 10], [500, 7, 300], [None, 0.4, None], 0.2)
     assert mixed == pytest.approx([0.3, 0.1, 0.125, 0.4, 0.075])
     assert dataset_shares([5], [1] * 10, [0.1] * 10)[0] == pytest.approx(0)
@@ -200,12 +200,12 @@ def test_more_mistakes_are_named():
 
 
 @pytest.mark.parametrize('kind', ['resident', 'cached', 'workers'])
-def test_resumed_batches_are_those_of_an_uninterrupted_run(datasets, kind):
+def test_resumed_batches_equal_an_uninterrupted_run(datasets, kind):
     augmentation = Augmentation(CROP)
     data = resident(datasets)
 
     def batches(start, rank=0, world=1):
-        # A schedule of its own each time: nothing is carried over.
+        # A new schedule each time, so that no state is carried over.
         schedule = BatchSchedule([5, 3], dataset_shares([5], [3], [None], 0.4), batch_size=4, seed=5)
         sampler = ScheduleSampler(schedule, 9, start, rank, world)
         if kind == 'resident':

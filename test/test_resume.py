@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that are killed and taken up again, and runs of several processes."""
+"""Test killed and resumed runs, and runs with several processes."""
 
 import csv
 import os
@@ -52,7 +52,7 @@ def dataset(tmp_path_factory):
 
 @contextmanager
 def started(command):
-    """A process, which does not outlive the block."""
+    """Start a process that ends with the block."""
     environment = {**os.environ, 'OMP_NUM_THREADS': str(torch.get_num_threads())}
     process = subprocess.Popen(
         [sys.executable, '-m', 'stdc_core.commands.main', *command],
@@ -79,14 +79,14 @@ def wait_for_checkpoint(process, run):
 
 @pytest.fixture(scope='module')
 def whole(dataset, tmp_path_factory):
-    """A run that nothing interrupted."""
+    """Return the folder of an uninterrupted run."""
     out = tmp_path_factory.mktemp('runs') / 'whole'
     assert main(arguments(dataset, out)) == 0
     return out
 
 
 @pytest.mark.parametrize('checkpoint_every', [2, 12], ids=['between validations', 'after a validation'])
-def test_a_killed_run_ends_as_if_it_had_not_been(checkpoint_every, dataset, whole, tmp_path):
+def test_killed_run_gives_the_same_result(checkpoint_every, dataset, whole, tmp_path):
     killed = tmp_path / 'killed'
     with started(arguments(dataset, killed, checkpoint_every=checkpoint_every)) as process:
         wait_for_checkpoint(process, killed)
@@ -100,14 +100,14 @@ def test_a_killed_run_ends_as_if_it_had_not_been(checkpoint_every, dataset, whol
     expected, found = (load_weights(run / 'weights.safetensors')[0].state_dict() for run in (whole, killed))
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
-    # What it logs has its own file: what was logged before the kill is kept.
+    # The resumed run logs to a new file, so that the log before the kill is kept.
     with open(killed / f'from_step_{reached}' / 'metrics.csv') as file:
         steps = [int(row['step']) for row in csv.DictReader(file)]
     assert min(steps) >= reached
 
 
 @pytest.mark.parametrize(('sent', 'name', 'status'), [('SIGTERM', 'SIGTERM', 143), ('SIGINT', 'Ctrl-C', 130)])
-def test_a_stopped_run_fails_and_says_how_to_continue_it(sent, name, status, dataset, tmp_path):
+def test_stopped_run_fails_and_says_how_to_continue(sent, name, status, dataset, tmp_path):
     out = tmp_path / 'stopped'
     with started(arguments(dataset, out, steps=6)) as process:
         wait_for_checkpoint(process, out)
@@ -124,7 +124,7 @@ def test_a_stopped_run_fails_and_says_how_to_continue_it(sent, name, status, dat
     assert (out / 'weights.safetensors').is_file()
 
 
-def test_a_run_is_resumed_with_its_classes_from_anywhere(dataset, tmp_path, monkeypatch, capsys):
+def test_run_is_resumed_with_its_classes_from_any_folder(dataset, tmp_path, monkeypatch, capsys):
     names = [f'thing {number}' for number in range(len(CAMVID))]
     table = tmp_path / 'mine.yaml'
     table.write_text('classes:\n' + ''.join(f'  - {{name: {name}, color: [1, 2, 3]}}\n' for name in names))
@@ -140,7 +140,7 @@ def test_a_run_is_resumed_with_its_classes_from_anywhere(dataset, tmp_path, monk
     assert main(['train', '--resume', '--out', str(tmp_path / 'run')]) == 0
     assert load_weights(weights)[1].names == tuple(names)
 
-    # A run of an older version has no table in its record.
+    # The record of an older version has no class table.
     content = yaml.safe_load(record.read_text())
     kept = content.pop('class_table')
     content['config']['classes'] = 'camvid'
@@ -155,7 +155,7 @@ def test_a_run_is_resumed_with_its_classes_from_anywhere(dataset, tmp_path, monk
     assert 'run.yaml: damaged (class_table: not a class table' in capsys.readouterr().err
 
 
-def test_what_cannot_be_resumed_is_named(dataset, tmp_path, capsys):
+def test_reason_why_a_run_cannot_be_resumed(dataset, tmp_path, capsys):
     assert main(['train', '--resume', '--out', str(tmp_path)]) == 2
     assert f'{tmp_path / "run.yaml"}: no such file' in capsys.readouterr().err
     out = tmp_path / 'run'
@@ -185,5 +185,5 @@ def test_two_processes_train_and_validate_together(dataset, tmp_path):
             image = normalize(torch.from_numpy(sample.image[None]).permute(0, 3, 1, 2))
             mask = upsample(model(image), sample.label.shape).argmax(1)[0].numpy()
             confusion.update(mask.astype(np.uint8), sample.label)
-    # Three images on two processes: none is left out, none counted twice. It is written with four digits.
+    # Three images on two processes: none is left out or counted twice. The value is written with four digits.
     assert float(provenance['miou'].split()[0]) == pytest.approx(confusion.miou(), abs=6e-5)

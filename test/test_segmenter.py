@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The segmenter: what it takes, what it gives, and what it says of what it cannot take."""
+"""Test the segmenter: accepted images and models, results, and errors."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def test_confidence_comes_with_the_same_mask(segmenter, image):
     assert np.array_equal(result.mask, segmenter(image).mask)
 
 
-def test_a_batch_gives_what_its_images_give(segmenter, image):
+def test_batch_equals_its_images(segmenter, image):
     other = image[::-1].copy()
     masks = segmenter(np.stack([image, other])).mask
     assert masks.shape == (2, 48, 64)
@@ -51,7 +51,7 @@ def test_a_batch_gives_what_its_images_give(segmenter, image):
     assert np.array_equal(masks[1], segmenter(other).mask)
 
 
-def test_views_are_images_too(segmenter, image):
+def test_views_are_accepted(segmenter, image):
     view = image[:, ::-1]
     assert np.array_equal(segmenter(view).mask, segmenter(view.copy()).mask)
 
@@ -73,7 +73,7 @@ def test_repeated_calls_give_the_same_bytes(segmenter, image):
         (np.zeros((0, 48, 64, 3), np.uint8), ValueError, r'\[0, 48, 64, 3\], expected one image or more'),
     ],
 )
-def test_what_is_no_image_is_refused(segmenter, wrong, error, message):
+def test_invalid_image_is_refused(segmenter, wrong, error, message):
     with pytest.raises(error, match=message):
         segmenter(wrong)
 
@@ -85,43 +85,43 @@ def test_what_is_no_image_is_refused(segmenter, wrong, error, message):
         (2.0, (2048, 4096), 'image of 4097 x 2048 pixels, 8194 x 4096 for the network at input scale 2, expected'),
     ],
 )
-def test_an_image_of_too_many_pixels_is_refused_before_it_is_segmented(scale, largest, message):
+def test_too_large_image_is_refused(scale, largest, message):
     segmenter = Segmenter.load(input_scale=scale)
     height, width = largest
     assert height * width * max(1, scale) ** 2 == MAX_PIXELS
     segmenter.check_size(height, width)
-    image = np.broadcast_to(np.uint8(0), (height, width + 1, 3))  # takes no memory, unless it is copied
+    image = np.broadcast_to(np.uint8(0), (height, width + 1, 3))  # needs no memory unless it is copied
     for refusing in (segmenter, lambda image: segmenter.prepare(image.shape[:2], print)):
         with pytest.raises(SizeError, match=message):
             refusing(image)
 
 
-def test_an_absent_model_is_named():
+def test_missing_model_is_named():
     with pytest.raises(FileNotFoundError, match=r'absent\.onnx: no such model file'):
         Segmenter.load('absent.onnx')
 
 
-def test_a_text_file_is_no_model(tmp_path):
+def test_text_file_is_not_a_model(tmp_path):
     (tmp_path / 'model.onnx').write_text('not a model')
     with pytest.raises(ModelError, match=r'model\.onnx: not an ONNX model'):
         Segmenter.load(tmp_path / 'model.onnx')
 
 
 @pytest.mark.parametrize('kept', [0.001, 0.5, 0.999])
-def test_a_truncated_model_is_refused(kept, tmp_path):
+def test_truncated_model_is_refused(kept, tmp_path):
     whole = DEFAULT_MODEL.read_bytes()
     (tmp_path / 'model.onnx').write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(ModelError, match=r'model\.onnx: '):
         Segmenter.load(tmp_path / 'model.onnx')
 
 
-def test_an_empty_file_is_refused(tmp_path):
+def test_empty_file_is_refused(tmp_path):
     (tmp_path / 'model.onnx').touch()
     with pytest.raises(ModelError, match=r'model\.onnx: '):
         Segmenter.load(tmp_path / 'model.onnx')
 
 
-def test_another_onnx_model_is_refused(tmp_path):
+def test_other_onnx_model_is_refused(tmp_path):
     value = onnx.helper.make_tensor_value_info('x', onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_graph([onnx.helper.make_node('Identity', ['x'], ['y'])], 'other', [value], [value])
     onnx.save(onnx.helper.make_model(graph), tmp_path / 'other.onnx')
@@ -135,7 +135,7 @@ def described(**changes) -> str:
     return json.dumps(json.loads(metadata['stdc.network']) | changes)
 
 
-def test_a_file_of_format_1_is_split_and_segmented_as_one_of_format_2(tmp_path):
+def test_format_1_file_gives_the_same_masks(tmp_path):
     proto, info = read_model(DEFAULT_MODEL)
     older = dataclasses.replace(info, network=None)
     onnx.helper.set_model_props(proto, older.to_metadata())
@@ -151,7 +151,7 @@ def test_a_file_of_format_1_is_split_and_segmented_as_one_of_format_2(tmp_path):
     np.testing.assert_array_equal(*masks)
 
 
-def test_a_format_1_graph_with_another_normalisation_is_not_split():
+def test_format_1_graph_with_another_normalisation_is_not_split():
     proto, info = read_model(DEFAULT_MODEL)
     onnx.helper.set_model_props(proto, dataclasses.replace(info, network=None).to_metadata())
     divisor = next(node for node in proto.graph.node if node.op_type == 'Div')
@@ -160,7 +160,7 @@ def test_a_format_1_graph_with_another_normalisation_is_not_split():
         split(proto)
 
 
-def test_another_input_scale_is_in_the_metadata_too():
+def test_input_scale_changes_the_metadata():
     proto, _ = read_model(DEFAULT_MODEL)
     set_input_scale(proto, 0.5)
     assert split(proto).scale == (0.5, None)
@@ -185,7 +185,7 @@ def test_another_input_scale_is_in_the_metadata_too():
         ('stdc.network', described(logits='absent'), "not a graph .*names the tensor 'absent', which the graph lacks"),
     ],
 )
-def test_a_damaged_description_is_refused(key, value, message, tmp_path):
+def test_damaged_description_is_refused(key, value, message, tmp_path):
     model = onnx.load(DEFAULT_MODEL)
     next(entry for entry in model.metadata_props if entry.key == key).value = value
     onnx.save(model, tmp_path / 'model.onnx')
@@ -193,7 +193,7 @@ def test_a_damaged_description_is_refused(key, value, message, tmp_path):
         Segmenter.load(tmp_path / 'model.onnx')
 
 
-def test_a_graph_that_cannot_run_is_refused(tmp_path):
+def test_graph_that_cannot_run_is_refused(tmp_path):
     model = onnx.load(DEFAULT_MODEL)
     next(node for node in model.graph.node if node.op_type == 'Conv').op_type = 'NoSuchOperator'
     onnx.save(model, tmp_path / 'model.onnx')
@@ -206,7 +206,7 @@ SCALES = (1.0, 0.5, 1.5)
 
 @pytest.fixture(scope='module')
 def exported(tmp_path_factory) -> dict[float, Path]:
-    """The shipped model, exported with each of the scales."""
+    """Return the shipped model exported with each of the scales."""
     pytest.importorskip('torch')
     from stdc_core.export.onnx import export
 
@@ -218,7 +218,7 @@ def exported(tmp_path_factory) -> dict[float, Path]:
 
 @pytest.mark.parametrize('own', SCALES)
 @pytest.mark.parametrize('wanted', SCALES)
-def test_the_input_scale_can_be_another(own, wanted, image, exported):
+def test_input_scale_can_be_changed(own, wanted, image, exported):
     expected, found = Segmenter.load(exported[wanted]), Segmenter.load(exported[own], input_scale=wanted)
     assert found.info.input_scale == wanted
     one, other = expected(image, confidence=True), found(image, confidence=True)
@@ -227,30 +227,30 @@ def test_the_input_scale_can_be_another(own, wanted, image, exported):
 
 
 @pytest.mark.parametrize('scale', [0.0, -1.0, 4.5, float('nan')])
-def test_an_impossible_input_scale_is_named(scale):
+def test_invalid_input_scale_is_named(scale):
     with pytest.raises(ModelError, match=rf'stdc1_camvid\.onnx: input scale: expected above 0 .* found {scale}'):
         Segmenter.load(input_scale=scale)
 
 
-def test_threads_are_as_many_as_are_asked_for():
+def test_number_of_threads():
     tasks = Path('/proc/self/task')
     if not tasks.exists():
         pytest.skip('/proc tells the threads of a process; this system has none')
     for threads in (1, 3):
         before = len(list(tasks.iterdir()))
         segmenter = Segmenter.load(threads=threads)
-        # The one that calls works, too.
+        # The calling thread computes, too.
         assert len(list(tasks.iterdir())) - before == threads - 1, segmenter.backend
         del segmenter
 
 
 @pytest.mark.parametrize('threads', [-1, 257, 100_000])
-def test_an_impossible_number_of_threads_is_named(threads):
+def test_invalid_number_of_threads_is_named(threads):
     with pytest.raises(ValueError, match=f'^threads: expected 0 to 256, found {threads}$'):
         Segmenter.load('absent.onnx', threads)
 
 
-def test_nothing_is_kept_or_sent_of_what_it_is_used_for(tmp_path):
+def test_no_telemetry(tmp_path):
     kept = ('ORT_DISABLE_TELEMETRY', 'XDG_CACHE_HOME')
     environment = {name: value for name, value in os.environ.items() if name not in kept}
     environment.update(HOME=str(tmp_path), PYTHONPATH=os.pathsep.join(sys.path))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The synthetic drive: the same everywhere, exact labels, every class, one continuous drive."""
+"""Test the synthetic drive: reproducible, with exact labels and every class, and continuous."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_sequence_protocol() -> None:
             drive[index]
 
 
-def test_same_in_any_order_and_instance(drive: SyntheticDrive) -> None:
+def test_frames_do_not_depend_on_order_or_instance(drive: SyntheticDrive) -> None:
     other = SyntheticDrive(seed=0, frames=3000)
     later = other[2900]
     for index in (40, 3):
@@ -60,7 +60,7 @@ def test_same_in_any_order_and_instance(drive: SyntheticDrive) -> None:
     tuple(map(int, cv2.__version__.split('.')[:2])) < (4, 13), reason='OpenCV before 4.13 draws some edges otherwise'
 )
 @pytest.mark.parametrize(('seed', 'index', 'checksum'), [(0, 25, 937037184), (3, 100, 63776156)])
-def test_label_is_the_same_everywhere(seed: int, index: int, checksum: int) -> None:
+def test_labels_are_the_same_on_every_machine(seed: int, index: int, checksum: int) -> None:
     assert zlib.crc32(SyntheticDrive(seed=seed)[index].label.tobytes()) == checksum
 
 
@@ -70,7 +70,7 @@ def test_seeds_differ(drive: SyntheticDrive) -> None:
 
 
 @pytest.mark.parametrize(('seed', 'start'), [(0, 0), (1, 0), (2, 1200), (3, 700), (4, 1340), (5, 60)])
-def test_every_class_appears_and_none_other(seed: int, start: int) -> None:
+def test_every_class_appears(seed: int, start: int) -> None:
     drive = SyntheticDrive(seed=seed, height=180, width=240, frames=1500)
     counts = np.zeros(256, np.int64)
     for index in range(start, start + 150, 15):
@@ -83,7 +83,7 @@ def test_every_class_appears_and_none_other(seed: int, start: int) -> None:
 
 
 @pytest.mark.parametrize('seed', [0, 5])
-def test_is_one_continuous_drive(seed: int) -> None:
+def test_drive_is_continuous(seed: int) -> None:
     drive = SyntheticDrive(seed=seed)
     near = [np.mean(drive[i].label == drive[i + 1].label) for i in (10, 60, 110)]
     far = [np.mean(drive[i].label == drive[i + 37].label) for i in (10, 60, 110)]
@@ -149,7 +149,7 @@ def test_bad_arguments(arguments: dict, message: str) -> None:
         (['--size', '31x480'], 'found 31 x 480'),
     ],
 )
-def test_a_wrong_argument_to_render_is_told_and_leaves_nothing(arguments, message, tmp_path, capsys) -> None:
+def test_wrong_argument_to_render_leaves_nothing(arguments, message, tmp_path, capsys) -> None:
     assert main(['render', str(tmp_path / 'out'), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

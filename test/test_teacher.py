@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learning from a teacher: its probabilities, their crops, the loss, and a training on images without labels."""
+"""Test training with a teacher: its probabilities, their crops, the loss, and images without labels."""
 
 import shutil
 
@@ -28,7 +28,7 @@ TABLE = 'labels:\n  - {id: 0, name: sky}\n  - {id: 1, name: asphalt, classes: [r
 
 
 def brightness_network(path, size=('h', 'w'), softmax=False, table=TABLE):
-    """An ONNX file whose first output is high for bright pixels, and whose second is for dark ones."""
+    """Write an ONNX file whose first output is high for bright pixels and its second for dark ones."""
     weight = numpy_helper.from_array(np.float32([[4] * 3, [-4] * 3]).reshape(2, 3, 1, 1), 'weight')
     nodes = [helper.make_node('Conv', ['image', 'weight'], ['logits'])]
     if softmax:
@@ -55,7 +55,7 @@ def half_bright(height=40, width=80):
 
 @pytest.mark.parametrize('softmax', [False, True], ids=['logits', 'probabilities'])
 @pytest.mark.parametrize('size', [('h', 'w'), (32, 64)], ids=['any size', 'one size'])
-def test_any_network_teaches_by_the_table_beside_it(size, softmax, tmp_path):
+def test_any_network_with_a_table_can_teach(size, softmax, tmp_path):
     teacher = open_teacher(brightness_network(tmp_path / 't.onnx', size, softmax), THREE)
     assert teacher.size == (None if size == ('h', 'w') else size)
     found = teacher.probabilities(half_bright())
@@ -66,7 +66,7 @@ def test_any_network_teaches_by_the_table_beside_it(size, softmax, tmp_path):
     assert not found[2].any()
 
 
-def test_a_network_of_stdc_teaches_by_the_names_of_its_classes(tmp_path):
+def test_stdc_network_teaches_by_class_names(tmp_path):
     other = ClassTable(('tram', 'sky', 'road'), THREE.colors)
     torch.manual_seed(0)
     save_weights(STDCSeg('stdc1', 3), tmp_path / 't.safetensors', other, {})
@@ -90,12 +90,12 @@ def test_a_network_of_stdc_teaches_by_the_names_of_its_classes(tmp_path):
         ('labels: [{id: 0, name: x, classes: [sky, car]}]', r't\.yaml: id 0: expected one class for a teacher'),
     ],
 )
-def test_a_teacher_whose_classes_are_not_known_is_refused(table, message, tmp_path):
+def test_teacher_with_unknown_classes_is_refused(table, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         open_teacher(brightness_network(tmp_path / 't.onnx', table=table), THREE)
 
 
-def test_what_is_not_a_teacher_is_named(tmp_path):
+def test_invalid_teacher_is_named(tmp_path):
     (tmp_path / 't.onnx').write_bytes(b'no')
     with pytest.raises(TeacherError, match=r't\.onnx: ONNX Runtime cannot load it'):
         open_teacher(tmp_path / 't.onnx', THREE)
@@ -106,8 +106,8 @@ def test_what_is_not_a_teacher_is_named(tmp_path):
         teacher.probabilities(half_bright())
 
 
-def test_crops_of_probabilities_lie_on_crops_of_labels(tmp_path):
-    """Blocks of classes: where a cell is inside a block, the crop of the probabilities is the crop of the label."""
+def test_crops_of_probabilities_match_crops_of_labels(tmp_path):
+    """For cells inside a block of one class, the crop of the probabilities equals the crop of the label."""
     label = np.kron(np.random.default_rng(0).integers(0, 3, (5, 6), np.uint8), np.ones((16, 16), np.uint8))
     soft = SoftTargets(tmp_path, 3)
     soft.path(0, 0).parent.mkdir()
@@ -124,13 +124,13 @@ def test_crops_of_probabilities_lie_on_crops_of_labels(tmp_path):
         inside = (blocks == blocks[..., :1]).all(2) & (cells.max(0) == 255) & (blocks[..., 0] < 3)
         compared += inside.sum()
         assert (cells.argmax(0)[inside] == blocks[..., 0][inside]).all()
-        # Cells whose neighbours lie outside the image, too.
+        # Also cells whose neighbours lie outside the image.
         outside = (blocks == IGNORE).all(2).astype(np.uint8)
         assert not cells[:, cv2.erode(outside, np.ones((3, 3))) > 0].any()
     assert compared > 1000
 
 
-def test_the_teachers_loss_is_the_cross_entropy_to_its_probabilities():
+def test_teacher_loss_is_the_cross_entropy():
     torch.manual_seed(0)
     logits, soft = torch.randn(2, 3, 6, 8), torch.randn(2, 3, 6, 8).softmax(1)
     label = torch.full((2, 6, 8), IGNORE)
@@ -141,7 +141,7 @@ def test_the_teachers_loss_is_the_cross_entropy_to_its_probabilities():
     assert float(teacher_loss(logits, soft, label)) == pytest.approx(float(weighted), rel=1e-5)
 
 
-def test_the_teacher_chooses_within_the_set_of_the_label():
+def test_teacher_chooses_within_the_set_of_the_label():
     logits, sets = torch.randn(1, 3, 1, 2), torch.tensor([[True, True, False]])
     soft = torch.tensor([0.1, 0.3, 0.6]).reshape(1, 3, 1, 1).repeat(1, 1, 1, 2)
     label = torch.tensor([[[3, 0]]])
@@ -150,12 +150,12 @@ def test_the_teacher_chooses_within_the_set_of_the_label():
     free = -(0.1 * logp[0, 1] + 0.3 * logp[1, 1] + 0.6 * logp[2, 1])
     found = teacher_loss(logits, soft, label, sets, hard_weight=1)
     assert float(found) == pytest.approx(float((within + free) / 2), rel=1e-4)
-    # A set to which the teacher gives less than a tenth does not count.
+    # A set with a teacher probability below a tenth is ignored.
     soft[:, :, :, 0] = torch.tensor([0.02, 0.03, 0.95]).reshape(1, 3, 1)
     assert float(teacher_loss(logits, soft, label, sets, hard_weight=1)) == pytest.approx(float(free), rel=1e-4)
 
 
-def test_what_the_teacher_does_not_know_does_not_count():
+def test_pixels_that_the_teacher_does_not_know_are_ignored():
     logits = torch.randn(1, 3, 1, 2, requires_grad=True)
     soft = torch.tensor([[0.9, 0.0], [0.1, 0.0], [0.0, 0.4]]).reshape(1, 3, 1, 2)
     label = torch.full((1, 1, 2), IGNORE)
@@ -166,7 +166,7 @@ def test_what_the_teacher_does_not_know_does_not_count():
 
 @pytest.fixture
 def data(tmp_path):
-    """A labelled dataset of grey road, and one without labels of dark and bright images."""
+    """Return a labelled dataset of grey road, and a dataset of dark and bright images without labels."""
     rng = np.random.default_rng(0)
     for name, values in (('own/train/images', [60]), ('more/train/images', [20, 235])):
         (tmp_path / name).mkdir(parents=True)
@@ -188,7 +188,7 @@ def command(data, out, *more, steps=30):
     return [*arguments, *(f'--set={text}' for text in settings)]
 
 
-def test_images_without_labels_are_learned_from_a_teacher(data, tmp_path):
+def test_training_without_labels_from_a_teacher(data, tmp_path):
     teacher, out = brightness_network(tmp_path / 't.onnx'), tmp_path / 'run'
     assert main(command(data, out, '--teacher', str(teacher))) == 0
     predict = open_predictor(out / 'weights.safetensors')
@@ -196,16 +196,16 @@ def test_images_without_labels_are_learned_from_a_teacher(data, tmp_path):
         image = cv2.imread(str(data / f'more/train/images/{value}.png'))
         assert (predict.mask(image) == wanted).mean() > 0.9
     assert load_weights(out / 'weights.safetensors')[2]['teacher'] == 't.onnx'
-    # A resumed run has the probabilities and does not ask again.
+    # A resumed run reads the stored probabilities and does not run the teacher again.
     (out / 'weights.safetensors').unlink()
     teacher.unlink()
     assert main(['train', '--resume', '--out', str(out)]) == 0
 
 
-def test_without_a_teacher_labels_are_needed(data, tmp_path, capsys):
+def test_labels_are_needed_without_a_teacher(data, tmp_path, capsys):
     assert main(command(data, tmp_path / 'run')) == 2
     assert 'no such label' in capsys.readouterr().err
-    # With one, a folder in which some labels are missing is still a mistake.
+    # With a teacher, a folder in which some labels are missing is still an error.
     labels = data / 'more/train/labels'
     labels.mkdir()
     shutil.copy(data / 'own/train/labels/60.png', labels / '20.png')
@@ -215,7 +215,7 @@ def test_without_a_teacher_labels_are_needed(data, tmp_path, capsys):
     assert not (tmp_path / 'run').exists()
 
 
-def test_a_teacher_that_cannot_be_used_leaves_no_run(data, tmp_path, capsys):
+def test_unusable_teacher_leaves_no_run(data, tmp_path, capsys):
     assert main(command(data, tmp_path / 'run', '--teacher', str(tmp_path / 'absent.onnx'))) == 2
     assert 'absent.onnx: no such file' in capsys.readouterr().err
     assert not (tmp_path / 'run').exists()

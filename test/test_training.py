@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training on a CPU: data, configuration, one step, and a short run that visibly learns."""
+"""Test training on a CPU: data, configuration, one step, and a short run that learns."""
 
 import shutil
 from dataclasses import fields
@@ -34,7 +34,7 @@ RECIPES = Path(__file__).parent.parent / 'config' / 'train'
 
 @pytest.fixture(scope='module')
 def dataset(tmp_path_factory):
-    """A small dataset of two drives: OUT/train and OUT/val."""
+    """Return a small dataset of two drives: OUT/train and OUT/val."""
     out = tmp_path_factory.mktemp('dataset')
     size = ['--size', '96x128', '--every', '40']
     assert main(['render', str(out), '--drives', '2', '--frames', '4', *size]) == 0
@@ -51,7 +51,7 @@ def test_folder_pairs_images_with_labels(dataset):
     assert np.array_equal(folder[0].label, frame.label)
 
 
-def test_render_keeps_what_is_there(dataset, capsys):
+def test_render_keeps_existing_files(dataset, capsys):
     size = ['--size', '96x128', '--every', '40']
     assert main(['render', str(dataset), '--drives', '1', '--frames', '1', *size]) == 2
     assert 'drive01000_00000.png exists' in capsys.readouterr().err
@@ -96,7 +96,7 @@ def test_augmentation_moves_image_and_label_together():
         assert new_image.shape == (64, 96, 3)
         assert new_label.shape == (64, 96)
         inner = new_label != 255
-        # Interpolation blurs the image at the borders of the blocks alone.
+        # Interpolation blurs the image only at the borders of the blocks.
         same = new_image[..., 0][inner] == new_label[inner] * 20
         assert same.mean() > 0.6
 
@@ -109,7 +109,7 @@ def test_padding_is_never_a_class():
     assert (padded == 255).sum() == 64 * 64 - 100
 
 
-def test_without_padding_a_small_image_is_enlarged_until_it_covers_the_crop():
+def test_small_image_is_enlarged_without_padding():
     image, label = np.full((20, 30, 3), 200, np.uint8), np.zeros((20, 30), np.uint8)
     for seed in range(10):
         _, cropped = Augmentation((64, 64), scale=(0.5, 5), pad=False)(image, label, np.random.default_rng(seed))
@@ -117,7 +117,7 @@ def test_without_padding_a_small_image_is_enlarged_until_it_covers_the_crop():
 
 
 @pytest.mark.parametrize(('uniform', 'middle'), [(True, (0.25 + 4) / 2), (False, 1.0)])
-def test_the_enlargement_or_its_logarithm_is_drawn_uniformly(uniform, middle):
+def test_distribution_of_the_enlargement(uniform, middle):
     augment, rng = Augmentation((64, 64), scale=(0.25, 4), uniform=uniform), np.random.default_rng(0)
     factors = [augment.placement((64, 64), rng)[1, 1] for _ in range(2000)]
     assert 0.25 <= min(factors) < 0.3 and 3.9 < max(factors) <= 4
@@ -125,12 +125,12 @@ def test_the_enlargement_or_its_logarithm_is_drawn_uniformly(uniform, middle):
 
 
 @pytest.mark.parametrize('size', [(40, 60), (80, 120), (227, 320), (720, 960)])
-def test_images_of_every_camera_are_brought_to_the_same_pixels(size):
+def test_images_are_scaled_to_equal_pixels(size):
     pixels = 360 * 480
     augment = Augmentation((64, 64), scale=(1.5, 1.5), pixels=pixels)
     factor = augment.placement(size, np.random.default_rng(0))[1, 1]
     assert size[0] * size[1] * factor**2 == pytest.approx(2.25 * pixels)
-    # As the deployed network sees an image that is larger than those of the training.
+    # As the deployed network scales images that are larger than those of the training.
     if size[0] * size[1] >= pixels:
         assert factor == pytest.approx(InputScale(1.5, pixels).of(size))
 
@@ -148,13 +148,13 @@ def test_extra_data_is_a_folder_and_a_share(text, expected):
     assert ExtraData.parse(str(expected)) == expected
 
 
-def test_a_folder_that_is_there_may_look_like_a_share(tmp_path):
+def test_existing_folder_may_look_like_a_share(tmp_path):
     (tmp_path / 'scale=0.5').mkdir()
     assert ExtraData.parse(str(tmp_path / 'scale=0.5')) == ExtraData(tmp_path / 'scale=0.5')
 
 
 @pytest.mark.parametrize('share', ['0', '1.5', '-1', 'nan', 'much', ''])
-def test_a_share_that_is_none_is_named(share, dataset, tmp_path, capsys):
+def test_invalid_share_is_named(share, dataset, tmp_path, capsys):
     arguments = ['train', '--data', str(dataset), '--out', str(tmp_path / 'run'), '--extra', f'more={share}']
     assert main(arguments) == 2
     assert capsys.readouterr().err == (
@@ -162,7 +162,7 @@ def test_a_share_that_is_none_is_named(share, dataset, tmp_path, capsys):
     )
 
 
-def test_extra_data_with_a_share_is_trained_on_and_resumed(dataset, tmp_path, capsys):
+def test_training_on_extra_data_with_a_share(dataset, tmp_path, capsys):
     settings = ['crop_height=64', 'crop_width=64', 'batch_size=2', 'steps=1', 'workers=0', 'val_every=1']
     out, extra = tmp_path / 'run', f'{dataset}=0.5'
     arguments = ['train', '--data', str(dataset), '--extra', extra, '--out', str(out)]
@@ -211,7 +211,7 @@ def test_values_out_of_range_are_named(tmp_path):
         load_config(tmp_path / 'train.yaml')
 
 
-def test_numbers_as_people_write_them():
+def test_number_formats():
     assert load_config(None, ['learning_rate=1e-3']).learning_rate == 1e-3
     assert load_config(None, ['val_split=']).val_split == ''
 
@@ -229,12 +229,12 @@ def test_help_explains_every_key(capsys):
 def test_shipped_recipes_are_configurations_for_every_machine(recipe):
     config = load_config(recipe, ['steps=5'])
     assert config.steps == 5
-    # bf16-mixed takes nineteen times as long where a CPU has no instructions for it.
+    # bf16-mixed takes nineteen times as long on a CPU without instructions for it.
     assert config.precision == 'auto'
 
 
-def test_the_papers_recipe():
-    """Section 4.2 of the paper; the factor of the heads and how images are enlarged, the reference implementation's."""
+def test_recipe_of_the_paper():
+    """Section 4.2 of the paper. The weight of the heads and the enlargement follow the reference implementation."""
     config = load_config(RECIPES / 'cityscapes_stdc1_seg75.yaml')
     model = STDCSeg(config.backbone, 19)
     made = SegmentationTask(model, config, CITYSCAPES).configure_optimizers()
@@ -248,7 +248,7 @@ def test_the_papers_recipe():
                 rates[name] = (group['initial_lr'], group['weight_decay'], group['momentum'])
     assert seen == len(rates) == len(list(model.parameters()))
     assert rates['backbone.stage1.conv.weight'] == (0.01, 5e-4, 0.9)
-    # Batch norms of the backbone are trained, without decay.
+    # Batch norms of the backbone are trained without weight decay.
     assert rates['backbone.stage1.bn.weight'] == (0.01, 0.0, 0.9)
     assert rates['head.1.weight'] == rates['ffm.conv.conv.weight'] == (0.1, 5e-4, 0.9)
     assert config.input_scale == 0.75
@@ -259,8 +259,8 @@ def test_the_papers_recipe():
     assert rate(config, 60000) == 0
 
 
-def test_the_average_grows_and_never_asks_the_device():
-    """On the meta device a number cannot be read; on a GPU, reading it would wait for all that is queued."""
+def test_moving_average_does_not_synchronise():
+    """On the meta device, reading a number is an error. On a GPU, it would wait for all queued work."""
     average = growing_average(0.998)
     for steps, decay in ((0, 0.1), (90, 0.91), (100_000, 0.998)):
         averaged = [torch.tensor([1.0, 2.0])]
@@ -269,18 +269,18 @@ def test_the_average_grows_and_never_asks_the_device():
     average([torch.ones(3, device='meta')], [torch.ones(3, device='meta')], torch.tensor(5, device='meta'))
 
 
-def test_a_pytorch_that_cannot_tell_trains_in_float32(monkeypatch):
+def test_old_pytorch_trains_in_float32(monkeypatch):
     for name in ('_is_amx_tile_supported', '_is_avx512_bf16_supported'):
         monkeypatch.delattr(torch.cpu, name, raising=False)
     assert has_bfloat16_instructions() is False
 
 
-def test_the_largest_image_is_that_with_the_most_pixels():
+def test_largest_image_has_the_most_pixels():
     sizes = [{(100, 300): 5, (200, 200): 1}, {(150, 250): 7}]
     assert largest_size(sizes) == largest_size(sizes[::-1]) == (200, 200)
 
 
-def test_the_cosine_falls_from_one_to_zero():
+def test_cosine_schedule():
     config = TrainConfig(steps=110, warmup_steps=10)
     assert [rate(config, step) for step in (0, 9, 60, 110)] == pytest.approx([0.1, 1.0, 0.5, 0.0])
 
@@ -293,14 +293,14 @@ def test_thinned_labels_keep_the_corners():
     assert _thin(label, 1) is label
 
 
-def test_class_weights_are_partly_taken_back():
+def test_prior_correction():
     weight = torch.linspace(0.5, 4, 11)
     task = SegmentationTask(STDCSeg('stdc1', 11), TrainConfig(prior_correction=0.4), CAMVID, weight)
     torch.testing.assert_close(task.offset.flatten().exp(), weight**-0.4)
     assert not SegmentationTask(STDCSeg('stdc1', 11), TrainConfig(), CAMVID, weight).offset.any()
 
 
-def test_heads_without_a_loss_are_left_alone():
+def test_heads_without_a_loss_are_not_trained():
     model = STDCSeg('stdc1', 11).train()
     task = SegmentationTask(model, TrainConfig(aux_weight=0, detail_weight=0), CAMVID)
     parts = task.losses(model.forward_train(torch.rand(2, 3, 64, 96)), torch.randint(0, 11, (2, 64, 96)))
@@ -340,19 +340,19 @@ def test_bad_data_is_found_before_training(dataset, tmp_path, capsys):
         (['--extra', 'more'], 'extra_share is 0, but extra data was given, more: set the share'),
     ],
 )
-def test_extra_data_and_its_share_go_together(extra, message, dataset, tmp_path, capsys):
+def test_extra_data_needs_its_share(extra, message, dataset, tmp_path, capsys):
     assert main(['train', '--data', str(dataset), '--out', str(tmp_path / 'run'), *extra]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_file_is_no_folder_of_a_run(dataset, tmp_path, capsys):
+def test_file_is_not_a_run_folder(dataset, tmp_path, capsys):
     (tmp_path / 'run').write_text('mine')
     assert main(['train', '--data', str(dataset), '--out', str(tmp_path / 'run')]) == 2
     assert capsys.readouterr().err == f'stdc train: {tmp_path / "run"}: is a file, expected a folder to write to\n'
 
 
 @pytest.mark.parametrize(('scores', 'best'), [((0.1, 0.2), 0.2), ((0.2, 0.1), 0.2)], ids=['last', 'in training'])
-def test_the_best_validation_may_be_the_one_after_the_training(scores, best, dataset, tmp_path, monkeypatch):
+def test_last_validation_may_be_the_best(scores, best, dataset, tmp_path, monkeypatch):
     given = iter(scores)
     monkeypatch.setattr(ConfusionMatrix, 'miou', lambda _: next(given))
     settings = ['crop_height=64', 'crop_width=64', 'batch_size=2', 'steps=3', 'val_every=2', 'workers=0']
@@ -368,16 +368,16 @@ def test_the_best_validation_may_be_the_one_after_the_training(scores, best, dat
     assert same == (best == scores[-1])
 
 
-def test_the_best_validation_is_known_in_a_folder_that_was_moved(dataset, tmp_path, monkeypatch):
+def test_best_validation_is_found_in_a_moved_folder(dataset, tmp_path, monkeypatch):
     given = iter([0.9, 0.2, 0.1])
     monkeypatch.setattr(ConfusionMatrix, 'miou', lambda _: next(given))
     settings = ['crop_height=64', 'crop_width=64', 'batch_size=2', 'steps=1', 'workers=0', 'val_every=1']
     begun, moved = tmp_path / 'begun', tmp_path / 'moved'
     assert main(['train', '--data', str(dataset), '--out', str(begun), *(f'--set={text}' for text in settings)]) == 0
-    # By the name of Lightning's own, as older versions of this package wrote it.
+    # Under the name of Lightning's own callback, as older versions of this package wrote it.
     states = torch.load(begun / 'best.ckpt', weights_only=True)['callbacks']
     assert [name.partition('{')[0] for name, state in states.items() if state.get('monitor')] == ['ModelCheckpoint']
-    # As if it had been interrupted.
+    # As after an interruption.
     (begun / 'weights.safetensors').unlink()
     record = begun / 'run.yaml'
     record.write_text(record.read_text().replace('steps: 1\n', 'steps: 3\n', 1))
@@ -387,7 +387,7 @@ def test_the_best_validation_is_known_in_a_folder_that_was_moved(dataset, tmp_pa
     assert scores == [0.9, 0.1]
 
 
-def test_every_device_has_an_image_to_validate_on(dataset, tmp_path, capsys):
+def test_every_device_needs_a_validation_image(dataset, tmp_path, capsys):
     settings = ['devices=4', 'batch_size=8', 'accelerator=cpu']
     arguments = ['train', '--data', str(dataset), '--out', str(tmp_path / 'run')]
     assert main([*arguments, *(f'--set={setting}' for setting in settings)]) == 2
@@ -395,7 +395,7 @@ def test_every_device_has_an_image_to_validate_on(dataset, tmp_path, capsys):
     assert not (tmp_path / 'run').exists()
 
 
-def test_the_folder_of_a_run_on_several_machines_is_begun_by_the_first(tmp_path, monkeypatch):
+def test_first_machine_creates_the_run_folder(tmp_path, monkeypatch):
     (tmp_path / 'run.yaml').write_text('')
     with pytest.raises(FileExistsError):
         need_empty(tmp_path)
@@ -405,20 +405,20 @@ def test_the_folder_of_a_run_on_several_machines_is_begun_by_the_first(tmp_path,
         need_empty(tmp_path)
 
 
-def test_every_part_of_the_loss_trains_its_head():
+def test_every_loss_trains_its_head():
     model = STDCSeg('stdc1', 11).train()
     task = SegmentationTask(model, TrainConfig(), CAMVID)
     parts = task.losses(model.forward_train(torch.rand(2, 3, 64, 96)), torch.randint(0, 11, (2, 64, 96)))
     assert parts.keys() == {'main', 'aux8', 'aux16', 'detail8'}
     sum(parts.values()).backward()
-    # Every parameter, batch norms of the backbone included, gets a gradient.
+    # Every parameter gets a gradient, including the batch norms of the backbone.
     assert not [name for name, p in model.named_parameters() if p.grad is None]
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_the_shipped_recipes_take_extra_data_and_the_weights_of_the_stage_before(dataset, tmp_path):
+def test_shipped_recipes_in_sequence(dataset, tmp_path):
     small = {'crop_height': 64, 'crop_width': 64, 'batch_size': 2, 'warmup_steps': 0, 'val_every': 1, 'workers': 0}
-    # The second stage stays where it begins: a step of nothing.
+    # The second stage makes one step that does not change the weights.
     stages = {'camvid_stdc1': {'steps': 2}, 'camvid_stdc1_fine': {'steps': 1, 'learning_rate': 1e-12}}
     runs, init = [], []
     for recipe, own in stages.items():
@@ -433,7 +433,7 @@ def test_the_shipped_recipes_take_extra_data_and_the_weights_of_the_stage_before
         torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3, msg=name)
 
 
-def test_a_recipe_and_data_are_enough(dataset, tmp_path, monkeypatch, capsys):
+def test_recipe_and_data_are_sufficient(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small = ['crop_height=64', 'crop_width=64', 'batch_size=2', 'steps=1', 'warmup_steps=0', 'workers=0']
     command = [
@@ -453,7 +453,7 @@ def test_a_recipe_and_data_are_enough(dataset, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == 'stdc train: --out is missing: the folder of the run\n'
 
 
-def test_weights_survive_the_disk(tmp_path):
+def test_weights_are_saved_and_loaded(tmp_path):
     model = STDCSeg('stdc2', 11, detail_strides=(2, 8)).eval()
     save_weights(model, tmp_path / 'w.safetensors', CAMVID, {'a': 'b'})
     loaded, classes, provenance = load_weights(tmp_path / 'w.safetensors')
@@ -464,7 +464,7 @@ def test_weights_survive_the_disk(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['w.safetensors']
 
 
-def test_what_is_no_weights_file_is_refused(tmp_path):
+def test_invalid_weights_file_is_refused(tmp_path):
     (tmp_path / 'w.safetensors').write_text('hello')
     with pytest.raises(WeightsError, match=r'w\.safetensors: not a safetensors file'):
         load_weights(tmp_path / 'w.safetensors')
@@ -472,7 +472,7 @@ def test_what_is_no_weights_file_is_refused(tmp_path):
         load_weights(tmp_path / 'absent.safetensors')
 
 
-def test_a_short_training_learns_and_its_export_knows_it(dataset, tmp_path, capsys):
+def test_short_training_learns(dataset, tmp_path, capsys):
     out = tmp_path / 'run'
     settings = ['crop_height=96', 'crop_width=128', 'batch_size=4', 'steps=40', 'warmup_steps=5', 'val_every=20']
     settings += ['ema_decay=0.9', 'workers=0', 'learning_rate=0.003', 'aux_stride=2']

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos that only PyAV reads or writes."""
+"""Test videos that only PyAV can read or write."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_failed_write_leaves_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_not_a_video_is_one_line(tmp_path):
+def test_invalid_video_gives_one_line(tmp_path):
     (tmp_path / 'text.mp4').write_text('hello')
     with pytest.raises(VideoError, match=r'text\.mp4: neither an image nor a video that OpenCV') as error:
         open_video(tmp_path / 'text.mp4')
