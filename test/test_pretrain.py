@@ -296,7 +296,7 @@ def test_broken_image_gives_one_line_from_any_process(images, tmp_path, monkeypa
         (['--set', 'batch_size=1'], 'batch_size: expected 2 or more per device, found 1 on 1'),
         (['--set', 'seed=99999999999'], 'seed: expected at most 4294967295, found 99999999999'),
         (['--set', 'dropout=2'], 'dropout: expected at most 1'),
-        (['--data', 'absent'], 'absent/train: not there'),
+        (['--data', 'absent'], 'absent/train: not found'),
         (['--resume'], 'contains no run to resume'),
     ],
 )
@@ -471,7 +471,7 @@ def test_imported_classifier_computes_the_same(name, tmp_path, capsys):
         (lambda s: s.pop('features.2.avd_layer.0.weight'), r'1 keys .* missing, among them features\.2\.avd_layer\.0'),
         (lambda s: s.pop('fc.weight'), r'among them fc\.weight'),
         (lambda s: s.update({'extra.weight': torch.zeros(1)}), r'unexpected extra\.weight'),
-        (lambda s: s.update({'linear.weight': torch.zeros(10, 512)}), r'fc2\.weight is \(10, 512\), expected'),
+        (lambda s: s.update({'linear.weight': torch.zeros(10, 512)}), r'fc2\.weight has shape \(10, 512\), expected'),
         (lambda s: s.update({'features.20.conv.weight': torch.zeros(1)}), r'features\.\* has 21 modules, expected 8'),
     ],
 )
