@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Launch the segmentation node: ros2 launch stdc_ros segmentation.launch.py image:=/camera/image_raw.
 
-A larger launch file can include this one: it changes no environment variable of the other processes, and a node that
-dies ends nothing else unless ``required`` is true. It imports launch, launch_ros and rclpy only: ``ros2 launch`` may
-run in another Python environment than the node.
+A larger launch file can include this one: it does not change the environment of other processes, and if the node dies,
+everything else keeps running unless ``required`` is true. It imports only launch, launch_ros and rclpy, because ``ros2
+launch`` may run in another Python environment than the node.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RESPAWN_DELAY = 2.0
 
 LOG_LEVELS = ('debug', 'info', 'warn', 'error', 'fatal')
 
-#: Arguments that are true or false, besides use_sim_time, which may be empty.
+#: Boolean arguments, without use_sim_time, which may also be empty.
 FLAGS = ('build_only', 'lifecycle', 'respawn', 'required', 'rviz')
 
 #: End of the description of an argument that sets a node parameter.
@@ -152,8 +152,8 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
     A function, because an empty argument must not override the parameter file.
 
     Raises:
-        FileNotFoundError: The params_file or bag does not exist. ROS would go on without it.
-        ValueError: An argument has a value that the node, launch or ROS would not take.
+        FileNotFoundError: The params_file or bag does not exist. ROS would ignore that.
+        ValueError: An argument has a value that the node, launch or ROS does not accept.
     """
     given = {name: LaunchConfiguration(name).perform(context) for name in (a.name for a in ARGUMENTS)}
     flags = {name: _flag(context, name, given[name]) for name in FLAGS}
@@ -169,7 +169,7 @@ def start(context: LaunchContext) -> list[ExecuteProcess]:
     use_sim_time = given['use_sim_time'] or ('true' if given['bag'] else '')
     sim_time = [{'use_sim_time': _flag(context, 'use_sim_time', use_sim_time)}] if use_sim_time else []
     profile = _profile(context)
-    # rviz2 first: where it is not installed, launch ends there, and would leave behind what it has started.
+    # rviz2 first: if it is not installed, launch fails here, and would leave processes behind that it has started.
     processes: list[ExecuteProcess] = [_rviz(given, cameras, sim_time)] if flags['rviz'] else []
     processes.append(_node(given, cameras, flags, sim_time, profile))
     if given['bag']:
@@ -218,11 +218,11 @@ def _node(
 
 
 def _on_exit(required: bool, may_end: bool) -> Callable[[ProcessExited, LaunchContext], list[Shutdown]]:
-    """Return what launch does when a process has ended; launch itself logs that it died.
+    """Return the function that launch calls when a process has ended. Launch itself logs that the process died.
 
     Args:
-        required: Whether its failure ends the launch, with exit status 1.
-        may_end: Whether the launch goes on when a required process has ended without failure.
+        required: Whether a failure of the process ends the launch with exit status 1.
+        may_end: Whether the launch keeps running when a required process has ended without failure.
     """
 
     def on_exit(event: ProcessExited, context: LaunchContext) -> list[Shutdown]:
@@ -230,7 +230,7 @@ def _on_exit(required: bool, may_end: bool) -> Callable[[ProcessExited, LaunchCo
             return []
         reason = f'{event.process_name} ended with exit status {event.returncode}'
         if event.returncode:
-            # An exception is the only way to make `ros2 launch` fail: after a Shutdown it exits with status 0.
+            # Only an exception makes `ros2 launch` fail: after a Shutdown it exits with status 0.
             raise RuntimeError(reason)
         return [] if may_end else [Shutdown(reason=reason)]
 
@@ -238,7 +238,7 @@ def _on_exit(required: bool, may_end: bool) -> Callable[[ProcessExited, LaunchCo
 
 
 def _play_command(bag: str, node_name: str) -> list[str]:
-    # The node takes about a second to start, and would miss the beginning.
+    # The node takes about a second to start and would miss the beginning of the bag.
     command = ['ros2', 'bag', 'play', '--clock', '100', '--delay', '3', bag]
     if os.environ.get('ROS_DISTRO') != 'humble':  # Its `ros2 bag play` cannot leave topics out.
         command += ['--exclude-regex', rf'.*/{node_name}/[^/]+(/compressed)?']
@@ -264,7 +264,7 @@ def _rviz(given: dict[str, str], cameras: list[str], sim_time: list[dict]) -> No
 
 
 def _profile(context: LaunchContext) -> dict[str, str]:
-    """Return the environment variables for our profile of Fast DDS, or for the user's where there is one."""
+    """Return the environment variables for our Fast DDS profile, or for the user's own."""
     own = [path for path in map(context.environment.get, PROFILE_VARIABLES) if path]
     path = own[0] if own else str(CONFIG / 'fastdds.xml')
     return {name: context.environment.get(name) or path for name in PROFILE_VARIABLES}
@@ -296,7 +296,7 @@ def _check(given: dict[str, str], cameras: list[str]) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """Return why rclpy refuses a name, without the picture of the place that follows."""
+    """Return why rclpy refuses a name, without the following lines that point to the character."""
     return str(error).splitlines()[0].rstrip(':')
 
 
@@ -304,7 +304,7 @@ def _cameras(text: str) -> list[str]:
     """Return the names in "front left", "front,left" or "[front, 'left']"."""
     names = [name.strip('\'"') for name in re.split(r'[,\s]+', text.strip().removeprefix('[').removesuffix(']'))]
     names = [name for name in names if name]
-    # The rule of the node's parameter `cameras`: a name is one level of a topic.
+    # The same rule as for the parameter `cameras` of the node: a name is one level of a topic.
     for name in names:
         if not re.fullmatch(r'[A-Za-z][A-Za-z0-9_]*', name):
             raise ValueError(f'cameras is {text}: {name!r} is not a camera name, expected letters, digits and _')
@@ -314,7 +314,7 @@ def _cameras(text: str) -> list[str]:
 
 
 def _flag(context: LaunchContext, name: str, text: str) -> bool:
-    """Return whether an argument is true, in any spelling that the conditions of launch take."""
+    """Return whether an argument is true, in any spelling that launch conditions accept."""
     try:
         return evaluate_condition_expression(context, [TextSubstitution(text=text)])
     except InvalidConditionExpressionError as error:
