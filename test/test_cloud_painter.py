@@ -131,6 +131,19 @@ def test_every_camera_paints_and_a_silent_one_is_not_waited_for():
         assert listener.classes(3)[1:] == [[6, 3, 8], [7, 3, 9]]
 
 
+def test_what_waits_when_the_last_listener_leaves_is_forgotten():
+    with Listener() as listener:
+        listener.add_mask(1, 0)
+        listener.put_cloud(40)
+        listener.put_cloud(0)
+        assert listener.classes(1) == [[0, 1, 255]]
+        listener.painter.forget()
+        listener.add_mask(2, 50)
+        listener.put_cloud(50)
+        assert listener.classes(2) == [[0, 1, 255], [50, 2, 255]]
+        assert not listener.painter.statistics.new_troubles()
+
+
 def test_a_filtered_cloud_and_the_threshold():
     with Listener(points_only=('road', 'sidewalk'), confidence_threshold=0.5) as listener:
         listener.add_mask(3, 0)

@@ -20,6 +20,8 @@ from stdc_core.inference import Segmenter
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.ground.pose import pose_of_body
 from stdc_ros.messages.cdr import encode
+from stdc_ros.node.parameters import Parameters
+from stdc_ros.node.points_output import PointsOutput
 from stdc_ros.points.painting import View, paint
 
 #: Pose of the camera's body in the frame of the LiDAR: ahead of it and below, looking down.
@@ -108,6 +110,25 @@ def test_clouds_are_painted_while_somebody_listens_and_cost_nothing_else():
         assert int({row.key: row.value for row in status().values}['clouds painted']) >= 1
         rig.listen()
         rig.spin_until(lambda: rig.lidar.get_subscription_count() == 0, 'the node leaves the clouds')
+
+
+def test_topics_close_and_open_again_as_a_managed_node_does():
+    with Client('/left') as client:
+        output = PointsOutput(client.node, Parameters(points=True))
+        output.load(Segmenter.load().info.classes, None)
+        listener = client.node.create_subscription(PointCloud2, '/client/points', lambda cloud: None, 1)
+        lidar = client.node.create_publisher(PointCloud2, '/points', 1)
+        for _ in range(2):
+            output.open_topics()
+            output.start()
+            client.spin_until(output.wanted, 'the output knows of its listener')
+            output.follow_listeners()
+            client.spin_until(lambda: lidar.get_subscription_count() == 1, 'a subscription to the clouds')
+            assert output.complaint() == ''
+            assert output.close(10.0)
+            assert not output.wanted()
+            client.spin_until(lambda: lidar.get_subscription_count() == 0, 'no subscription to the clouds')
+        client.node.destroy_subscription(listener)
 
 
 def test_a_pose_that_cannot_be_is_an_error_at_the_start():

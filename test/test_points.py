@@ -11,7 +11,7 @@ from point_clouds import cloud_of, field_of
 from stdc_core.classes import CAMVID, IGNORE
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.ground.pose import pose_of_body
-from stdc_ros.messages.cdr import POINT_CLOUD, decode, encode
+from stdc_ros.messages.cdr import POINT_CLOUD, WireError, decode, encode
 from stdc_ros.points.painting import NEAREST, View, find_visible, paint
 from stdc_ros.points.point_cloud import PointsError, make_painted_cloud, packed_colors, read_cloud, select_classes
 
@@ -141,6 +141,25 @@ def test_what_is_no_cloud_is_an_error_that_says_why(changes, words):
         setattr(source, name, value)
     with pytest.raises(PointsError, match=words):
         read_cloud(source)
+
+
+def test_damaged_messages_are_errors_or_clouds():
+    rng = np.random.default_rng(0)
+    layouts = [{'step': 12}, {'step': 17, 'row_padding': 3, 'big_endian': True}, {'step': 32, 'row_padding': 8}]
+    whole = [encode(cloud_of(rng.normal(size=(3, 4, 5)), **layout)) for layout in layouts]
+    outcomes = set()
+    for number in range(600):
+        data = bytearray(whole[number % 3])
+        for place in rng.integers(4, 200, rng.integers(1, 4)):
+            data[place] = rng.choice([0, 255, rng.integers(0, 256)])
+        try:
+            cloud = read_cloud(decode(bytes(data), POINT_CLOUD))
+            found = paint(cloud.xyz, [plain_view(3, 200)])
+            encode(make_painted_cloud(cloud, *found, COLORS))
+            outcomes.add('painted')
+        except (WireError, PointsError) as error:
+            outcomes.add(type(error).__name__)
+    assert outcomes == {'painted', 'WireError', 'PointsError'}
 
 
 def test_coordinates_must_be_floats():

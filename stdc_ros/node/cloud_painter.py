@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -89,7 +90,7 @@ class CloudPainter:
         self._publish: Callable[[Any], None] = lambda message: None
         self._arrived: deque[tuple[bytes, float]] = deque(maxlen=WAITING)
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._forgotten = False
         self._thread: threading.Thread | None = None
 
     def start(self, publish: Callable[[Any], None]) -> None:
@@ -151,6 +152,7 @@ class CloudPainter:
         """Forget masks and clouds, when nobody listens any more."""
         with self._changed:
             self._arrived.clear()
+            self._forgotten = True
             self._histories = {name: MaskHistory() for name in self._topics}
             self._lacks = {}
 
@@ -162,13 +164,18 @@ class CloudPainter:
                     self._changed.wait(_PERIOD if waiting else None)
                 if self._closed:
                     return
+                if self._forgotten:
+                    waiting.clear()
+                    self._forgotten = False
                 arrived = list(self._arrived)
                 self._arrived.clear()
             waiting += [cloud for cloud in (self._decode(*entry) for entry in arrived) if cloud is not None]
             self.statistics.counts['dropped'] += max(0, len(waiting) - WAITING)
             waiting = waiting[-WAITING:]
-            for cloud in [cloud for cloud in waiting if self._is_due(cloud)]:
-                waiting.remove(cloud)
+            due = [self._is_due(cloud) for cloud in waiting]
+            ready = list(compress(waiting, due))
+            waiting = [cloud for cloud, is_due in zip(waiting, due, strict=True) if not is_due]
+            for cloud in ready:
                 self._process(cloud)
 
     def _decode(self, data: bytes, arrival: float) -> _Cloud | None:

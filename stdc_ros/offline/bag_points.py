@@ -139,11 +139,13 @@ class BagPoints:
     def _due(self, now: int | None) -> Iterator[tuple[str, int, Any]]:
         """Yield the clouds that no later mask can be nearer to, or that have waited long enough."""
         patience = PATIENCE + round(self._options.max_time_difference * 1e9)
-        for cloud in list(self._waiting):
+        waiting, self._waiting = self._waiting, []
+        for cloud in waiting:
             unusable = cloud.message is None
             late = now is None or now - cloud.time > patience
-            if unusable or late or all(each.reaches(_stamp(cloud)) for each in self._histories.values()):
-                self._waiting.remove(cloud)
+            if not (unusable or late or all(each.reaches(_stamp(cloud)) for each in self._histories.values())):
+                self._waiting.append(cloud)
+            else:
                 try:
                     yield cloud.topic, cloud.time, self._paint(cloud)
                     self.painted += 1
