@@ -61,11 +61,19 @@ def allowed(enclave: str) -> dict[tuple[str, str], set[str]]:
     return found
 
 
-def used(*arguments: str, cameras: tuple[str, ...] = ('',)) -> dict[tuple[str, str], set[str]]:
-    """Return the full names that a node uses while somebody listens to its outputs, by kind."""
+def used(*arguments: str, cameras: tuple[str, ...] = ('',), managed: bool = False) -> dict[tuple[str, str], set[str]]:
+    """Return the full names that a node uses while somebody listens to its outputs, by kind.
+
+    Args:
+        arguments: Arguments after ``--ros-args``.
+        cameras: Names of the cameras.
+        managed: Whether the node runs with ``--lifecycle``, activated.
+    """
     if cameras != ('',):
         arguments = (*arguments, '-p', f'cameras:=[{", ".join(cameras)}]')
-    with Client() as client, NodeProcess(*arguments) as node:
+    with Client() as client, NodeProcess(*arguments, options=['--lifecycle'] if managed else []) as node:
+        if managed:
+            client.activate()
         client.node.create_subscription(PointCloud2, 'segmentation/points', lambda _: None, 1)
         for camera in cameras:
             client.node.create_subscription(CameraInfo, f'{camera}/segmentation/camera_info', lambda _: None, 1)
@@ -95,7 +103,7 @@ def test_policy_matches_the_running_node(enclave, cameras):
     settings = ('-p', 'use_sim_time:=true', '-p', 'drivable_grid:=true', '-p', f'grid_camera_pose:=[{poses}]')
     settings += ('-p', 'points:=true')
     found = used(*settings, cameras=cameras)
-    compressed = used('-p', 'image_transport:=compressed', cameras=cameras)
+    compressed = used('-p', 'image_transport:=compressed', cameras=cameras, managed=True)
     found = {kind: found[kind] | compressed[kind] for kind in KINDS}
     policy = allowed(enclave)
     for kind in KINDS:
