@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.task import Future
 from ros_helpers import Client, NodeProcess
 from scenes import message_of, pixels, scene
+from test_node_signals import check_clean_end
 
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
 
@@ -33,10 +35,16 @@ class Manager(Client):
         self._change = self.node.create_client(ChangeState, f'{node}/change_state')
         self._get = self.node.create_client(GetState, f'{node}/get_state')
 
-    def change(self, transition: int) -> bool:
-        """Request a transition and return whether it succeeded."""
+    def request(self, transition: int) -> Future:
+        """Request a transition."""
         self.spin_until(self._change.service_is_ready, 'the service change_state of the node')
         future = self._change.call_async(ChangeState.Request(transition=Transition(id=transition)))
+        self.spin(0.1)
+        return future
+
+    def change(self, transition: int) -> bool:
+        """Request a transition and return whether it succeeded."""
+        future = self.request(transition)
         self.spin_until(future.done, 'an answer of change_state')
         return future.result().success
 
@@ -147,6 +155,28 @@ def test_signal_ends_an_active_node(number):
         assert manager.change(Transition.TRANSITION_ACTIVATE)
         assert process.end(number) == 0
         assert 'Traceback' not in process.output
+
+
+#: A build of an engine that takes minutes inside the library.
+BUILDING = """
+import time
+from stdc_core.inference import Segmenter
+def build(self, size, progress):
+    print('builds', flush=True)
+    time.sleep(1000)
+Segmenter.prepare = build
+Segmenter.backend = 'tensorrt'
+"""
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_the_build_of_the_engine_ends_the_node_at_once(number):
+    with managed('-p', 'image_size:=64x48', prelude=BUILDING) as process, Manager() as manager:
+        manager.request(Transition.TRANSITION_CONFIGURE)
+        process.wait_for_output('builds')
+        process.process.send_signal(signal.SIGINT)
+        check_clean_end(process, process.end(number))
+        assert 'a signal ends the node before the engine is built' in process.output
 
 
 def test_build_only_is_refused():

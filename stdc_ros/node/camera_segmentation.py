@@ -210,6 +210,11 @@ class CameraSegmentation:
             self.failure = self._segmenter.failure
         return self.failure
 
+    @property
+    def builds(self) -> bool:
+        """Whether a thread is building an engine beside the work."""
+        return self._segmenter is not None and bool(self._segmenter.activity)
+
     def _loaded(self) -> Segmenter:
         if self._segmenter is None:
             raise RuntimeError('no model is loaded, expected load() before')

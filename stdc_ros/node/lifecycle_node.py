@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from threading import Thread
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from stdc_ros.node.camera_segmentation import LISTENER_PERIOD, CameraSegmentation, WorkerHangsError
 from stdc_ros.node.declare_parameters import warn_of_unknown
+
+#: Seconds between two looks for signals during a build.
+SIGNAL_PERIOD = 0.05
+
+
+class BuildStoppedError(RuntimeError):
+    """A signal ends the process before the engine is built."""
 
 
 class SegmentationLifecycleNode(LifecycleNode):
@@ -23,6 +31,9 @@ class SegmentationLifecycleNode(LifecycleNode):
     A failed transition leads through the error state back to ``unconfigured``; log and diagnostics give the reason. The
     same happens if the backend is lost while the node is active.
 
+    Args:
+        signals: List that grows with each signal: a build of minutes stops at the first one.
+
     Attributes:
         segmentation: Segmentation that runs on this node.
         failure: Error after which the process cannot continue, or None.
@@ -32,8 +43,10 @@ class SegmentationLifecycleNode(LifecycleNode):
         ValueError: ``build_only`` is set.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[int] = ()) -> None:
         super().__init__('segmentation')
+        self._signals = signals
+        self._builder: Thread | None = None
         self.failure: Exception | None = None
         self.segmentation = CameraSegmentation(self, 'unconfigured')
         if self.segmentation.settings.build_only:
@@ -79,10 +92,34 @@ class SegmentationLifecycleNode(LifecycleNode):
         self.segmentation.close()
         self.destroy_node()
 
+    @property
+    def builds(self) -> bool:
+        """Whether a thread is building an engine. It cannot be stopped, but by the end of the process."""
+        return self.segmentation.builds or (self._builder is not None and self._builder.is_alive())
+
     def _configure(self) -> None:
         self.segmentation.load()
         if self.segmentation.settings.image_size:
-            self.segmentation.build()
+            self._build()
+
+    def _build(self) -> None:
+        """Build the engine in a thread: the main thread would not see a signal before the library returns."""
+        failures: list[Exception] = []
+
+        def work() -> None:
+            try:
+                self.segmentation.build()
+            except Exception as error:
+                failures.append(error)
+
+        self._builder = Thread(target=work, name='engine', daemon=True)
+        self._builder.start()
+        while self._builder.is_alive():
+            if self._signals:
+                raise BuildStoppedError('a signal ends the node before the engine is built')
+            self._builder.join(SIGNAL_PERIOD)
+        if failures:
+            raise failures[0]
 
     def _activate(self) -> None:
         self.segmentation.open_topics()

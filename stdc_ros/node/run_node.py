@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import NoReturn
 
 import rclpy
 from rclpy.exceptions import ParameterException
@@ -40,7 +41,7 @@ def run(signals: list[int], args: list[str] | None = None, lifecycle: bool = Fal
     remove_dead_segments()
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        node: Node = SegmentationLifecycleNode() if lifecycle else SegmentationNode()
+        node: Node = SegmentationLifecycleNode(signals) if lifecycle else SegmentationNode()
         if isinstance(node, SegmentationNode) and node.segmentation.settings.build_only:
             _build(node, signals)
             return 0
@@ -77,13 +78,23 @@ def _spin(node: Node, signals: list[int]) -> int:
     except WorkerHangsError as error:
         # The thread may still publish. End the process at once, before the interpreter destroys what the thread uses.
         _fatal(failure or error)
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(1)
+        _end_at_once(1)
     if failure is not None:
         _fatal(failure)
+    builds = node.builds
     rclpy.try_shutdown()
-    return 0 if failure is None else 1
+    status = 0 if failure is None else 1
+    if builds:
+        # The library would build on while the interpreter takes itself apart. The cache has only whole files, and the
+        # next start removes the segments of shared memory that this leaves, see remove_dead_segments.
+        _end_at_once(status)
+    return status
+
+
+def _end_at_once(status: int) -> NoReturn:
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def _fatal(error: Exception) -> None:

@@ -35,6 +35,11 @@ class SegmentationNode(Node):
         """Error that keeps the node from working, or None."""
         return self.segmentation.look_for_failure()
 
+    @property
+    def builds(self) -> bool:
+        """Whether a thread is building an engine. It cannot be stopped, but by the end of the process."""
+        return self.segmentation.builds
+
     def close(self) -> None:
         """Stop segmenting and destroy the node. Raises WorkerHangsError if the current frame does not finish."""
         self.segmentation.close()
