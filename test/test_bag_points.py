@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bag_helpers import CAMERA, make_bag, picture, stamp
+from conftest import REPOSITORY
 from point_clouds import cloud_of, field_of
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import StoragePlugin
@@ -27,6 +29,7 @@ from stdc_ros.ground.pose import pose_of_body
 from stdc_ros.messages.cdr import CAMERA_INFO, IMAGE, TYPES
 from stdc_ros.messages.images import make_image
 from stdc_ros.offline.bag_points import TF
+from stdc_ros.offline.camera_poses import read_camera_poses, transform_of
 from stdc_ros.offline.segment_bag import main
 from stdc_ros.points.painting import View, paint
 from stdc_ros.points.transform_tree import TransformTree
@@ -198,6 +201,15 @@ def test_a_file_that_is_no_pose_is_an_error(tmp_path, capsys, content, words):
     except SystemExit as error:
         assert error.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_the_file_of_the_documentation_is_one(tmp_path):
+    (block,) = re.findall(r'```yaml\n(.*?)```', (REPOSITORY / 'docs' / 'points.md').read_text(), re.DOTALL)
+    (tmp_path / 'poses.yaml').write_text(block)
+    poses = read_camera_poses(tmp_path / 'poses.yaml')
+    ahead, behind = (transform_of(poses[topic]) for topic in ('/front/image_raw', '/rear/image_raw'))
+    assert (ahead @ [10, 0, 0, 1])[2] > 9 and (behind @ [-10, 0, 0, 1])[2] > 9
+    assert (ahead @ [10, -3, 0, 1])[0] > 2 and (behind @ [-10, 3, 0, 1])[0] > 2  # to the right
 
 
 def test_options_about_clouds_need_clouds(tmp_path, capsys):
