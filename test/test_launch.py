@@ -482,6 +482,7 @@ def parameters_of(**given: str) -> dict[str, Any]:
         ({'bag': BAG}, {'use_sim_time': True}),
         ({'use_sim_time': 'false'}, {'use_sim_time': False}),
         ({'input_scale': '1'}, {'input_scale': 1.0}),
+        ({'points': '/lidar'}, {'points': True}),
         (
             {'output_size': '64x48', 'image_transport': 'compressed'},
             {'output_size': '64x48', 'image_transport': 'compressed'},
