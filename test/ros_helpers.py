@@ -65,6 +65,26 @@ TYPES = {
 }
 
 
+def lost_backend(image: int) -> str:
+    """Return a prelude that makes the backend fail for good.
+
+    Args:
+        image: Number of the image that fails, counted from 1 without the test image of each model.
+    """
+    return f"""
+from stdc_core.inference.backend import BackendError
+from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend as Backend
+run, left = Backend.__call__, list(range({image}))
+def fail(self, *arguments):
+    if not left:
+        self.failure = BackendError('backend tensorrt: the GPU fell off the bus')
+        raise self.failure
+    left.pop()
+    return run(self, *arguments)
+Backend.__call__ = fail
+"""
+
+
 class NodeProcess:
     """Process of ``segmentation_node``; a context manager that ends it.
 

@@ -33,9 +33,20 @@ class Gate:
         self.done += frames
         self.batches.append(len(frames))
 
+    def wait_for_start(self) -> None:
+        assert self.started.acquire(timeout=TIMEOUT)
+
     def put_and_start(self, frame: int, source: str = 'front') -> None:
         self.worker.put(source, frame)
-        assert self.started.acquire(timeout=TIMEOUT)
+        self.wait_for_start()
+
+    def finish_and_start_next(self) -> None:
+        self.go.release()
+        self.wait_for_start()
+
+    def finish_and_close(self) -> None:
+        self.go.release()
+        assert self.worker.close(TIMEOUT)
 
 
 def test_newer_frame_replaces_the_waiting_one():
@@ -44,12 +55,10 @@ def test_newer_frame_replaces_the_waiting_one():
     for frame in (2, 3, 4):
         gate.worker.put('front', frame)
     assert gate.worker.dropped['front'] == 2
-    gate.go.release()
-    assert gate.started.acquire(timeout=TIMEOUT)
+    gate.finish_and_start_next()
     gate.go.release()
     gate.put_and_start(5)
-    gate.go.release()
-    assert gate.worker.close(TIMEOUT)
+    gate.finish_and_close()
     assert gate.done == [1, 4, 5]
     assert gate.worker.dropped['front'] == 2
 
@@ -70,12 +79,10 @@ def test_waiting_frames_form_a_batch():
     for frame, source in enumerate(('left', 'front', 'right', 'left'), 2):
         gate.worker.put(source, frame)
     for _ in range(2):
-        gate.go.release()
-        assert gate.started.acquire(timeout=TIMEOUT)
+        gate.finish_and_start_next()
     gate.worker.put('front', 6)
     gate.go.release()
-    gate.go.release()
-    assert gate.started.acquire(timeout=TIMEOUT)
+    gate.finish_and_start_next()
     assert gate.worker.close(TIMEOUT)
     assert gate.done == [1, 5, 3, 4, 6]
     assert gate.batches == [1, 2, 1, 1]
@@ -99,14 +106,11 @@ def test_sources_take_turns():
     for frame in range(10, 15):
         gate.worker.put('front', frame)
     gate.worker.put('rear', 20)
-    gate.go.release()
-    assert gate.started.acquire(timeout=TIMEOUT)  # the frame of front is being processed
+    gate.finish_and_start_next()  # the frame of front is being processed
     gate.worker.put('front', 15)
     for _ in range(2):
-        gate.go.release()
-        assert gate.started.acquire(timeout=TIMEOUT)
-    gate.go.release()
-    assert gate.worker.close(TIMEOUT)
+        gate.finish_and_start_next()
+    gate.finish_and_close()
     assert gate.done == [1, 14, 20, 15]
     assert gate.worker.dropped == {'left': 0, 'front': 4, 'rear': 0}
 
@@ -127,15 +131,15 @@ class Camera:
         """Send eight frames, each of which is started at once; the last one is being processed at the end."""
         for _ in range(7):
             self.send()
-            assert self.gate.started.acquire(timeout=TIMEOUT)
+            self.gate.wait_for_start()
             self.gate.go.release()
         self.send()
-        assert self.gate.started.acquire(timeout=TIMEOUT)
+        self.gate.wait_for_start()
 
     def overload(self) -> None:
         """Send six frames while the first one is being processed."""
         self.send()
-        assert self.gate.started.acquire(timeout=TIMEOUT)
+        self.gate.wait_for_start()
         for _ in range(6):
             self.send()
 
@@ -148,9 +152,8 @@ def test_stale_frame_is_skipped_for_the_next_one(monkeypatch):
     gate.go.release()
     assert not gate.started.acquire(timeout=0.2)
     camera.send()
-    assert gate.started.acquire(timeout=TIMEOUT)
-    gate.go.release()
-    assert gate.worker.close(TIMEOUT)
+    gate.wait_for_start()
+    gate.finish_and_close()
     assert gate.done == [1, 8]
     assert gate.worker.dropped['front'] == 6
 
@@ -161,10 +164,8 @@ def test_stale_frame_is_processed_if_the_next_one_is_far(monkeypatch):
     camera.keep_up()
     camera.send()
     camera.now += 0.4 * camera.interval  # processing took 1.4 intervals, and the next frame is due in 0.6
-    gate.go.release()
-    assert gate.started.acquire(timeout=TIMEOUT)
-    gate.go.release()
-    assert gate.worker.close(TIMEOUT)
+    gate.finish_and_start_next()
+    gate.finish_and_close()
     assert gate.done[-1] == 9
 
 
@@ -173,10 +174,8 @@ def test_fresh_frame_is_processed_at_once(monkeypatch):
     camera = Camera(gate, monkeypatch)
     camera.overload()
     camera.now += 0.3 * camera.interval
-    gate.go.release()
-    assert gate.started.acquire(timeout=TIMEOUT)
-    gate.go.release()
-    assert gate.worker.close(TIMEOUT)
+    gate.finish_and_start_next()
+    gate.finish_and_close()
     assert gate.done == [1, 7]
 
 
@@ -185,10 +184,8 @@ def test_stale_frame_is_processed_if_no_other_comes(monkeypatch):
     camera = Camera(gate, monkeypatch, interval=0.1)
     camera.overload()
     camera.now += 0.4 * camera.interval
-    gate.go.release()
-    assert gate.started.acquire(timeout=TIMEOUT)
-    gate.go.release()
-    assert gate.worker.close(TIMEOUT)
+    gate.finish_and_start_next()
+    gate.finish_and_close()
     assert gate.done == [1, 7]
 
 
@@ -199,10 +196,8 @@ def test_no_waiting_with_several_cameras(monkeypatch):
     gate.go.release()
     camera.overload()
     camera.now += 0.4 * camera.interval
-    gate.go.release()
-    assert gate.started.acquire(timeout=TIMEOUT)
-    gate.go.release()
-    assert gate.worker.close(TIMEOUT)
+    gate.finish_and_start_next()
+    gate.finish_and_close()
     assert gate.done == [1, 7]
 
 
@@ -212,16 +207,15 @@ def test_silent_camera_is_forgotten(monkeypatch):
     gate.put_and_start(5, 'rear')
     gate.go.release()
     camera.send()
-    assert gate.started.acquire(timeout=TIMEOUT)
+    gate.wait_for_start()
     for _ in range(worker.FORGOTTEN):
         camera.send()
     camera.now += 0.4 * camera.interval
     gate.go.release()
     assert not gate.started.acquire(timeout=0.2)  # it waits for the next frame of the only camera left
     camera.send()
-    assert gate.started.acquire(timeout=TIMEOUT)
-    gate.go.release()
-    assert gate.worker.close(TIMEOUT)
+    gate.wait_for_start()
+    gate.finish_and_close()
     assert gate.done == [5, 1, worker.FORGOTTEN + 2]
 
 
@@ -234,7 +228,7 @@ def test_frame_of_another_camera_ends_the_wait(monkeypatch):
     assert not gate.started.acquire(timeout=0.2)
     gate.worker.put('rear', 20)
     for _ in range(2):
-        assert gate.started.acquire(timeout=TIMEOUT)
+        gate.wait_for_start()
         gate.go.release()
     assert gate.worker.close(TIMEOUT)
     assert gate.done == [1, 7, 20]
@@ -247,10 +241,8 @@ def test_no_waiting_if_processing_keeps_up(monkeypatch):
     camera.now += 0.1 * camera.interval
     gate.worker.put('front', 9)
     camera.now += 0.5 * camera.interval
-    gate.go.release()
-    assert gate.started.acquire(timeout=TIMEOUT)
-    gate.go.release()
-    assert gate.worker.close(TIMEOUT)
+    gate.finish_and_start_next()
+    gate.finish_and_close()
     assert gate.done[-1] == 9
 
 

@@ -12,7 +12,7 @@ import pytest
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.task import Future
-from ros_helpers import Client, NodeProcess
+from ros_helpers import Client, NodeProcess, lost_backend
 from scenes import message_of, pixels, scene
 from test_node_signals import check_clean_end
 
@@ -119,23 +119,8 @@ def test_impossible_transition_is_refused():
         assert process.end(signal.SIGTERM) == 0
 
 
-#: Backend that is lost at its second image, not counting the test image of each model.
-FAILING = """
-from stdc_core.inference.backend import BackendError
-from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend as Backend
-run, left = Backend.__call__, [1, 2]
-def fail(self, *arguments):
-    if not left:
-        self.failure = BackendError('backend tensorrt: the GPU fell off the bus')
-        raise self.failure
-    left.pop()
-    return run(self, *arguments)
-Backend.__call__ = fail
-"""
-
-
 def test_lost_backend_deactivates_the_node():
-    with managed(prelude=FAILING) as process, Manager() as manager:
+    with managed(prelude=lost_backend(2)) as process, Manager() as manager:
         assert manager.change(Transition.TRANSITION_CONFIGURE)
         assert manager.change(Transition.TRANSITION_ACTIVATE)
         manager.listen('mask')

@@ -12,7 +12,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from nav_msgs.msg import OccupancyGrid
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from ros_helpers import Client, NodeProcess
+from ros_helpers import Client, NodeProcess, lost_backend
 from scenes import message_of, pinhole_info, pixels, scene
 from sensor_msgs.msg import CameraInfo
 
@@ -286,23 +286,8 @@ def test_overlay_of_the_backend_is_published():
         np.testing.assert_array_equal(pixels(client.segment(message_of(image), 'overlay')), 255 - image)
 
 
-#: Backend that is lost at its third image, not counting the test image of each model.
-FAILING = """
-from stdc_core.inference.backend import BackendError
-from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend as Backend
-run, left = Backend.__call__, [1, 2, 3]
-def fail(self, *arguments):
-    if not left:
-        self.failure = BackendError('backend tensorrt: the GPU fell off the bus')
-        raise self.failure
-    left.pop()
-    return run(self, *arguments)
-Backend.__call__ = fail
-"""
-
-
 def test_lost_backend_ends_the_node():
-    with NodeProcess(namespace='/right', prelude=FAILING) as process, Client('/right') as client:
+    with NodeProcess(namespace='/right', prelude=lost_backend(3)) as process, Client('/right') as client:
         client.listen('mask')
         for _ in range(2):
             client.segment(message_of(scene()))
