@@ -127,14 +127,14 @@ class TransformedPose:
 def look_up(
     buffer: Any, target: str, source: str, stamp: int, target_stamp: int | None = None, fixed: str = ''
 ) -> np.ndarray:
-    """Return the matrix ``[4, 4]`` that takes points of a frame to another one.
+    """Return the matrix ``[4, 4]`` that maps points of a frame to another one.
 
     Args:
         buffer: ``tf2_ros.Buffer``.
-        target: Frame to go to.
+        target: Frame to map to.
         source: Frame of the points.
         stamp: Time of the points, nanoseconds.
-        target_stamp: Another time at which the target is looked for, nanoseconds; None for the same.
+        target_stamp: Time of the target frame, nanoseconds; None for ``stamp``.
         fixed: Frame that does not move between the two times.
 
     Raises:

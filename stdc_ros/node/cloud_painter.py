@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paint point clouds in a thread, each with the nearest mask of every camera. Knows nothing of rclpy."""
+"""Paint point clouds in a thread, each with the nearest mask of every camera. Imports no rclpy."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from stdc_ros.points.mask_history import MaskHistory, StampedMask
 from stdc_ros.points.painting import View, paint
 from stdc_ros.points.point_cloud import PointsError, make_painted_cloud, packed_colors, read_cloud, select_classes
 
-#: Greatest number of clouds that wait for their masks.
+#: Largest number of clouds that wait for their masks.
 WAITING = 10
 
-#: Seconds that a cloud waits for a mask as new as itself. A camera without a mask for so long is not waited for.
+#: Seconds that a cloud waits for a mask as new as itself. There is no wait for a camera without a mask for this long.
 PATIENCE = 1.0
 
-#: Seconds between two looks at the clouds that wait.
+#: Seconds between two checks of the waiting clouds.
 _PERIOD = 0.05
 
 #: Outcomes of a cloud.
@@ -47,7 +47,7 @@ FindTransform = Callable[[str, StampedMask, Any], np.ndarray]
 
 
 class _Cloud(NamedTuple):
-    """Cloud that waits: message, stamp in nanoseconds, and time of arrival by ``time.monotonic()``."""
+    """Waiting cloud: message, stamp in nanoseconds, and time of arrival by ``time.monotonic()``."""
 
     message: Any
     stamp: int
@@ -57,21 +57,21 @@ class _Cloud(NamedTuple):
 class CloudPainter:
     """Paints clouds with the masks of all cameras.
 
-    A cloud waits until every camera has a mask as new as the cloud, because only then is the nearest one known; but not
-    longer than ``PATIENCE``, and not for a camera that is silent. Clouds that cannot be painted are counted, with the
+    A cloud waits until every camera has a mask as new as the cloud, because only then the nearest mask is known. It
+    waits at most ``PATIENCE`` seconds, and not for silent cameras. Clouds that cannot be painted are counted with the
     reason.
 
     Args:
         settings: Current values of the parameters.
         classes: Class table of the model.
         topics: Image topic of each camera by its name, for log and diagnostics.
-        find_transform: Function that finds where a cloud lies in front of a camera.
+        find_transform: Function that returns the transform from a cloud to a camera.
 
     Attributes:
         statistics: Number of clouds by :data:`OUTCOMES`, and ``received``.
 
     Raises:
-        PointsError: ``points_only`` names a class that the model does not have.
+        PointsError: ``points_only`` names a class that the model lacks.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class CloudPainter:
         """
         self._publish = publish
         self._closed = False
-        # A daemon: work that hangs must not keep the process alive after close() gave up on it.
+        # A daemon thread, so that work that hangs does not keep the process alive after close() has given up.
         self._thread = threading.Thread(target=self._run, name='points', daemon=True)
         self._thread.start()
 
@@ -128,8 +128,8 @@ class CloudPainter:
         Args:
             camera: Name of the camera.
             header: Header of the image.
-            segmentation: Mask and confidence as the segmenter returned them.
-            info: ``CameraInfo`` of the image, or None if none has arrived.
+            segmentation: Mask and confidence of the segmenter.
+            info: ``CameraInfo`` of the image, or None.
         """
         if info is None:
             self._lacks[camera] = 'no CameraInfo'
@@ -140,7 +140,7 @@ class CloudPainter:
             self._lacks[camera] = str(error)
             return
         mask, confidence = segmentation
-        assert confidence is not None, 'the pipeline asks for it'
+        assert confidence is not None, 'the pipeline requests it'
         stamp = header.stamp.sec * 10**9 + header.stamp.nanosec
         with self._changed:
             self._lacks.pop(camera, None)
@@ -149,7 +149,7 @@ class CloudPainter:
             self._changed.notify()
 
     def forget(self) -> None:
-        """Forget masks and clouds, when nobody listens any more."""
+        """Forget masks and clouds. Called when the last listener has left."""
         with self._changed:
             self._arrived.clear()
             self._forgotten = True
@@ -182,12 +182,12 @@ class CloudPainter:
         try:
             message = decode(data, POINT_CLOUD)
         except WireError as error:
-            self._tell('bad', str(error))
+            self._report('bad', str(error))
             return None
         return _Cloud(message, message.header.stamp.sec * 10**9 + message.header.stamp.nanosec, arrival)
 
     def _is_due(self, cloud: _Cloud) -> bool:
-        """Return whether no later mask can be nearer to a cloud, or it has waited long enough."""
+        """Return whether no later mask can be nearer to a cloud, or the cloud has waited long enough."""
         now = time.monotonic()
         if now - cloud.arrival > PATIENCE:
             return True
@@ -198,9 +198,9 @@ class CloudPainter:
         try:
             self._paint(cloud)
         except PointsError as error:
-            self._tell('bad', str(error))
-        except Exception as error:  # one cloud is lost, not the thread
-            self._tell('failed', f'{type(error).__name__}: {one_line(error, 400)}', logging.ERROR)
+            self._report('bad', str(error))
+        except Exception as error:  # an error must not end the thread
+            self._report('failed', f'{type(error).__name__}: {one_line(error, 400)}', logging.ERROR)
 
     def _paint(self, cloud: _Cloud) -> None:
         masks = self._nearest_masks(cloud)
@@ -215,7 +215,7 @@ class CloudPainter:
                 continue
             views.append(View(mask.mask, mask.confidence, mask.camera, transform))
         if not views:
-            self._tell('without a pose', problem)
+            self._report('without a pose', problem)
             return
         points = read_cloud(cloud.message)
         class_id, confidence = paint(points.xyz, views, self._settings.confidence_threshold)
@@ -244,10 +244,10 @@ class CloudPainter:
                     f'{"newer" if difference > 0 else "older"}, points_max_time_difference is {limit:g} s'
                 )
         if not found:
-            self._tell('without a mask', '; '.join(reasons))
+            self._report('without a mask', '; '.join(reasons))
         return found
 
-    def _tell(self, kind: str, reason: str, level: int = logging.WARNING) -> None:
+    def _report(self, kind: str, reason: str, level: int = logging.WARNING) -> None:
         """Count a cloud that is not painted, and log the reason."""
         self.statistics.add_trouble(kind, reason)
         if self._may_log(kind):

@@ -174,11 +174,11 @@ class Parameters:
         False, 'Whether to paint the clouds of the topic points with the classes of the masks, on ~/points.'
     )
     points_only: tuple[str, ...] = _parameter(
-        (), 'Names of classes; ~/points then holds the points of these alone. Not given: all points.'
+        (), 'Names of classes whose points ~/points contains. Not given: all points.'
     )
     points_max_time_difference: float = _parameter(
         0.1,
-        'Greatest difference between the stamps of a cloud and of the mask that paints it, in seconds.',
+        'Largest difference between the stamps of a cloud and of its mask, in seconds.',
         bounds=(0.0, 10.0),
     )
     points_fixed_frame: str = _parameter(

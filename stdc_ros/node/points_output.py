@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Topics of the painted clouds: ``points`` is subscribed to, and TF, only while somebody listens to ``~/points``."""
+"""Handle the topics of the painted clouds, which are subscribed to only while somebody listens to ``~/points``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OUTPUT = '~/points'
 
 
 class CloudTransforms:
-    """Finds where a cloud lies in front of a camera: from parameters, or from TF.
+    """Finds the transform from a cloud to a camera: from parameters, or from TF.
 
     Args:
         node: Node that listens to TF.
@@ -59,7 +59,7 @@ class CloudTransforms:
         self._own: Transforms | None = None
 
     def open(self) -> None:
-        """Listen to TF, unless the poses are parameters or the grids listen already."""
+        """Listen to TF, unless the poses are parameters or the grids already listen."""
         if not self._fixed and self._shared is None and self._own is None:
             self._own = listen(self._node)
 
@@ -70,7 +70,7 @@ class CloudTransforms:
             self._own = None
 
     def __call__(self, camera: str, mask: StampedMask, header: Any) -> np.ndarray:
-        """Return the matrix ``[4, 4]`` that takes points of a cloud to the optical frame of a camera.
+        """Return the matrix ``[4, 4]`` that maps points of a cloud to the optical frame of a camera.
 
         Args:
             camera: Name of the camera.
@@ -78,7 +78,7 @@ class CloudTransforms:
             header: Header of the cloud.
 
         Raises:
-            CameraInfoError: TF does not know it.
+            CameraInfoError: TF does not know the transform.
         """
         if self._fixed:
             return self._fixed[camera]
@@ -95,7 +95,7 @@ class CloudTransforms:
 
 
 class PointsOutput:
-    """Painted clouds of a node. The steps are ``open_topics`` and ``load``, in either order, ``start`` and ``close``.
+    """Painted clouds of a node. Call ``open_topics`` and ``load`` in either order, then ``start`` and ``close``.
 
     Args:
         node: Node that owns the topics.
@@ -112,13 +112,13 @@ class PointsOutput:
         self._source = find_cloud_source(node)
         self._publisher: Publisher | None = None
         self._clouds: Subscription | None = None
-        self._last_sign = 0.0  # time of the last cloud, or else of the beginning of the subscription
+        self._last_sign = 0.0  # time of the last cloud or, before it, of the subscription
         self._transforms: CloudTransforms | None = None
         self._painter: CloudPainter | None = None
 
     @property
     def topic(self) -> str:
-        """Resolved topic of the clouds that are painted."""
+        """Resolved topic of the clouds to paint."""
         return self._source.topic
 
     def open_topics(self) -> None:
@@ -130,7 +130,7 @@ class PointsOutput:
         quality = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
         overrides = overridable(self._node, OUTPUT, quality, 'publisher')
         self._publisher = self._node.create_publisher(PointCloud2, OUTPUT, quality, qos_overriding_options=overrides)
-        # Declared now: a mistake in them is told at the start, not when somebody listens.
+        # Declared now, so that a bad value is reported at the start and not when somebody subscribes.
         overridable(self._node, self._source.asked, _quality(), 'subscription')
 
     def load(self, classes: ClassTable, shared: Transforms | None) -> CloudPainter:
@@ -142,7 +142,7 @@ class PointsOutput:
 
         Raises:
             CameraInfoError: ``points_camera_pose`` does not have six numbers for each camera.
-            PointsError: ``points_only`` names a class that the model does not have.
+            PointsError: ``points_only`` names a class that the model lacks.
         """
         transport = self._settings.image_transport
         topics = {name: find_sources(self._node, name, transport)[0].topic for name in self._settings.cameras or ('',)}
@@ -152,7 +152,7 @@ class PointsOutput:
         return self._painter
 
     def start(self) -> None:
-        """Begin to paint. The topics must be open, and the painter loaded."""
+        """Start to paint. The topics must be open and the painter loaded."""
         publisher = self._publisher
         assert self._painter is not None and publisher is not None
         self._painter.start(lambda message: publisher.publish(encode(message)))
@@ -164,7 +164,7 @@ class PointsOutput:
             timeout: Seconds to wait for the current cloud.
 
         Returns:
-            Whether the work has ended. If not, the topics stay open.
+            Whether painting has ended. If not, the topics stay open.
         """
         if self._painter is not None and not self._painter.close(timeout):
             return False
@@ -179,7 +179,7 @@ class PointsOutput:
         return self._settings.enabled and self._publisher is not None and bool(self._publisher.get_subscription_count())
 
     def follow_listeners(self) -> None:
-        """Subscribe to the clouds and to TF if somebody listens, else leave them."""
+        """Subscribe to the clouds and to TF while somebody listens, else unsubscribe."""
         wanted = self.wanted()
         if wanted and self._clouds is None:
             assert self._transforms is not None
@@ -208,7 +208,7 @@ class PointsOutput:
             self._painter.put(data)
 
     def complaint(self) -> str:
-        """Return why no cloud arrives; empty if all is well."""
+        """Return why no cloud arrives; empty if clouds arrive."""
         silent = time.monotonic() - self._last_sign
         if self._clouds is None or silent <= self._settings.stale_after:
             return ''
@@ -225,5 +225,5 @@ class PointsOutput:
 
 
 def _quality() -> QoSProfile:
-    """Return a profile that receives from every driver. A second cloud may arrive while the first one waits."""
+    """Return a QoS profile that receives from every driver. A second cloud may arrive while the first one waits."""
     return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -25,18 +25,18 @@ from stdc_ros.points.transform_tree import TransformTree
 
 TF = 'tf2_msgs/msg/TFMessage'
 
-#: Default of the greatest difference between the stamps of a cloud and of its mask, seconds.
+#: Default of the largest difference between the stamps of a cloud and of its mask, seconds.
 MAX_TIME_DIFFERENCE = 0.1
 
-#: Nanoseconds of recording, besides the greatest difference, for which a cloud waits for a mask as new as itself.
+#: Nanoseconds of recording, in addition to the largest difference, that a cloud waits for a mask as new as itself.
 PATIENCE = 10**9
 
-#: Number of masks that are kept of each camera.
+#: Number of masks to keep of each camera.
 KEPT = 20
 
 
 class PointOptions(NamedTuple):
-    """How clouds are painted.
+    """Options for painting clouds.
 
     Args:
         topics: Topics of the clouds; empty for none.
@@ -44,7 +44,7 @@ class PointOptions(NamedTuple):
         camera_poses: Image topic and numbers of :func:`stdc_ros.offline.camera_poses.read_camera_poses`; empty to use
             the TF of the bag.
         fixed_frame: Frame of TF that does not move; empty for no correction of the motion.
-        max_time_difference: Greatest difference between the stamps of cloud and mask, seconds.
+        max_time_difference: Largest difference between the stamps of cloud and mask, seconds.
     """
 
     topics: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class PointOptions(NamedTuple):
 
 
 class BagPoints:
-    """Painter of the clouds of one bag.
+    """Paints the clouds of one bag.
 
     Args:
         bag: Bag that is read.
@@ -65,11 +65,11 @@ class BagPoints:
 
     Attributes:
         painted: Number of clouds that were painted.
-        failed: Number of clouds that were not.
-        problem: Reason why the first one was not.
+        failed: Number of clouds that could not be painted.
+        problem: Reason for the first of them.
 
     Raises:
-        BagError: A topic is missing or holds no clouds, a class or camera is not there, or there are no poses.
+        BagError: A topic is missing or does not hold clouds, a class or camera is unknown, or there are no poses.
     """
 
     def __init__(self, bag: Bag, cameras: Mapping[str, str], classes: ClassTable, options: PointOptions):
@@ -98,7 +98,7 @@ class BagPoints:
         return {*self._options.topics, *self._cameras.values()}
 
     def _read_ahead(self, bag: Bag) -> None:
-        """Read all of TF, and the first CameraInfo of each camera: drivers may send it once, after the first image."""
+        """Read TF and the first CameraInfo of each camera, which drivers may send only once, after the first image."""
         for message in bag.messages({*self.tf_topics, *self._cameras.values()}):
             if message.message is None:
                 continue
@@ -117,7 +117,7 @@ class BagPoints:
             self._models[message.topic] = str(error)
 
     def take(self, message: BagMessage) -> Iterator[tuple[str, int, Any]]:
-        """Take a message of the bag; yield topic, time and message of the clouds that can be painted by now."""
+        """Process a message of the bag. Yield topic, time and message of the clouds that can be painted now."""
         if message.type == CAMERA_INFO and message.message is not None and message.topic in self._cameras.values():
             self._take_info(message)
         elif message.topic in self._options.topics:
@@ -125,7 +125,7 @@ class BagPoints:
         yield from self._due(message.time)
 
     def add_mask(self, image: BagMessage, result: Segmentation) -> None:
-        """Take the mask and the confidence of an image."""
+        """Add mask and confidence of an image."""
         model = self._models.get(self._cameras[image.topic])
         if not isinstance(model, CameraModel) or result.confidence is None:
             return
@@ -133,11 +133,11 @@ class BagPoints:
         self._histories[image.topic].add(StampedMask(image.stamp, frame, result.mask, result.confidence, model))
 
     def finish(self) -> Iterator[tuple[str, int, Any]]:
-        """Yield the clouds that still wait, at the end of the bag."""
+        """Yield the clouds that still wait at the end of the bag."""
         yield from self._due(None)
 
     def _due(self, now: int | None) -> Iterator[tuple[str, int, Any]]:
-        """Yield the clouds that no later mask can be nearer to, or that have waited long enough."""
+        """Yield clouds for which no later mask can be nearer, or that have waited long enough."""
         patience = PATIENCE + round(self._options.max_time_difference * 1e9)
         waiting, self._waiting = self._waiting, []
         for cloud in waiting:

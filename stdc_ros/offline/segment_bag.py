@@ -125,11 +125,15 @@ changed since, are replaced only with --overwrite. A bag that cannot be segmente
         action='append',
         default=[],
         metavar='TOPIC [TOPIC ...]',
-        help='paint these clouds (sensor_msgs/PointCloud2) with the classes; /lidar/points makes '
+        help='paint these clouds (sensor_msgs/PointCloud2) with the classes; /lidar/points is painted to '
         '/lidar/segmentation/points',
     )
     points.add_argument(
-        '--points-only', type=_names, default=(), metavar='CLASS[,CLASS...]', help='keep the points of these alone'
+        '--points-only',
+        type=_names,
+        default=(),
+        metavar='CLASS[,CLASS...]',
+        help='keep only the points of these classes',
     )
     points.add_argument(
         '--camera-pose',
@@ -145,7 +149,7 @@ changed since, are replaced only with --overwrite. A bag that cannot be segmente
         type=float,
         default=MAX_TIME_DIFFERENCE,
         metavar='S',
-        help='greatest difference between the stamps of a cloud and of its mask; default: %(default)s s',
+        help='largest difference between the stamps of a cloud and of its mask; default: %(default)s s',
     )
     many = parser.add_argument_group('many bags')
     many.add_argument('--out-dir', type=expand_user, metavar='FOLDER', help='segment every IN into this folder')

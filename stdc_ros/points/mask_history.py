@@ -9,11 +9,11 @@ import numpy as np
 
 from stdc_ros.ground.camera_model import CameraModel
 
-#: Number of masks that are kept: a third of a second of a 30 Hz camera. Clouds arrive later than masks where a LiDAR
-#: stamps the beginning of its turn.
+#: Number of masks to keep: a third of a second at 30 Hz. If a LiDAR stamps the beginning of its turn, clouds arrive
+#: later than their masks.
 KEPT = 10
 
-#: Nanoseconds by which stamps go back when time starts again, as in a bag that loops.
+#: Step back of a stamp, in nanoseconds, from which time counts as restarted, as in a bag that loops.
 BACK = 10**9
 
 
@@ -39,7 +39,7 @@ class MaskHistory:
     """Latest masks of one camera in the order of their arrival.
 
     Args:
-        kept: Number of masks that are kept.
+        kept: Number of masks to keep.
     """
 
     def __init__(self, kept: int = KEPT) -> None:
@@ -50,15 +50,15 @@ class MaskHistory:
         return len(self._masks)
 
     def add(self, mask: StampedMask) -> None:
-        """Add a mask. If its stamp is far before the last one, time has started again, and the others are forgotten."""
-        # Replaced in one step: another thread may look meanwhile.
+        """Add a mask. If its stamp is far before the last one, time has restarted, and all others are forgotten."""
+        # Replaced in one step, because another thread may read it.
         before = [] if self._masks and mask.stamp < self._masks[-1].stamp - BACK else self._masks
         self._masks = [*before, mask][-self._kept :]
 
     def reaches(self, stamp: int) -> bool:
-        """Return whether a mask is as new as this stamp, in nanoseconds; a later one is then no nearer to it."""
+        """Return whether a mask is as new as this stamp, in nanoseconds. Later masks are then not nearer to it."""
         return any(mask.stamp >= stamp for mask in self._masks)
 
     def nearest(self, stamp: int) -> StampedMask | None:
-        """Return the mask that is nearest to a stamp in nanoseconds; None if there is none."""
+        """Return the mask that is nearest to a stamp in nanoseconds; None without masks."""
         return min(self._masks, key=lambda mask: abs(mask.stamp - stamp), default=None)

@@ -13,12 +13,12 @@ from stdc_core.classes import IGNORE
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.points.occlusion import find_hidden
 
-#: Metres. Nearer points lie on the camera or on its mount: they are not painted, and hide nothing.
+#: Least distance in metres. Nearer points lie on the camera or its mount. They are not painted and hide nothing.
 NEAREST = 0.2
 
 
 class View(NamedTuple):
-    """Mask of one camera, and where the cloud lies in front of it.
+    """Mask of one camera, and the position of the cloud in front of it.
 
     Attributes:
         mask: Class ids, uint8 ``[H, W]``, of the camera's whole image at any scale.
@@ -49,13 +49,13 @@ class Painting(NamedTuple):
 def paint(xyz: np.ndarray, views: Iterable[View], threshold: float = 0.0) -> Painting:
     """Return the class of every point.
 
-    If several cameras see a point, the class of the highest confidence wins; of equal ones, that of the first camera. A
-    pixel without a class wins against no camera.
+    If several cameras see a point, the class with the highest confidence wins; if they are equal, the first camera
+    wins. A pixel without a class never wins against a class.
 
     Args:
-        xyz: Points, float32 or float64 ``[3, N]``, metres. NaN and infinite ones are not seen.
+        xyz: Points, float32 or float64 ``[3, N]``, metres. NaN and infinite points are not seen.
         views: Mask of each camera.
-        threshold: Least confidence of a pixel, 0 to 1. Points of pixels with less become 255.
+        threshold: Minimum confidence of a pixel, 0 to 1. Points of pixels with less become 255.
     """
     count = xyz.shape[1]
     class_id, confidence = np.full(count, IGNORE, np.uint8), np.zeros(count, np.uint8)
@@ -73,7 +73,7 @@ def paint(xyz: np.ndarray, views: Iterable[View], threshold: float = 0.0) -> Pai
 
 
 def _is_better(found: np.ndarray, sure: np.ndarray, before: np.ndarray, sure_before: np.ndarray) -> np.ndarray:
-    """Return where a class and its confidence replace those of the cameras before, bool ``[M]``."""
+    """Return where a class and its confidence replace those of the previous cameras, bool ``[M]``."""
     return np.where((found == IGNORE) == (before == IGNORE), sure > sure_before, before == IGNORE)
 
 
@@ -89,7 +89,7 @@ def find_visible(xyz: np.ndarray, camera: CameraModel, transform: np.ndarray) ->
         Indices of the points, and for each the index of its pixel in the flattened image; both integers ``[M]``.
     """
     with np.errstate(invalid='ignore', over='ignore'):
-        # Coordinates of a map may need float64; those in front of a camera do not.
+        # Map coordinates may need float64; coordinates in the frame of a camera do not.
         moved = transform[:3, :3].astype(xyz.dtype) @ xyz
         moved += transform[:3, 3:].astype(xyz.dtype)
         x, y, z = moved.astype(np.float32, copy=False)

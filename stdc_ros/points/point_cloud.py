@@ -2,8 +2,8 @@
 """Read a ``sensor_msgs/PointCloud2`` of any layout, and make one with the fields ``rgb``, ``class_id``, ``confidence``.
 
 A PointCloud2 is bytes and a table of fields: each field has a name, an offset within a point and a number type. Points
-are ``point_step`` bytes apart and rows ``row_step`` bytes, and both may hold unused bytes. All fields of the input are
-kept, whatever they mean.
+are ``point_step`` bytes apart and rows ``row_step`` bytes, and both may contain unused bytes. All fields of the input
+are kept.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from stdc_core.classes import ClassTable
 from stdc_core.io.text import one_line, quoted
 from stdc_ros.messages.cdr import POINT_CLOUD, TYPES
 
-#: ``PointField.datatype`` of coordinates, and the numpy type that it stands for.
+#: numpy type of coordinates by ``PointField.datatype``.
 _FLOATS: dict[int, np.dtype] = {7: np.dtype(np.float32), 8: np.dtype(np.float64)}
 
 #: ``PointField.datatype`` of the fields that are added.
 _UINT8, _FLOAT32 = 2, 7
 
-#: Fields that are added: their datatype and offset behind the fields of the input. The bits of ``rgb`` are 0x00RRGGBB,
+#: Datatype and offset, after the fields of the input, of the fields that are added. The bits of ``rgb`` are 0x00RRGGBB,
 #: as PCL packs a colour into a float32.
 _ADDED = {'rgb': (_FLOAT32, 0), 'class_id': (_UINT8, 4), 'confidence': (_UINT8, 5)}
 
-#: Bytes that a point grows by: six for the fields, two so that the next point is aligned to four bytes.
+#: Bytes that are added to a point: six for the fields, two to align the next point to four bytes.
 _ADDED_BYTES = 8
 
-#: Other names of a colour, which a field ``rgb`` replaces: viewers would show the first that they find.
+#: Fields of the input that are replaced. Viewers show the first colour that they find, so this includes other colours.
 _REPLACED = {*_ADDED, 'rgba'}
 
 #: Largest number of bytes of a point. A larger step is damaged.
@@ -39,7 +39,7 @@ _MAX_STEP = 1 << 16
 
 
 class PointsError(ValueError):
-    """A point cloud that cannot be read, or classes that its model does not have."""
+    """A point cloud cannot be read, or the model lacks a class."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def read_cloud(message: Any) -> PointCloud:
     if height * width == 0:
         return PointCloud(message, np.zeros((3, 0), np.float32), np.zeros((height, width, step), np.uint8))
     if height == 1:
-        row_step = max(row_step, width * step)  # some drivers leave it 0: a single row needs no step
+        row_step = max(row_step, width * step)  # some drivers leave it 0, because a single row needs no step
     if row_step < width * step:
         raise PointsError(
             f'PointCloud2: row_step is {row_step}, expected at least {width * step} for {width} points of {step} bytes'
@@ -115,7 +115,7 @@ def _coordinate(message: Any, name: str, step: int) -> tuple[np.dtype, int]:
 
 
 def select_classes(names: Sequence[str], classes: ClassTable) -> np.ndarray | None:
-    """Return which class ids a filtered cloud keeps.
+    """Return the class ids that a filtered cloud keeps.
 
     Args:
         names: Names of classes; empty for all points.
@@ -125,7 +125,7 @@ def select_classes(names: Sequence[str], classes: ClassTable) -> np.ndarray | No
         bool ``[256]`` by class id, or None for all points.
 
     Raises:
-        PointsError: The model does not have one of the classes.
+        PointsError: The model lacks one of the classes.
     """
     unknown = [name for name in names if name not in classes.names]
     if unknown:
@@ -148,14 +148,14 @@ def packed_colors(classes: ClassTable) -> np.ndarray:
 def make_painted_cloud(
     cloud: PointCloud, class_id: np.ndarray, confidence: np.ndarray, colors: np.ndarray, kept: np.ndarray | None = None
 ) -> Any:
-    """Return a cloud with the fields ``rgb``, ``class_id`` and ``confidence`` behind its own.
+    """Make a cloud with the additional fields ``rgb``, ``class_id`` and ``confidence``.
 
-    A field of the input that has one of these names, or is called ``rgba``, gives way.
+    They replace fields of the input with these names or the name ``rgba``.
 
     Args:
-        cloud: Points.
-        class_id: uint8 ``[N]``.
-        confidence: uint8 ``[N]``.
+        cloud: Points of the input.
+        class_id: Class of each point, uint8 ``[N]``.
+        confidence: Confidence of each point, uint8 ``[N]``.
         colors: Result of :func:`packed_colors`.
         kept: Result of :func:`select_classes`. A filtered cloud has one row; an unfiltered one the rows of the input,
             without unused bytes at their ends.
@@ -179,7 +179,7 @@ def make_painted_cloud(
     added['class_id'] = class_id.reshape(height, width)
     added['confidence'] = confidence.reshape(height, width)
     data = np.zeros((height, width, size), np.uint8)
-    # One value for all bytes of a point, which numpy copies several times faster than byte by byte.
+    # All bytes of a point as one value, which numpy copies several times faster than single bytes.
     data[..., :step].view(f'V{step}')[:] = rows.view(f'V{step}')
     data[..., begin:].view(f'V{_ADDED_BYTES}')[..., 0] = added.view(f'V{_ADDED_BYTES}')
     field = TYPES.types['sensor_msgs/msg/PointField']

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look up transforms in recorded TF messages, as tf2 does, without ROS.
 
-Each frame has one parent. A static frame stands still; another one moves on a straight line from sample to sample, and
-turns at a steady rate (slerp). Like tf2, the tree does not guess beyond the first and the last sample.
+Each frame has one parent. A static frame does not move. Other frames move linearly from sample to sample and rotate at
+a constant rate (slerp). As in tf2, there is no extrapolation before the first or after the last sample.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from stdc_core.io.text import quoted
 from stdc_ros.ground.camera_info import CameraInfoError
 from stdc_ros.ground.pose import pose_of_transform
 
-#: Sine of the angle between two quaternions below which they are mixed linearly, not to divide by it.
+#: Sine of the angle between two quaternions below which they are interpolated linearly, because slerp divides by it.
 _SAME_TURN = 1e-6
 
 
 class TransformTree:
-    """Transforms of ``/tf`` and ``/tf_static``.
+    """Tree of the transforms of ``/tf`` and ``/tf_static``.
 
     Example:
         >>> tree = TransformTree()
@@ -54,11 +54,11 @@ class TransformTree:
                 insort(self._samples.setdefault(child, []), (stamp, *numbers))
 
     def look_up(self, target: str, target_stamp: int, source: str, stamp: int, fixed: str = '') -> np.ndarray:
-        """Return the matrix ``[4, 4]`` that takes points of a frame to another one.
+        """Return the matrix ``[4, 4]`` that maps points of a frame to another one.
 
         Args:
-            target: Frame to go to.
-            target_stamp: Time at which the target is looked for, nanoseconds.
+            target: Frame to map to.
+            target_stamp: Time of the target frame, nanoseconds.
             source: Frame of the points.
             stamp: Time of the points, nanoseconds.
             fixed: Frame that does not move between the two times; empty to use ``target_stamp`` for both.
@@ -118,7 +118,7 @@ def _slerp(start: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
     """Return the quaternion between two (Shoemake, "Animating rotation with quaternion curves")."""
     start, end = start / np.linalg.norm(start), end / np.linalg.norm(end)
     cosine = float(start @ end)
-    if cosine < 0:  # the same turn, the short way round
+    if cosine < 0:  # the same rotation, on the shorter way
         end, cosine = -end, -cosine
     angle = np.arccos(min(cosine, 1.0))
     if np.sin(angle) < _SAME_TURN:
