@@ -370,8 +370,7 @@ def test_launch_arguments_are_described():
     assert set(arguments) == {
         *('image', 'cameras', 'params_file', 'model', 'input_scale', 'output_size', 'image_transport', 'backend'),
         *('precision', 'build_only', 'image_size', 'node_name', 'namespace', 'use_sim_time', 'log_level', 'respawn'),
-        'lifecycle',
-        *('required', 'bag', 'rviz'),
+        *('lifecycle', 'required', 'bag', 'points', 'rviz'),
     }
     assert all(argument.default_value is not None for argument in arguments.values())
     for name, argument in arguments.items():
