@@ -139,7 +139,7 @@ def test_stdc_reads_the_class_table_of_a_segmented_bag_back(tmp_path, segmenter,
     capsys.readouterr()
     printed = []
     for given in (out, folder, DEFAULT_MODEL, 'camvid'):
-        if given == folder:  # `ros2 bag reindex` leaves the texts of programs out
+        if given == folder:  # written by a tool that leaves the texts of programs out
             metadata.write_text(re.sub(r'  custom_data:\n(    .*\n)+', '', metadata.read_text()))
             assert 'stdc.classes' not in metadata.read_text()
         assert stdc(['classes', str(given)]) == 0

@@ -29,8 +29,8 @@ def read_custom_data(path: Path) -> dict[str, str]:
     """Return the texts that programs have written into the metadata of a bag.
 
     Args:
-        path: MCAP file, or folder of a rosbag2. ``ros2 bag reindex`` writes a metadata.yaml without these texts; they
-            are read from the MCAP files then.
+        path: MCAP file, or folder of a rosbag2. Where its metadata.yaml is missing or lacks these texts, they are read
+            from the MCAP files.
 
     Returns:
         Texts by key; empty if the bag has none, or is of another format.
