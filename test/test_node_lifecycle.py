@@ -88,10 +88,32 @@ def test_lifecycle_transitions():
             assert manager.change(Transition.TRANSITION_DEACTIVATE)
             manager.spin_until(lambda: not manager.has_mask_topic(), 'the node closes its topics')
             assert manager.camera_subscriptions == 0
+            assert manager.state == INACTIVE
             assert manager.change(Transition.TRANSITION_CLEANUP)
             assert memory(process) < loaded - 20  # the weights have 34 MB
+            assert manager.state == UNCONFIGURED
         assert process.end(signal.SIGINT) == 0
         assert 'Traceback' not in process.output
+
+
+#: Transitions of Nav2's lifecycle manager (startup, pause, resume, reset, startup, shutdown) and the state after each.
+NAV2 = [
+    *((Transition.TRANSITION_CONFIGURE, INACTIVE), (Transition.TRANSITION_ACTIVATE, ACTIVE)),
+    *((Transition.TRANSITION_DEACTIVATE, INACTIVE), (Transition.TRANSITION_ACTIVATE, ACTIVE)),
+    *((Transition.TRANSITION_DEACTIVATE, INACTIVE), (Transition.TRANSITION_CLEANUP, UNCONFIGURED)),
+    *((Transition.TRANSITION_CONFIGURE, INACTIVE), (Transition.TRANSITION_ACTIVATE, ACTIVE)),
+    *((Transition.TRANSITION_DEACTIVATE, INACTIVE), (Transition.TRANSITION_CLEANUP, UNCONFIGURED)),
+    (Transition.TRANSITION_UNCONFIGURED_SHUTDOWN, FINALIZED),
+]
+
+
+def test_nav2_lifecycle_manager_drives_the_node():
+    with managed() as process, Manager() as manager:
+        for transition, state in NAV2:
+            assert manager.change(transition)
+            assert manager.state == state
+        assert process.process.poll() is None
+        assert process.end(signal.SIGINT) == 0
 
 
 def test_unreadable_model_leads_through_the_error_state(tmp_path):
