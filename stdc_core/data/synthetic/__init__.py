@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Render driving scenes with exact labels, by numpy and OpenCV.
+"""Render driving scenes with exact labels, with NumPy and OpenCV.
 
 May import ``stdc_core.classes`` alone.
 """

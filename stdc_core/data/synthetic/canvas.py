@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Camera, light and drawing primitives. Each primitive paints image and label from the same rounded coordinates."""
+"""Define camera, light and drawing primitives, which paint image and label from the same rounded coordinates."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 
 SKY, BUILDING, POLE, ROAD, SIDEWALK, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 
-NEAR = 0.3  # metres; nothing nearer to the camera's plane is drawn
-SHIFT = 4  # fractional bits of the coordinates handed to OpenCV
-LIMIT = 20000.0  # pixels; keeps coordinates far inside OpenCV's fixed-point range
+NEAR = 0.3  # metres in front of the camera, below which nothing is drawn
+SHIFT = 4  # number of fractional bits in coordinates for OpenCV
+LIMIT = 20000.0  # largest coordinate in pixels, well inside the fixed-point range of OpenCV
 
 Color = Sequence[float] | np.ndarray
 
@@ -101,14 +101,27 @@ def clip_near(view: np.ndarray, near: float = NEAR) -> np.ndarray:
 
 
 class Canvas:
-    """Image and label, painted from far to near."""
+    """Image and label, to be painted from far to near.
+
+    Args:
+        image: uint8 BGR ``[H, W, 3]``, painted in place.
+        label: uint8 ``[H, W]``, painted in place.
+        camera: Camera.
+        light: Light and air.
+    """
 
     def __init__(self, image: np.ndarray, label: np.ndarray, camera: Camera, light: Light) -> None:
         self.image, self.label, self.camera, self.light = image, label, camera, light
         self._fog = light.fog.tolist()
 
     def shade(self, color: Color, depth: float, gain: np.ndarray | float = 1.0) -> tuple[int, int, int]:
-        """Return a surface colour as seen from ``depth`` metres away."""
+        """Return the colour of a surface through the haze.
+
+        Args:
+            color: BGR colour, 0 to 255.
+            depth: Distance from the camera, metres.
+            gain: BGR light factors.
+        """
         clear = math.exp(-max(depth, 0.0) / self.light.haze)
         b, g, r = np.multiply(color, gain).tolist()
         veil = 1 - clear
@@ -119,6 +132,7 @@ class Canvas:
         )
 
     def _table(self, depth: float, gain: np.ndarray) -> np.ndarray:
+        """Return what ``shade`` makes of each value of a texture, uint8 ``[1, 256, 3]``, to be used by ``cv2.LUT``."""
         clear = math.exp(-max(depth, 0.0) / self.light.haze)
         table = np.arange(256)[:, None] * (gain * clear) + self.light.fog * (1 - clear)
         return np.minimum(np.maximum(table, 0), 255).astype(np.uint8)[None]
@@ -139,7 +153,7 @@ class Canvas:
             self.fill(self.camera.project(view), self.shade(color, float(view[0, 2]), gain), label)
 
     def stroke(self, view: np.ndarray, width: float, color: Color, label: int, gain: np.ndarray | float = 1.0) -> None:
-        """Draw a round bar ``width`` metres thick along points ``[N, 3]``; at least one pixel wide at any distance."""
+        """Draw a round bar along view points ``[N, 3]``, ``width`` metres thick, but at least one pixel."""
         if view[:, 2].min() < NEAR:
             if len(view) != 2 or view[:, 2].max() < NEAR * 1.01:
                 return
@@ -164,7 +178,7 @@ class Canvas:
         cv2.circle(self.label, (x, y), size, label, -1, cv2.LINE_8, SHIFT)
 
     def darken(self, view: np.ndarray, factor: float) -> None:
-        """Darken the image inside a polygon ``[N, 3]``, with soft edges: a contact shadow."""
+        """Darken the image inside a polygon ``[N, 3]`` in view axes, with soft edges: a contact shadow."""
         view = clip_near(view)
         if len(view) < 3:
             return
@@ -194,7 +208,7 @@ class Canvas:
             gain: BGR light factors.
             opacity: Weight of the texture over the background; 1 hides the background.
         """
-        clip = 0.5  # nearer than this the rectangle is cut along its length, which keeps it a rectangle
+        clip = 0.5  # metres; a rectangle that comes nearer is shortened along its length, so that it stays a rectangle
         start = 0.0
         for a, b in ((corners[0], corners[1]), (corners[3], corners[2])):
             if b[2] <= clip:
@@ -215,7 +229,7 @@ class Canvas:
             return
         tall = max(abs(pixels[0, 1] - pixels[3, 1]), abs(pixels[1, 1] - pixels[2, 1]))
         wide = np.ptp(pixels[:, 0]) / max(1.0 - start, 1e-3)
-        # A receding wall shrinks more along its length than upwards: a level between the two keeps both calm.
+        # A receding wall shrinks more in length than in height; a level between the two avoids flicker in both.
         shrink = np.sqrt(max(pyramid[0].shape[0] / max(tall, 1), 1) * max(pyramid[0].shape[1] / max(wide, 1), 1))
         level = pyramid[min(int(np.log2(shrink) + 0.4), len(pyramid) - 1)]
         h, w = level.shape[:2]

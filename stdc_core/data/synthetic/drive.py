@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Render a drive through a town; every frame depends on seed and index alone."""
+"""Render a drive through a town. Every frame depends only on the seed and its index."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from stdc_core.classes import CAMVID, ClassTable
 from stdc_core.data.synthetic import people, street, vehicles
 from stdc_core.data.synthetic.canvas import Camera, Canvas
 from stdc_core.data.synthetic.ground import Backdrop, Ground
+from stdc_core.data.synthetic.item import Item
 from stdc_core.data.synthetic.place import Place
-from stdc_core.data.synthetic.world import CHUNK, VIEW, Item, World
+from stdc_core.data.synthetic.world import CHUNK, VIEW, World
 
-FOCAL = 0.92  # of the image width: 57 degrees across
-HEIGHT = 1.35  # metres of the camera above the road
-LANE = -1.6  # metres of the camera right of the centre line: they drive on the left here
-START = 12.0  # metres along the road at time 0
+FOCAL = 0.92  # focal length as a share of the image width: a horizontal field of view of 57 degrees
+HEIGHT = 1.35  # height of the camera above the road, metres
+LANE = -1.6  # distance of the camera to the right of the centre line, metres: traffic drives on the left
+START = 12.0  # distance of the camera along the road at time 0, metres
 
 
 class Frame(NamedTuple):
@@ -28,7 +29,7 @@ class Frame(NamedTuple):
 
     Args:
         image: uint8 ``[H, W, 3]`` BGR.
-        label: uint8 ``[H, W]`` CamVid class ids.
+        label: CamVid class ids, uint8 ``[H, W]``.
         time: Time since the start, seconds.
     """
 
@@ -38,7 +39,7 @@ class Frame(NamedTuple):
 
 
 class SyntheticDrive:
-    """Rendered drive through a generated town: a sequence of :class:`Frame`, in any order always the same.
+    """Rendered drive through a generated town: a sequence of :class:`Frame`, which may be read in any order.
 
     Args:
         seed: Number that selects town, weather and traffic; 0 or more.
@@ -110,13 +111,21 @@ class SyntheticDrive:
         s = START + self._world.style.speed * time
         x = LANE + 0.22 * np.sin(0.31 * time + a) + 0.08 * np.sin(0.83 * time + b)
         yaw = self._world.road.heading(s + 6.0) + 0.012 * np.sin(0.5 * time + c)
-        # The camera looks up a little, which puts the horizon below the middle as on CamVid's.
+        # The camera looks up a little, so that the horizon is below the middle, as in CamVid.
         pitch = -0.035 + 0.003 * np.sin(2.1 * time + d) + 0.0015 * np.sin(7.3 * time + a)
         position = (float(self._world.road.center(s)) + x, HEIGHT + 0.01 * np.sin(5 * time + b), s)
         return Camera(position, yaw, pitch, self.camera_matrix[0, 0], self.height, self.width)
 
     def _things(self, time: float, camera: Camera) -> list[tuple[float, Item, float]]:
-        """Return the things in view, far ones first: sorting key, item as it is now, heading."""
+        """Return the things in view, from far to near.
+
+        Args:
+            time: Time since the start, seconds.
+            camera: Camera at this time.
+
+        Returns:
+            Sorting key, item at its present place, and its heading in radians to the right.
+        """
         world, here = self._world, camera.position[2]
         chunk = int(here // CHUNK)
         found = []
@@ -127,7 +136,7 @@ class SyntheticDrive:
         for k in range(chunk - 2, chunk + 9):
             for item in world.items(k):
                 s, x, turn = item.s, item.x, 0.0
-                met = time - (s - START) / world.style.speed  # 0 when the camera passes where the item began
+                met = time - (s - START) / world.style.speed  # 0 when the camera passes the starting point of the item
                 if item.kind == 'person' and len(item.extra) == 2:
                     way, pace = item.extra
                     span = world.style.half_road + 1.2
@@ -145,16 +154,18 @@ class SyntheticDrive:
                 far = s + item.length
                 if far < here - 6 or s > here + VIEW:
                     continue
-                # Lots are as wide as the street is deep: by their far end, behind all that stands before them.
+                # Long things are sorted by their far end, so that they are painted before everything in front of them.
                 key = far + 1.0 if item.length else s
                 found.append((key, replace(item, s=s, x=x), world.road.heading(s) + turn))
         found.sort(key=lambda thing: (-thing[0], -abs(thing[1].x), thing[1].kind))
         return found
 
     def _place(self, camera: Camera, item: Item, heading: float) -> Place:
+        """Return ground point and direction of an item."""
         return Place(camera, (float(self._world.road.center(item.s)) + item.x, 0.0, item.s), heading)
 
     def _draw(self, canvas: Canvas, item: Item, heading: float, time: float) -> None:
+        """Draw an item with its drawing routine."""
         world, kind = self._world, item.kind
         if kind == 'house':
             street.draw_house(canvas, world, item)
@@ -192,7 +203,13 @@ class SyntheticDrive:
         polygons = []
 
         def cast(base: np.ndarray, height: float, lift: float = 0.0) -> None:
-            """``base`` is ``[N, 2]`` world x and z."""
+            """Add the shadow of an upright prism.
+
+            Args:
+                base: Corners of its base, world x and z, ``[N, 2]``.
+                height: Height of its top, metres.
+                lift: Height of its bottom, metres.
+            """
             swept = np.concatenate([base + shift * lift, base + shift * height]).astype(np.float32)
             hull = cv2.convexHull(swept)[:, 0].astype(np.float64)
             polygons.append(camera.view(np.stack([hull[:, 0], np.zeros(len(hull)), hull[:, 1]], 1)))
@@ -223,7 +240,7 @@ class SyntheticDrive:
         return polygons
 
     def _develop(self, image: np.ndarray, index: int) -> np.ndarray:
-        """Add the effects of lens and sensor: blur, dark corners, noise."""
+        """Add the effects of lens and sensor to frame ``index``: blur, dark corners and noise."""
         rng = np.random.default_rng([self.seed, 8, index])
         image = cv2.GaussianBlur(image, (3, 3), 0.5 * max(1.0, self.width / 960))
         image = cv2.multiply(image, self._vignette, dtype=cv2.CV_8U)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paint the background: sky with skyline, and the ground plane with markings and cast shadows."""
+"""Paint the background: sky with skyline, and ground plane with road markings and shadows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from stdc_core.data.synthetic.canvas import BUILDING, ROAD, SIDEWALK, SKY, TREE,
 from stdc_core.data.synthetic.textures import ground_textures, noise
 from stdc_core.data.synthetic.world import CHUNK, World
 
-TURN = 0.42  # radians that the sky reaches beyond the image on each side
+TURN = 0.42  # angle that the painted sky extends beyond the image on each side, radians
 
 
 class Backdrop:
-    """Sky and skyline, painted once. They are infinitely far, so a turn of the camera only shifts them."""
+    """Sky and skyline, painted once. They are infinitely far away, so that a turn of the camera only shifts them.
+
+    Args:
+        world: Town.
+        focal: Focal length, pixels.
+        height: Image height, pixels.
+        width: Image width, pixels.
+    """
 
     def __init__(self, world: World, focal: float, height: int, width: int) -> None:
         rng = np.random.default_rng([world.seed, 4])
@@ -28,7 +35,7 @@ class Backdrop:
         zenith = np.array(top[light.kind], np.float32) * rng.uniform(0.93, 1.05)
         blend = (1 - np.exp(-up * 2.2))[..., None]
         sky = light.fog.astype(np.float32) * (1 - blend) + zenith * blend
-        # Clouds lie on a plane overhead, so they crowd towards the horizon.
+        # Clouds are on a plane overhead, so that they get denser towards the horizon.
         size = 512
         field = noise(rng, size, size, 4, 6)
         across = (np.arange(w, dtype=np.float32)[None] - w / 2) / focal
@@ -49,6 +56,7 @@ class Backdrop:
         self._skyline(rng, world, w)
 
     def _skyline(self, rng: np.random.Generator, world: World, width: int) -> None:
+        """Paint distant trees and buildings along the horizon."""
         light, scale = world.style.light, self.focal
         x = np.arange(width)
         for label, base, rough in ((TREE, 0.030, 0.016), (BUILDING, 0.022, 0.0), (TREE, 0.016, 0.012)):
@@ -77,12 +85,26 @@ class Backdrop:
 
 
 def _bar(x: np.ndarray, foot: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Return the share of a pixel ``foot`` metres wide at ``x`` that lies in ``low`` ... ``high``."""
+    """Return the share of each pixel that a bar covers.
+
+    Args:
+        x: Positions of the pixels, metres.
+        foot: Widths of the pixels on the ground, metres.
+        low: Start of the bar, metres.
+        high: End of the bar, metres.
+    """
     return (np.clip(x + foot / 2, low, high) - np.clip(x - foot / 2, low, high)) / foot
 
 
 def _dashes(s: np.ndarray, foot: np.ndarray, length: float, period: float) -> np.ndarray:
-    """Return the same for dashes of this length and period along ``s``."""
+    """Return the share of each pixel that dashes cover.
+
+    Args:
+        s: Positions of the pixels, metres.
+        foot: Widths of the pixels on the ground, metres.
+        length: Length of a dash, metres.
+        period: Distance between the starts of two dashes, metres.
+    """
 
     def filled(v: np.ndarray) -> np.ndarray:
         turns = np.floor(v / period)
@@ -92,7 +114,11 @@ def _dashes(s: np.ndarray, foot: np.ndarray, length: float, period: float) -> np
 
 
 class Ground:
-    """Flat ground, computed for each pixel by inverse perspective."""
+    """Flat ground, computed for each pixel by inverse perspective.
+
+    Args:
+        world: Town.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -103,7 +129,13 @@ class Ground:
         self.patch_color = np.array(world.style.verge)
 
     def paint(self, canvas: Canvas, row: int, shadows: list[np.ndarray]) -> None:
-        """Paint all rows from ``row`` down. ``shadows`` are convex polygons on the ground, in view axes."""
+        """Paint the ground.
+
+        Args:
+            canvas: Canvas to paint on.
+            row: First row of ground; all rows below it are painted.
+            shadows: Convex polygons on the ground, ``[N, 3]`` in view axes.
+        """
         camera, style, light = canvas.camera, self.world.style, canvas.light
         rows = camera.height - row
         if rows <= 0:
@@ -132,7 +164,7 @@ class Ground:
         wear = self._look_up(self.wear, x * (512 / 48), s * (512 / 48))
         away = np.abs(x) - style.half_road
         bright = np.where(road, 1 + (fine[0] - 1) * fade, 1 + (fine[1] - 1) * np.minimum(fade * 1.6, 1)) * wear
-        # Tyres polish two tracks in each lane, oil darkens its middle, dirt gathers in the gutter.
+        # Tyres polish two tracks in each lane, oil darkens its middle, and dirt gathers in the gutter.
         lane = np.abs(np.abs(x) - 1.7)
         worn = 0.05 * np.clip(1 - np.abs(lane - 0.75) / 0.4, 0, 1) - 0.06 * np.clip(1 - lane / 0.5, 0, 1)
         worn -= 0.16 * np.clip(1 + away / 0.35, 0, 1)
@@ -149,7 +181,7 @@ class Ground:
         gain = light.gain((0, 1, 0)).astype(np.float32)
         shade = self._shadow(camera, row, shadows)
         clear = np.exp(-ahead / light.haze).astype(np.float32)
-        # Layer upon layer: what is left of each below the next, dimmed by the haze.
+        # The layers from top to bottom, each weighted by what the ones above it leave uncovered, and by the haze.
         rest = (1 - gold) * clear
         grey = paint * rest * 225
         rest *= 1 - paint
@@ -170,7 +202,13 @@ class Ground:
             image[:, :, c] = np.minimum(color, 255)
 
     def _road(self, x: np.ndarray, s: np.ndarray, base: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return masks of all road, and of the part that side roads add."""
+        """Return masks of the whole road, and of the part that side roads add.
+
+        Args:
+            x: Distances to the right of the centre line, metres.
+            s: Distances along the road from ``base``, metres.
+            base: Start of the present chunk, metres.
+        """
         half = self.world.style.half_road
         wide = np.abs(x)
         extra = np.zeros(x.shape, bool)
@@ -188,12 +226,21 @@ class Ground:
 
     @staticmethod
     def _look_up(texture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Return the values of a tiled texture at positions in its pixels."""
         return cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
     def _markings(
         self, x: np.ndarray, s: np.ndarray, base: float, side_foot: np.ndarray, along_foot: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the coverage by white and by yellow paint, 0 ... 1."""
+        """Return the shares of each pixel that white and yellow paint cover, 0 to 1.
+
+        Args:
+            x: Distances to the right of the centre line, metres.
+            s: Distances along the road from ``base``, metres.
+            base: Start of the present chunk, metres.
+            side_foot: Widths of the pixels on the ground, metres.
+            along_foot: Lengths of the pixels on the ground, metres.
+        """
         style = self.world.style
         half = style.half_road
         white = _bar(x, side_foot, -0.06, 0.06) * _dashes(s, along_foot, *style.dash)
@@ -222,6 +269,7 @@ class Ground:
 
     @staticmethod
     def _shadow(camera: Camera, row: int, shadows: list[np.ndarray]) -> np.ndarray:
+        """Return the strength of the shadows in the rows from ``row`` down, float32 0 to 1."""
         mask = np.zeros((camera.height - row, camera.width), np.uint8)
         for view in shadows:
             view = clip_near(view)

@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 
 from stdc_core.data.synthetic.canvas import BICYCLIST, NEAR, PEDESTRIAN, Canvas
+from stdc_core.data.synthetic.item import Item
 from stdc_core.data.synthetic.place import Place
-from stdc_core.data.synthetic.world import Item
 
-FAR = 38.0  # metres beyond which joints, hands and spokes are smaller than a pixel
+FAR = 38.0  # distance in metres from which joints, hands and spokes are smaller than a pixel
 _SKINS = np.array([(150, 175, 215), (120, 150, 195), (80, 110, 160), (50, 70, 105)], np.float64)
 _TROUSERS = np.array([(70, 50, 40), (40, 40, 42), (96, 74, 58), (60, 78, 92), (30, 28, 28)], np.float64)
 _HAIR = np.array([(24, 26, 30), (40, 56, 80), (80, 120, 150), (130, 130, 132)], np.float64)
@@ -25,7 +25,7 @@ def _torso(
     label: int,
     gain: np.ndarray,
 ) -> None:
-    """Draw a slab between two local points that is never thinner than a body from the side."""
+    """Draw the upper body as a slab between two local points, at least as wide as a body from the side."""
     view = place.view(np.stack([hips, shoulders]))
     if view[:, 2].min() < NEAR:
         return
@@ -38,7 +38,15 @@ def _torso(
 
 
 def draw_person(canvas: Canvas, place: Place, item: Item, pace: float, time: float) -> None:
-    """Draw a pedestrian who looks along ``place`` and walks at ``pace`` m/s, or stands at 0."""
+    """Draw a pedestrian.
+
+    Args:
+        canvas: Canvas to draw on.
+        place: Ground point, and direction of the look.
+        item: Pedestrian.
+        pace: Walking speed, m/s; 0 for one who stands.
+        time: Time since the start, seconds.
+    """
     h = item.size / 1.75
     look = np.random.default_rng(item.variant)
     skin, legs, hair = _SKINS[look.integers(4)], _TROUSERS[look.integers(5)], _HAIR[look.integers(4)]
@@ -68,7 +76,7 @@ def draw_person(canvas: Canvas, place: Place, item: Item, pace: float, time: flo
         foot = [[sign * 0.09, 0.05 + lift, step - 0.04], [sign * 0.09, 0.04 + lift, step + 0.18]]
         hand = [[sign * 0.22, 1.38, 0], [sign * 0.26, 1.12, -step * 0.5], [sign * 0.25, 0.90, -step * 0.9 + 0.06]]
         limbs.append((np.array(upper) * h, np.array(foot) * h, np.array(hand) * h))
-    # The farther side first.
+    # The far side is drawn first.
     if place.local_camera(canvas.camera)[0] < 0:
         limbs.reverse()
     for k, (leg, shoe, arm) in enumerate(limbs):
@@ -96,12 +104,19 @@ def draw_person(canvas: Canvas, place: Place, item: Item, pace: float, time: flo
     head = place.view(np.array([[0, 1.47, 0.01], [0, 1.62, 0.02], [0, 1.66, -0.02]]) * h)
     canvas.stroke(head[:2], 0.11 * h, skin * 0.9, PEDESTRIAN, gain)
     canvas.disc(head[2], 0.125 * h, hair, PEDESTRIAN, gain)
-    if place.local_camera(canvas.camera)[2] > 0:  # the face looks this way
+    if place.local_camera(canvas.camera)[2] > 0:  # the face is visible
         canvas.disc(head[1] + (0, 0.03 * h, -0.02), 0.10 * h, skin, PEDESTRIAN, gain)
 
 
 def draw_cyclist(canvas: Canvas, place: Place, item: Item, time: float) -> None:
-    """Draw a rider on a bicycle who rides along ``place``."""
+    """Draw a cyclist.
+
+    Args:
+        canvas: Canvas to draw on.
+        place: Ground point, and direction of the ride.
+        item: Cyclist.
+        time: Time since the start, seconds.
+    """
     look = np.random.default_rng(item.variant)
     skin, legs = _SKINS[look.integers(4)], _TROUSERS[look.integers(5)]
     coat = np.array(item.tint) if look.random() < 0.6 else np.array([40.0, 225, 205])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Axes of an object that stands on the road: right, up, forward."""
+"""Define the axes of an object on the road: right, up, forward."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ class Place:
         return np.asarray(local, np.float64) @ self.axes
 
     def local_camera(self, camera: Camera) -> np.ndarray:
-        """Return the camera's position in local axes."""
+        """Return the position of the camera in local axes."""
         return self.axes @ (camera.position - self.origin)

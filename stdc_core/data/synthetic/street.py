@@ -1,25 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw things that do not move: houses, gardens, trees, lamp posts, signs, traffic lights, railings."""
+"""Draw things that do not move: houses, gardens, trees, lamp posts, signs, traffic lights and railings."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from stdc_core.data.synthetic.canvas import BUILDING, FENCE, POLE, SIGN, TREE, Canvas
+from stdc_core.data.synthetic.item import Item
 from stdc_core.data.synthetic.place import Place
-from stdc_core.data.synthetic.world import Item, World
+from stdc_core.data.synthetic.world import World
 
-DEPTH = 9.0  # metres from a house's front to its back
+DEPTH = 9.0  # depth of a house, metres
 _IRON = np.array([62.0, 62, 60])
 _RED, _WHITE, _BLUE, _BLACK = (45.0, 38, 205), (232.0, 235, 235), (170.0, 85, 25), (30.0, 30, 30)
 
 
 def house_height(world: World, item: Item) -> float:
-    """Return the height of the eaves, metres."""
+    """Return the height of the eaves of a house, metres."""
     return (world.style.facades[item.variant][1] * 3.0 + 0.6) * item.extra[1]
 
 
 def _points(canvas: Canvas, world: World, local: list[tuple[float, float, float]]) -> np.ndarray:
+    """Return the view points of points given right of the centre line, up and along the road, metres."""
     return canvas.camera.view(world.road.points(np.array(local)))
 
 
@@ -57,6 +59,7 @@ def draw_house(canvas: Canvas, world: World, item: Item) -> None:
 
 
 def _chimney(canvas: Canvas, world: World, item: Item, x: float, ridge: float, s: float) -> None:
+    """Draw a chimney with two pots on the ridge of a roof."""
     side, low, high = item.size, ridge - 0.8, ridge + 1.1
     brick = np.array([66.0, 80, 116])
     a, b = x - side * 0.45, x + side * 0.45
@@ -71,7 +74,17 @@ def _chimney(canvas: Canvas, world: World, item: Item, x: float, ridge: float, s
 
 
 def barrier(canvas: Canvas, world: World, x: float, near: float, far: float, kind: float, height: float) -> None:
-    """Draw boards (0), a railing (1) or a hedge (2) along the road."""
+    """Draw a barrier along the road.
+
+    Args:
+        canvas: Canvas to draw on.
+        world: Town.
+        x: Distance to the right of the centre line, metres.
+        near: Start along the road, metres.
+        far: End along the road, metres.
+        kind: 0 for boards, 1 for a railing, 2 for a hedge.
+        height: Height, metres.
+    """
     k = int(kind)
     gain = canvas.light.gain((-np.sign(x), 0, 0))
     pieces = max(1, round((far - near) / 6))
@@ -102,7 +115,7 @@ def draw_park(canvas: Canvas, world: World, item: Item) -> None:
 
 
 def draw_tree(canvas: Canvas, world: World, item: Item) -> None:
-    """Draw a tree in the pavement."""
+    """Draw a tree on the pavement."""
     gain = 0.5 * (canvas.light.gain((-np.sign(item.x), 0, 0)) + canvas.light.gain((0, 0, -1)))
     base = _points(canvas, world, [(item.x, 0, item.s)])[0]
     canvas.sprite(base, (item.size * 0.75, item.size), world.style.trees[item.variant], gain)
@@ -134,11 +147,13 @@ def draw_bollard(canvas: Canvas, place: Place) -> None:
 
 
 def _disc(x: float, y: float, radius: float, count: int = 20, start: float = 0.0) -> np.ndarray:
+    """Return the corners of a regular polygon, ``[count, 3]`` in local axes; ``start`` is the angle of the first."""
     turn = start + np.arange(count) * (2 * np.pi / count)
     return np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn), np.zeros(count)], 1)
 
 
 def _rect(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
+    """Return the corners of an upright rectangle, ``[4, 3]`` in local axes."""
     return np.array([[x0, y0, 0], [x1, y0, 0], [x1, y1, 0], [x0, y1, 0]], np.float64)
 
 
@@ -155,7 +170,7 @@ def draw_sign(canvas: Canvas, place: Place, item: Item) -> None:
     def plate(local: np.ndarray, color: tuple[float, ...]) -> None:
         canvas.polygon(place.view(local), color, SIGN, gain)
 
-    far = place.view(np.zeros((1, 3)))[0, 2] > 60  # no lettering to be read from there
+    far = place.view(np.zeros((1, 3)))[0, 2] > 60  # metres; lettering is not visible from there
     if kind in (0, 1, 2, 3):
         third = np.pi / 2
         shape = (lambda s: _disc(0, y - 0.06, s * 1.25, 3, third)) if kind == 1 else (lambda s: _disc(0, y, s))

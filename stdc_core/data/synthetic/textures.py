@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generate textures from noise and rectangles: walls, ground, foliage, clouds."""
+"""Generate textures from noise and rectangles: walls, ground, foliage and clouds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ PIXELS_PER_METRE = 24
 
 
 def noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves: int = 3) -> np.ndarray:
-    """Return smooth noise that tiles, float32 ``[height, width]``, zero mean, about -1 ... 1."""
+    """Return smooth noise that tiles, float32 ``[height, width]`` with mean 0, about -1 to 1.
+
+    The coarsest octave has ``cells`` random values along each side.
+    """
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         n = min(cells << octave, height, width)
@@ -24,7 +27,7 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves
 
 
 def pyramid(texture: np.ndarray, levels: int = 6) -> list[np.ndarray]:
-    """Return a texture and its halved copies, down to four pixels a side."""
+    """Return a texture and copies of it, each half the size of the one before, down to four pixels."""
     result = [texture]
     while len(result) < levels and min(result[-1].shape[:2]) >= 8:
         h, w = result[-1].shape[:2]
@@ -33,14 +36,25 @@ def pyramid(texture: np.ndarray, levels: int = 6) -> list[np.ndarray]:
 
 
 def _box(texture: np.ndarray, x: float, y: float, w: float, h: float, color: np.ndarray | tuple) -> None:
-    """Fill a rectangle, in metres from the texture's top left."""
+    """Fill a rectangle, given in metres from the top left corner of the texture."""
     k = PIXELS_PER_METRE
     x0, y0, x1, y1 = (int(round(v * k)) for v in (x, y, x + w, y + h))
     texture[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = color
 
 
 def wall(rng: np.random.Generator, height: int, width: int, color: np.ndarray, kind: str) -> np.ndarray:
-    """Return a bare wall, float32 BGR ``[height, width, 3]`` in pixels; kinds: brick, plaster, stone."""
+    """Return a wall without windows.
+
+    Args:
+        rng: Source of the random numbers.
+        height: Height, pixels.
+        width: Width, pixels.
+        color: BGR colour.
+        kind: ``'brick'``, ``'plaster'`` or ``'stone'``.
+
+    Returns:
+        float32 BGR ``[height, width, 3]``.
+    """
     shade = 1 + 0.10 * noise(rng, height, width, 3) + 0.04 * rng.standard_normal((height, width), np.float32)
     if kind != 'plaster':
         bw, bh = (6, 2) if kind == 'brick' else (14, 7)
@@ -52,7 +66,7 @@ def wall(rng: np.random.Generator, height: int, width: int, color: np.ndarray, k
         shade += np.take_along_axis(bricks[:height], columns, 1)
         if kind == 'stone':
             shade[::bh] *= 0.85
-    # Rain and soot darken the foot of a wall and streak it.
+    # Rain and soot darken the foot of a wall.
     shade *= 1 - 0.18 * np.linspace(0, 1, height, dtype=np.float32)[:, None] ** 3
     return shade[..., None] * color
 
@@ -60,10 +74,11 @@ def wall(rng: np.random.Generator, height: int, width: int, color: np.ndarray, k
 def _window(
     rng: np.random.Generator, tex: np.ndarray, x: float, y: float, w: float, h: float, trim: np.ndarray
 ) -> None:
+    """Draw a window, placed in metres from the top left corner of the texture."""
     _box(tex, x - 0.12, y - 0.14, w + 0.24, h + 0.26, trim)
     _box(tex, x - 0.18, y + h + 0.06, w + 0.36, 0.12, trim * 1.08)
     _box(tex, x, y, w, h, np.array([52.0, 46, 42]) * rng.uniform(0.7, 1.3))
-    # The upper panes mirror the sky, or a blind hangs behind them.
+    # The upper panes mirror the sky, or have a blind.
     _box(tex, x, y, w, h * rng.uniform(0.15, 0.6), rng.uniform(0.8, 1.25) * np.array([120.0, 108, 98]))
     if rng.random() < 0.3:
         _box(tex, x, y, w * 0.25, h, (165, 175, 180))
@@ -74,12 +89,13 @@ def _window(
 
 
 def _shop(rng: np.random.Generator, tex: np.ndarray, width: float, top: float, height: float) -> None:
+    """Draw a shop front on the ground floor; sizes are in metres."""
     accent = np.array([(120, 40, 30), (30, 30, 140), (40, 90, 30), (40, 40, 40), (150, 110, 30), (40, 120, 190)])
     color = accent[rng.integers(len(accent))].astype(np.float64)
     _box(tex, 0, top, width, height, color * 0.8)
     _box(tex, 0, top, width, 0.75, color)
     x = width * rng.uniform(0.1, 0.2)
-    while x < width * 0.8:  # lettering that nobody can read, as on most shops from a car
+    while x < width * 0.8:  # lettering, too small to read
         w = rng.uniform(0.15, 0.4)
         _box(tex, x, top + 0.22, w, rng.uniform(0.28, 0.36), (225, 235, 235))
         x += w + rng.choice([0.08, 0.08, 0.35])
@@ -103,7 +119,19 @@ def _shop(rng: np.random.Generator, tex: np.ndarray, width: float, top: float, h
 
 
 def facade(rng: np.random.Generator, width: float, floors: int, kind: str, color: np.ndarray, shop: bool) -> np.ndarray:
-    """Return a house front, uint8 BGR, at ``PIXELS_PER_METRE``; ``kind`` is one of :func:`wall` or ``office``."""
+    """Return a house front.
+
+    Args:
+        rng: Source of the random numbers.
+        width: Width, metres.
+        floors: Number of floors.
+        kind: Kind of :func:`wall`, or ``'office'``.
+        color: BGR colour.
+        shop: Whether there is a shop on the ground floor.
+
+    Returns:
+        uint8 BGR, with ``PIXELS_PER_METRE``.
+    """
     storey = 3.0
     height = floors * storey + 0.6
     rows, cols = int(height * PIXELS_PER_METRE), int(width * PIXELS_PER_METRE)
@@ -145,7 +173,7 @@ def facade(rng: np.random.Generator, width: float, floors: int, kind: str, color
 
 
 def roof(rng: np.random.Generator, color: np.ndarray) -> np.ndarray:
-    """Return slates or tiles, uint8 BGR."""
+    """Return slates or roof tiles, uint8 BGR."""
     tex = wall(rng, 96, 240, color, 'brick')
     tex[::6] *= 0.82
     return np.clip(tex, 0, 255).astype(np.uint8)
@@ -162,7 +190,7 @@ def planks(rng: np.random.Generator, color: np.ndarray) -> np.ndarray:
 
 
 def railing(color: np.ndarray) -> np.ndarray:
-    """Return close upright bars between two rails, uint8 BGR; drawn half transparent."""
+    """Return close upright bars between two rails, uint8 BGR, to be drawn half transparent."""
     tex = np.ones((48, 192, 3), np.float32) * color * 1.35
     tex[:, ::6] = tex[:, 1::6] = color * 0.45
     tex[:5] = tex[-9:-6] = color * 0.5
@@ -171,6 +199,7 @@ def railing(color: np.ndarray) -> np.ndarray:
 
 
 def _shaded(alpha: np.ndarray, light: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """Return a picture of one colour under a light map, uint8 BGRA."""
     picture = np.empty((*alpha.shape, 4), np.uint8)
     picture[..., :3] = np.clip(light[..., None] * color, 0, 255)
     picture[..., 3] = np.clip(alpha, 0, 255)
@@ -246,7 +275,11 @@ def hedge(rng: np.random.Generator, color: np.ndarray) -> np.ndarray:
 
 
 def ground_textures(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the brightness of asphalt, slabs and wear, float32 ``[512, 512]`` around 1; tiles of 8, 8 and 48 m."""
+    """Return the brightness of asphalt, slabs and wear.
+
+    Returns:
+        Three textures that tile, float32 ``[512, 512]`` around 1. They are 8, 8 and 48 metres wide.
+    """
     asphalt = 1 + 0.09 * rng.standard_normal((512, 512), np.float32) + 0.05 * noise(rng, 512, 512, 32, 3)
     for _ in range(7):  # cracks
         points = np.cumsum(rng.normal(0, 14, (14, 2)), 0) + rng.uniform(0, 512, 2)

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw cars, vans and buses: two tapered boxes, four wheels, glass, lights and a plate."""
+"""Draw cars, vans and buses from two tapered boxes, four wheels, glass, lights and a plate."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from stdc_core.data.synthetic.canvas import CAR, NEAR, Canvas
+from stdc_core.data.synthetic.item import Item
 from stdc_core.data.synthetic.place import Place
-from stdc_core.data.synthetic.world import Item
 
-# Side outlines as (forward, up) in metres, rear first; body below, cabin above it. Then length, width, roof taper.
+# Outlines of the body and of the cabin from the side as (forward, up) in metres, rear first; then length and width in
+# metres, and the width of the roof as a share of the width.
 _SHAPES = {
     'hatch': (
         [(-1.9, 0.28), (-1.95, 0.62), (-1.85, 0.95), (0.75, 0.98), (1.75, 0.78), (1.93, 0.55), (1.9, 0.28)],
@@ -51,6 +52,7 @@ _GLASS = np.array([62.0, 56, 50])
 
 
 def _shape(item: Item) -> str:
+    """Return the name of the shape of a vehicle."""
     return 'bus' if item.kind == 'bus' else ('hatch', 'saloon', 'van', 'suv')[item.variant % 4]
 
 
@@ -61,7 +63,13 @@ def footprint(item: Item) -> tuple[float, float, float]:
 
 
 def _rings(outline: list[tuple[float, float]], low: float, high: float) -> np.ndarray:
-    """Return local points ``[2, N, 3]`` of left and right outline; the half width goes from ``low`` up to ``high``."""
+    """Return the left and the right outline of a body in local axes, ``[2, N, 3]``.
+
+    Args:
+        outline: Outline from the side, (forward, up) in metres.
+        low: Half width at the lowest point, metres.
+        high: Half width at the highest point, metres.
+    """
     line = np.array(outline)
     rise = (line[:, 1] - line[:, 1].min()) / np.ptp(line[:, 1])
     half = low + (high - low) * rise
@@ -69,12 +77,22 @@ def _rings(outline: list[tuple[float, float]], low: float, high: float) -> np.nd
 
 
 def _inset(face: np.ndarray, share: float) -> np.ndarray:
+    """Return a polygon shrunk towards its middle to a share of its size."""
     middle = face.mean(0)
     return middle + (face - middle) * share
 
 
 def _box(canvas: Canvas, place: Place, rings: np.ndarray, paint: np.ndarray, glass: bool, detail: bool) -> None:
-    """Draw the visible faces of the solid between the two outlines (convex, so in any order)."""
+    """Draw the visible faces of the solid between two outlines. It is convex, so that their order does not matter.
+
+    Args:
+        canvas: Canvas to draw on.
+        place: Ground point and direction of the vehicle.
+        rings: Outlines, ``[2, N, 3]`` in local axes.
+        paint: BGR colour.
+        glass: Whether the faces have windows.
+        detail: Whether the vehicle is near enough for details.
+    """
     view = place.view(rings.reshape(-1, 3)).reshape(rings.shape)
     count = rings.shape[1]
     after = (np.arange(count) + 1) % count
@@ -90,7 +108,7 @@ def _box(canvas: Canvas, place: Place, rings: np.ndarray, paint: np.ndarray, gla
         gain = canvas.light.gain(world[k])
         canvas.polygon(quads[k], paint, CAR, gain)
         if glass and world[k][1] < 0.93 and k not in (count - 1,):
-            # Sloping glass mirrors the sky.
+            # Sloping glass mirrors the sky and is brighter.
             canvas.polygon(_inset(quads[k], 0.86), _GLASS * (1.15 + 1.1 * max(world[k][1], 0)), CAR, gain)
     for ring, sign in ((0, -1.0), (1, 1.0)):
         out = place.direction((sign, 0, 0))
@@ -103,7 +121,7 @@ def _box(canvas: Canvas, place: Place, rings: np.ndarray, paint: np.ndarray, gla
                 continue
             pane = _inset(view[ring], 0.84)
             canvas.polygon(pane, _GLASS, CAR, gain)
-            if np.ptp(rings[0, :, 1]) > 2:  # the side of the upper deck, and the posts between the windows
+            if np.ptp(rings[0, :, 1]) > 2:  # a bus has a band between its decks, and posts between its windows
                 low, high = (
                     [pane[i] + (pane[j] - pane[i]) * share for i, j in ((0, 1), (-1, -2))] for share in (0.42, 0.58)
                 )
@@ -117,7 +135,13 @@ def _box(canvas: Canvas, place: Place, rings: np.ndarray, paint: np.ndarray, gla
 
 
 def draw_car(canvas: Canvas, place: Place, item: Item) -> None:
-    """Draw a vehicle whose middle on the ground and direction are those of ``place``."""
+    """Draw a vehicle.
+
+    Args:
+        canvas: Canvas to draw on.
+        place: Ground point of its middle, and direction.
+        item: Vehicle.
+    """
     name = _shape(item)
     body, cabin, length, width, taper = _SHAPES[name]
     half, reach = width / 2, length / 2
@@ -132,7 +156,7 @@ def draw_car(canvas: Canvas, place: Place, item: Item) -> None:
     gain = canvas.light.gain((0, 0.3, -0.95))
     axles = (-length * 0.31, length * 0.32)
     for axle in () if near[2] > 80 else sorted(axles, key=lambda z: -place.view(np.array([[0, 0, z]]))[0, 2]):
-        for sign in (-1, 1):  # the tread, seen below the bumpers
+        for sign in (-1, 1):  # tyres below the bumpers
             x = sign * (half - 0.12)
             strip = np.array([[x - 0.1, 0, axle], [x + 0.1, 0, axle], [x + 0.1, 0.45, axle], [x - 0.1, 0.45, axle]])
             canvas.polygon(place.view(strip), dark, CAR, gain)
@@ -150,6 +174,16 @@ def draw_car(canvas: Canvas, place: Place, item: Item) -> None:
 
 
 def _ends(canvas: Canvas, place: Place, name: str, half: float, reach: float, detail: bool) -> None:
+    """Draw bumper, lights and number plate at the visible end of a vehicle.
+
+    Args:
+        canvas: Canvas to draw on.
+        place: Ground point and direction of the vehicle.
+        name: Name of its shape.
+        half: Half of its width, metres.
+        reach: Half of its length, metres.
+        detail: Whether it is near enough for details.
+    """
     ahead = place.local_camera(canvas.camera)[2]
     if abs(ahead) < reach:
         return
