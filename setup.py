@@ -60,6 +60,8 @@ setup(
         ],
         # `stdc export` uses the older ONNX exporter, which newer versions of torch may drop: see docs/architecture.md.
         'train': ['torch>=2.5,<2.14', 'lightning>=2.6', 'safetensors', 'tensorboard'],
+        # Backbones of timm under the STDC decoder.
+        'compare': ['timm>=1.0.9', 'torchvision', 'huggingface_hub'],
         'openvino': ['openvino>=2024.4'],
         'ray': ['ray>=2.9'],
         # For H.264 and H.265 topics of bags, and MP4 files.

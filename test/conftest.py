@@ -28,7 +28,10 @@ logging.setLoggerClass(logging.Logger)
 # A robot has no torch. `colcon test` then runs everything except training and export.
 _NEED_TORCH = [
     f'test_{name}.py'
-    for name in ('export', 'losses', 'model', 'pretrain', 'quantize', 'reference', 'resident', 'resume', 'training')
+    for name in (
+        *('backbones', 'bisenet', 'compare', 'explain', 'export', 'losses', 'model', 'pretrain', 'quantize'),
+        *('reference', 'resident', 'resume', 'training'),
+    )
 ]
 collect_ignore = [] if find_spec('torch') else _NEED_TORCH
 

@@ -46,7 +46,7 @@ ALSO_OPEN = {'playback': {'data', 'evaluation'}}
 #: Rooms of ``stdc_ros`` that talk to ROS 2.
 WITH_RCLPY = {'node', 'playback'}
 
-TORCH = {'torch', 'torchvision', 'torchmetrics', 'lightning', 'safetensors'}
+TORCH = {'torch', 'torchvision', 'torchmetrics', 'lightning', 'safetensors', 'timm', 'huggingface_hub'}
 ROS = re.compile(r'rclpy|rpyutils|launch|launch_ros|ament_\w+|cv_bridge|tf2\w*|rosbags|rosbag2_\w+|\w+_msgs|\w+_srvs')
 
 

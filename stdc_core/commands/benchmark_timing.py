@@ -26,7 +26,8 @@ from stdc_core.inference import BACKENDS, DEFAULT_MODEL, BackendError, Segmenter
 from stdc_core.inference.backend import MAX_THREADS
 from stdc_core.inference.input_scale import check_input_scale, scaled_size
 from stdc_core.io.files import write_png
-from stdc_core.model.segmentation import STDCSeg, normalize, rescale, upsample
+from stdc_core.model.networks import make_network
+from stdc_core.model.segmentation import SegmentationNetwork, normalize, rescale, upsample
 from stdc_core.model.weights import load_weights, save_weights
 
 WARM_UP_RUNS = 3
@@ -38,7 +39,7 @@ PAUSE_S = 0.2
 Side = Callable[[], np.ndarray]
 
 
-def reference_forward(model: STDCSeg, image: np.ndarray, input_scale: float) -> np.ndarray:
+def reference_forward(model: SegmentationNetwork, image: np.ndarray, input_scale: float) -> np.ndarray:
     """Segment an image as the reference implementation evaluates: eager float32 and every head.
 
     It normalises and resizes the image, and computes the main, the auxiliary and four detail heads. It upsamples three
@@ -60,7 +61,7 @@ def reference_forward(model: STDCSeg, image: np.ndarray, input_scale: float) -> 
     return probability.argmax(dim=1)[0].to(torch.uint8).numpy()
 
 
-def tuned_forward(model: STDCSeg, image: np.ndarray, input_scale: float) -> np.ndarray:
+def tuned_forward(model: SegmentationNetwork, image: np.ndarray, input_scale: float) -> np.ndarray:
     """Segment an image as fast as eager float32 can: one head, one upsampling, no softmax, channels last.
 
     Args:
@@ -125,10 +126,7 @@ def benchmark(
     sides = _sides(trained, len(classes), segmenters, image, input_scale)
     times, equal = _time(sides, runs)
     network = scaled_size(size, input_scale)
-    print(
-        f'{trained.backbone.name}, {len(classes)} classes, '
-        f'image {size[0]} x {size[1]}, network {network[0]} x {network[1]}'
-    )
+    print(f'{trained.name}, {len(classes)} classes, image {size[0]} x {size[1]}, network {network[0]} x {network[1]}')
     print(f'{platform.processor() or platform.machine()}, {threads} threads, torch {torch.__version__}, ', end='')
     print(f'onnxruntime {onnxruntime.__version__}, median of {runs} interleaved runs')
     print(f'{"bytes in to mask out":<42} {"ms":>8} {"reference":>10} {"tuned":>6} {"equal labels":>14}')
@@ -140,7 +138,7 @@ def benchmark(
 
 
 def _segmenters(
-    trained: STDCSeg,
+    trained: SegmentationNetwork,
     classes: ClassTable,
     folder: Path,
     size: tuple[int, int],
@@ -165,10 +163,10 @@ def _segmenters(
 
 
 def _sides(
-    trained: STDCSeg, classes: int, segmenters: dict[str, Segmenter], image: np.ndarray, input_scale: float
+    trained: SegmentationNetwork, classes: int, segmenters: dict[str, Segmenter], image: np.ndarray, input_scale: float
 ) -> dict[str, Side]:
     """Return the functions to time; the first two are PyTorch as in the reference implementation, and tuned."""
-    model = STDCSeg(trained.backbone.name, classes, detail_strides=(2, 4, 8, 16)).eval()
+    model = make_network(trained.name, classes, detail_strides=(2, 4, 8, 16)).eval()
     model.load_state_dict(trained.state_dict(), strict=False)
     tuned = trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs of torch
 

@@ -22,7 +22,7 @@ def torch_predictor(
 ) -> Predictor:
     """See ``stdc_core.evaluation.predictors.open_predictor``, which calls this where it needs torch."""
     model, classes, provenance = load_weights(path)
-    info = ModelInfo(model.backbone.name, stored_input_scale(path, provenance), classes, provenance)
+    info = ModelInfo(model.name, stored_input_scale(path, provenance), classes, provenance)
     if input_scale is not None:
         info = info.at(input_scale)
     scale = info.scale

@@ -62,7 +62,7 @@ def export(
     own = stored_input_scale(weights, provenance)
     if input_scale not in (None, own) and 'miou' in provenance and _MEASURED_AT not in provenance['miou']:
         provenance = {**provenance, 'miou': f'{provenance["miou"]}{_MEASURED_AT}{own:g}'}
-    info = ModelInfo(model.backbone.name, own, classes, provenance)
+    info = ModelInfo(model.name, own, classes, provenance)
     if input_scale is not None:
         info = info.at(input_scale)
     _check_traceable(info.input_scale)

@@ -19,6 +19,9 @@ from stdc_core.inference.onnx_graph.constant_folding import remove_unused
 #: Operators to quantise.
 QUANTIZED = ('Conv', 'Concat', 'AveragePool')
 
+# Operators between a global average and the feature that it scales.
+_GATE_OPERATORS = ('Conv', 'BatchNormalization', 'Relu', 'Sigmoid', 'HardSigmoid', 'HardSwish')
+
 # Suffix that ONNX Runtime's quantiser gives to the names of dequantised tensors.
 _DEQUANTIZED = '_DequantizeLinear_Output'
 
@@ -102,7 +105,10 @@ def _large_layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     gates: set[str] = set()
     features: set[str] = set()
     for node in model.graph.node:
-        if node.op_type == 'ReduceMean' or (node.op_type in ('Conv', 'Relu', 'Sigmoid') and gates & set(node.input)):
+        averages = node.op_type in ('ReduceMean', 'GlobalAveragePool')
+        follows = node.op_type in _GATE_OPERATORS and gates & set(node.input)
+        activates = node.op_type == 'Mul' and set(node.input) <= gates  # x * sigmoid(x)
+        if averages or follows or activates:
             gates.update(node.output)
         elif node.op_type == 'Relu':
             features.update(node.output)
@@ -120,10 +126,13 @@ def _block_name(node: onnx.NodeProto) -> str:
     """Return the block of a layer.
 
     It is ``backbone.stage3.0`` for ``/model/backbone/stage3/stage3.0/...`` and ``ffm`` for ``/model/ffm/conv/Conv``.
+    Backbones from timm have their stages one level deeper, in ``/model/backbone/features/``.
     """
     first, second, *rest = node.name.split('/')[2:]
     if first != 'backbone':
         return first
+    if second == 'features' and rest:
+        second, *rest = rest
     return f'{first}.{rest[0] if rest and rest[0].startswith(second) else second}'
 
 

@@ -25,12 +25,25 @@ FORMATS = ('1', '2')
 
 CLASSES_KEY = 'stdc.classes'
 
-_BACKBONES = ('stdc1', 'stdc2')
+#: Networks of this package by name. A network with a backbone from timm is called ``timm/`` and timm's name.
+NETWORKS = ('stdc1', 'stdc2', 'bisenetv1', 'bisenetv2')
+_TIMM = re.compile(r'timm/[a-z0-9][a-z0-9_.]{0,79}')
+#: The names for error messages.
+NETWORK_NAMES = f'one of {", ".join(NETWORKS)} or timm/NAME'
 # Element type and number of dimensions of inputs and outputs.
 _INPUTS = {'image': (TensorProto.UINT8, 4)}
 _OUTPUTS = {'mask': (TensorProto.UINT8, 3), 'confidence': (TensorProto.UINT8, 3)}
 # Weights of the last layer, one row for each class. `stdc quantize` appends to the name.
 _LAST_LAYER = 'model.head.1.weight'
+
+
+def is_network(name: str) -> bool:
+    """Return whether this is the name of a network: one of :data:`NETWORKS`, or ``timm/NAME``.
+
+    A network ``timm/NAME`` is the STDC decoder on a backbone from timm. Whether timm has that backbone is not checked,
+    because a model file runs without timm.
+    """
+    return name in NETWORKS or _TIMM.fullmatch(name) is not None
 
 
 class ModelError(ValueError):
@@ -42,7 +55,7 @@ class ModelInfo:
     """The description inside a model file.
 
     Args:
-        backbone: Name of the backbone, ``'stdc1'`` or ``'stdc2'``.
+        backbone: Name of the network; see :func:`is_network`.
         input_scale: Scale at which the network sees the image: 1, or 0.5 and 0.75 for the paper's Seg50 and Seg75.
         classes: Table of the class ids in the mask.
         provenance: Training data, recipe and accuracy, text by key. One key is used at inference: ``largest_image``,
@@ -151,8 +164,8 @@ def _info(metadata: dict[str, str]) -> ModelInfo:
         network=None if metadata['stdc.format'] == FORMATS[0] else NetworkDescription.from_json(metadata[METADATA_KEY]),
     )
     check_input_scale(info.input_scale)
-    if info.backbone not in _BACKBONES:
-        raise ValueError(f'backbone: expected {" or ".join(_BACKBONES)}, found {one_line(info.backbone, 20)!r}')
+    if not is_network(info.backbone):
+        raise ValueError(f'backbone: expected {NETWORK_NAMES}, found {one_line(info.backbone, 20)!r}')
     if info.network is not None and info.network.classes != len(info.classes):
         raise ValueError(f'network: classes: expected {len(info.classes)}, found {info.network.classes}')
     return info

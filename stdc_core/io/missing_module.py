@@ -7,14 +7,17 @@ from __future__ import annotations
 EXTRAS = {
     'av': 'video',
     'cuda': 'tensorrt',
+    'huggingface_hub': 'compare',
     'lightning': 'train',
     'openvino': 'openvino',
     'ray': 'ray',
     'safetensors': 'train',
     'tensorboard': 'train',
     'tensorrt': 'tensorrt',
+    'timm': 'compare',
     'torch': 'train',
     'torchmetrics': 'train',
+    'torchvision': 'compare',
 }
 
 #: Package on PyPI of a module that comes with every installation.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from stdc_core.inference.input_scale import check_input_scale
 from stdc_core.inference.model_file import read_model
-from stdc_core.model.segmentation import STDCSeg, normalize, rescale, upsample
+from stdc_core.model.segmentation import SegmentationNetwork, normalize, rescale, upsample
 
 
 class DeployedGraph(nn.Module):
@@ -32,7 +32,7 @@ class DeployedGraph(nn.Module):
         ValueError: The input scale is out of its range.
     """
 
-    def __init__(self, model: STDCSeg, input_scale: float = 1.0, offset: Sequence[float] | None = None):
+    def __init__(self, model: SegmentationNetwork, input_scale: float = 1.0, offset: Sequence[float] | None = None):
         super().__init__()
         check_input_scale(input_scale)
         self.model = model

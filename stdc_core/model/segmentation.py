@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from stdc_core.inference.input_scale import scaled_size
 from stdc_core.inference.network_description import IMAGENET_MEAN, IMAGENET_STD
-from stdc_core.model.stdc import ConvBNReLU, STDCBackbone
+from stdc_core.model.backbones import make_backbone
+from stdc_core.model.stdc import Backbone, ConvBNReLU
 
 
 class AttentionRefinement(nn.Module):
@@ -79,11 +80,44 @@ class SegmentationOutput(NamedTuple):
     detail: dict[int, Tensor]
 
 
-class STDCSeg(nn.Module):
+class SegmentationNetwork(nn.Module):
+    """Base class of the networks that are trained, exported and run here.
+
+    Called with a normalised RGB image, float32 ``[N, 3, H, W]``, a network returns logits at stride 8,
+    ``[N, num_classes, ceil(H/8), ceil(W/8)]``. Its last layer is ``head.1``; heads that only training needs are
+    ``aux8_head``, ``aux16_head`` and ``detail_heads``.
+
+    Args:
+        name: Name of the network; see ``stdc_core.inference.model_file.is_network``.
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, name: str, num_classes: int):
+        super().__init__()
+        self.name = name
+        self.num_classes = num_classes
+
+    def forward_train(self, image: Tensor) -> SegmentationOutput:
+        """Return the logits of all heads for a normalised RGB image, float32 ``[N, 3, H, W]``."""
+        raise NotImplementedError
+
+    def details(self, image: Tensor) -> Tensor:
+        """Return the feature at stride 8 that carries the details: stage 3 of an STDC backbone.
+
+        Args:
+            image: Normalised RGB image, float32 ``[N, 3, H, W]``.
+
+        Returns:
+            float32 ``[N, *, ceil(H/8), ceil(W/8)]``.
+        """
+        raise NotImplementedError
+
+
+class STDCSeg(SegmentationNetwork):
     """STDC-Seg for images of any size.
 
     Args:
-        backbone: ``'stdc1'`` or ``'stdc2'``.
+        backbone: Backbone, or its name: ``'stdc1'``, ``'stdc2'`` or ``'timm/NAME'`` for one from timm.
         num_classes: Number of classes C.
         detail_strides: Strides (2, 4, 8 or 16) of the backbone features that get a detail head. The paper has one
             head, at stage 3, whose stride is 8.
@@ -93,11 +127,13 @@ class STDCSeg(nn.Module):
         torch.Size([1, 11, 32, 40])
     """
 
-    def __init__(self, backbone: str = 'stdc1', num_classes: int = 19, detail_strides: tuple[int, ...] = (8,)):
-        super().__init__()
-        self.num_classes = num_classes
-        self.backbone = STDCBackbone(backbone)
-        channels = self.backbone.channels
+    def __init__(
+        self, backbone: str | Backbone = 'stdc1', num_classes: int = 19, detail_strides: tuple[int, ...] = (8,)
+    ):
+        made = make_backbone(backbone) if isinstance(backbone, str) else backbone
+        super().__init__(made.name, num_classes)
+        self.backbone = made
+        channels = made.channels
         self.global_context = ConvBNReLU(channels[32], 128, kernel=1)
         self.arm32 = AttentionRefinement(channels[32], 128)
         self.arm16 = AttentionRefinement(channels[16], 128)
@@ -108,7 +144,7 @@ class STDCSeg(nn.Module):
         # Only training uses these heads.
         self.aux8_head = Head(128, 64, num_classes)
         self.aux16_head = Head(128, 64, num_classes)
-        self.detail_heads = nn.ModuleDict({str(s): Head(channels[s], 64, 1) for s in detail_strides})
+        self.detail_heads = nn.ModuleDict({str(s): Head(channels[s], 64, 1) for s in detail_strides if s in channels})
 
     def _decode(self, features: dict[int, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the logits at stride 8, and the context features ``[N, 128, ...]`` at strides 8 and 16."""
@@ -127,6 +163,10 @@ class STDCSeg(nn.Module):
             ``[N, C, ceil(H/8), ceil(W/8)]``.
         """
         return self._decode(self.backbone(image))[0]
+
+    def details(self, image: Tensor) -> Tensor:
+        """Return the feature of the backbone at stride 8."""
+        return self.backbone(image)[8]
 
     def forward_train(self, image: Tensor) -> SegmentationOutput:
         """Return the logits of all heads, from an image as in ``forward``."""

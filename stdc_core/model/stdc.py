@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -83,7 +84,23 @@ def _stage(in_channels: int, out_channels: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*modules)
 
 
-class STDCBackbone(nn.Module):
+class Backbone(nn.Module):
+    """Base class of the backbones that the STDC decoder takes.
+
+    Attributes:
+        name: Name of the backbone, such as ``'stdc1'``.
+        channels: Number of channels of the feature at each stride. There are features at strides 8, 16 and 32 at least.
+    """
+
+    name: str
+    channels: Mapping[int, int]
+
+    def forward(self, image: Tensor) -> dict[int, Tensor]:
+        """Return features by stride: ``[N, 3, H, W]`` to ``{s: [N, channels[s], ceil(H/s), ceil(W/s)]}``."""
+        raise NotImplementedError
+
+
+class STDCBackbone(Backbone):
     """Stages 1 to 5 of STDC1 or STDC2 (Table 2).
 
     Args:
@@ -96,7 +113,7 @@ class STDCBackbone(nn.Module):
         ValueError: The name is another one.
     """
 
-    channels: ClassVar = {2: 32, 4: 64, 8: 256, 16: 512, 32: 1024}
+    channels = MappingProxyType({2: 32, 4: 64, 8: 256, 16: 512, 32: 1024})
 
     def __init__(self, name: str = 'stdc1'):
         super().__init__()

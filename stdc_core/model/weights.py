@@ -15,12 +15,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from stdc_core.classes import ClassTable
-from stdc_core.inference.model_file import ModelError, read_model, read_provenance
+from stdc_core.inference.model_file import NETWORK_NAMES, ModelError, is_network, read_model, read_provenance
 from stdc_core.inference.onnx_graph.quantized import is_quantized
 from stdc_core.io.files import appearing
 from stdc_core.io.text import one_line
-from stdc_core.model.segmentation import STDCSeg
+from stdc_core.model.networks import make_network, outline
+from stdc_core.model.segmentation import SegmentationNetwork, STDCSeg
 from stdc_core.model.stdc import STAGE_BLOCKS, STDCBackbone, STDCClassifier
+from stdc_core.model.timm_backbone import BackboneError
 
 # Parts of STDCSeg that only training uses; a model.onnx does not contain them.
 _TRAINING_ONLY = ('aux8_head.', 'aux16_head.', 'detail_heads.')
@@ -32,7 +34,7 @@ class WeightsError(ValueError):
     """A weights file that cannot be used. The message names the file, what was found and what was expected."""
 
 
-def save_weights(model: STDCSeg, path: str | Path, classes: ClassTable, provenance: dict[str, str]) -> None:
+def save_weights(model: SegmentationNetwork, path: str | Path, classes: ClassTable, provenance: dict[str, str]) -> None:
     """Write a segmentation network. A file at ``path`` is replaced at once or not at all.
 
     Convolutions are stored as float16, which halves the file and changes weights less than training noise does. Batch
@@ -47,7 +49,7 @@ def save_weights(model: STDCSeg, path: str | Path, classes: ClassTable, provenan
     Raises:
         WriteError: The file cannot be written.
     """
-    _save(model, path, provenance, classes=classes.to_json())
+    _save(model, model.name, path, provenance, classes=classes.to_json())
 
 
 def save_classifier(model: STDCClassifier, path: str | Path, names: Sequence[str], provenance: dict[str, str]) -> None:
@@ -65,12 +67,12 @@ def save_classifier(model: STDCClassifier, path: str | Path, names: Sequence[str
     """
     if len(names) != model.fc2.out_features:
         raise ValueError(f'{path}: {len(names)} class names for {model.fc2.out_features} outputs')
-    _save(model, path, provenance, kind='classifier', names=json.dumps(list(names)))
+    _save(model, model.backbone.name, path, provenance, kind='classifier', names=json.dumps(list(names)))
 
 
-def _save(model: STDCSeg | STDCClassifier, path: str | Path, provenance: dict[str, str], **metadata: str) -> None:
+def _save(model: nn.Module, name: str, path: str | Path, provenance: dict[str, str], **metadata: str) -> None:
     state = {key: value.half() if value.dim() > 1 else value for key, value in model.state_dict().items()}
-    metadata |= {'backbone': model.backbone.name, 'provenance': json.dumps(provenance)}
+    metadata |= {'backbone': name, 'provenance': json.dumps(provenance)}
     with appearing(Path(path)) as partial:
         partial.write_bytes(save({key: value.contiguous() for key, value in state.items()}, metadata))
 
@@ -96,7 +98,7 @@ class _StoredClassifier(NamedTuple):
 _Stored = _StoredNetwork | _StoredClassifier
 
 
-def load_weights(path: str | Path) -> tuple[STDCSeg, ClassTable, dict[str, str]]:
+def load_weights(path: str | Path) -> tuple[SegmentationNetwork, ClassTable, dict[str, str]]:
     """Read a segmentation network from a file of ``save_weights`` or from a ``model.onnx``.
 
     A ``model.onnx`` has no auxiliary and detail heads, which only training uses. They keep their random initial values.
@@ -118,12 +120,31 @@ def load_weights(path: str | Path) -> tuple[STDCSeg, ClassTable, dict[str, str]]
             '`stdc train --init` takes the backbone of a classifier'
         )
     if Path(path).suffix == '.onnx':
-        model = STDCSeg(stored.backbone, len(stored.classes))
-        _load_all_but(model, stored.state, _TRAINING_ONLY, path)
+        strides: tuple[int, ...] = (8,)
     else:
-        model = STDCSeg(stored.backbone, len(stored.classes), tuple(sorted(_detail_strides(stored.state))))
-        load_state(model, stored.state, path)
+        strides = tuple(sorted(_detail_strides(stored.state)))
+    model = _network(stored, strides, path)
     return model.eval(), stored.classes, stored.provenance
+
+
+def _network(stored: _StoredNetwork, strides: tuple[int, ...], path: str | Path) -> SegmentationNetwork:
+    """Return the network of a file with its weights.
+
+    The state is checked before the network takes any memory: a small file may name a network with billions of weights.
+
+    Raises:
+        WeightsError: The state is not that of the network.
+    """
+    count = len(stored.classes)
+    absent = _TRAINING_ONLY if Path(path).suffix == '.onnx' else None
+    try:
+        hollow = outline(stored.backbone, count, strides)
+        check_state(hollow, _completed(hollow, stored.state, absent), path)
+        model = make_network(stored.backbone, count, strides)
+    except BackboneError as error:
+        raise WeightsError(f'{path}: {error}') from error
+    model.load_state_dict(_completed(model, stored.state, absent))
+    return model
 
 
 def load_classifier(path: str | Path) -> tuple[STDCClassifier, tuple[str, ...], dict[str, str]]:
@@ -152,7 +173,7 @@ def load_classifier(path: str | Path) -> tuple[STDCClassifier, tuple[str, ...], 
     return model.eval(), stored.classes, stored.provenance
 
 
-def initialise(model: STDCSeg, path: str | Path, classes: ClassTable) -> str:
+def initialise(model: SegmentationNetwork, path: str | Path, classes: ClassTable) -> str:
     """Initialise a model for training with the weights in a file. Other weights of the model keep their values.
 
     A segmentation network with the same class names supplies all of its weights. A segmentation network with other
@@ -172,8 +193,9 @@ def initialise(model: STDCSeg, path: str | Path, classes: ClassTable) -> str:
         WeightsError: The file is damaged, is not one of the three, or has another backbone. The model is unchanged.
     """
     stored = _read(path)
-    _expect_backbone(stored, model.backbone.name, path)
+    _expect_backbone(stored, model.name, path)
     if isinstance(stored, _StoredClassifier):
+        assert isinstance(model, STDCSeg)  # as its name is that of a classifier
         prefix = 'backbone.'
         state = {key.removeprefix(prefix): value for key, value in stored.state.items() if key.startswith(prefix)}
         _load_all_but(model.backbone, state, (), path)
@@ -204,6 +226,21 @@ def load_state(model: nn.Module, state: dict[str, Tensor], source: str | Path) -
         source: File, for errors.
 
     Raises:
+        WeightsError: See ``check_state``.
+    """
+    check_state(model, state, source)
+    model.load_state_dict(state)
+
+
+def check_state(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
+    """Compare a state with that of a model.
+
+    Args:
+        model: Network, which may be on the device ``meta``.
+        state: Tensor of each key of the model.
+        source: File, for errors.
+
+    Raises:
         WeightsError: Keys are missing, unexpected, or have another shape or kind of number. The message names them.
     """
     expected = model.state_dict()
@@ -224,7 +261,6 @@ def load_state(model: nn.Module, state: dict[str, Tensor], source: str | Path) -
     if problems:
         rest = f'; and {len(problems) - 8} more' if len(problems) > 8 else ''
         raise WeightsError(f'{source}: {"; ".join(problems[:8])}{rest}')
-    model.load_state_dict(state)
 
 
 def _load_all_but(model: nn.Module, state: dict[str, Tensor], absent: tuple[str, ...], source: str | Path) -> None:
@@ -233,12 +269,22 @@ def _load_all_but(model: nn.Module, state: dict[str, Tensor], absent: tuple[str,
     Raises:
         WeightsError: As ``load_state``.
     """
+    load_state(model, _completed(model, state, absent), source)
+
+
+def _completed(model: nn.Module, state: dict[str, Tensor], absent: tuple[str, ...] | None) -> dict[str, Tensor]:
+    """Return the state with the model's own values for keys that may be missing.
+
+    These are keys that begin with one of ``absent``, and counters of batches. None: no key may be missing.
+    """
+    if absent is None:
+        return state
     kept = {
         key: value
         for key, value in model.state_dict().items()
         if key.startswith(absent) or (key.endswith('num_batches_tracked') and key not in state)
     }
-    load_state(model, state | kept, source)
+    return state | kept
 
 
 def _detail_strides(state: dict[str, Tensor]) -> set[int]:
@@ -262,9 +308,11 @@ def _read(path: str | Path) -> _Stored:
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path}: no such file')
     stored = _read_onnx(path) if Path(path).suffix == '.onnx' else _read_safetensors(path)
-    if stored.backbone not in STAGE_BLOCKS:
+    known = stored.backbone in STAGE_BLOCKS if isinstance(stored, _StoredClassifier) else is_network(stored.backbone)
+    if not known:
         found = one_line(stored.backbone, 20)
-        raise WeightsError(f'{path}: found backbone {found!r}, expected one of {", ".join(STAGE_BLOCKS)}')
+        expected = f'one of {", ".join(STAGE_BLOCKS)}' if isinstance(stored, _StoredClassifier) else NETWORK_NAMES
+        raise WeightsError(f'{path}: found backbone {found!r}, expected {expected}')
     try:
         offset = json.loads(stored.provenance.get('class_offset', 'null'))
     except (ValueError, RecursionError):

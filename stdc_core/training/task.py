@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from stdc_core.classes import IGNORE, ClassTable
 from stdc_core.evaluation.metrics import ConfusionMatrix
-from stdc_core.model.segmentation import SegmentationOutput, STDCSeg, normalize, rescale, upsample
+from stdc_core.model.segmentation import SegmentationNetwork, SegmentationOutput, normalize, rescale, upsample
 from stdc_core.pictures.overlay import colorize
 from stdc_core.training.detail import detail_loss, detail_target
 from stdc_core.training.losses import ohem_cross_entropy, teacher_loss
 from stdc_core.training.train_config import TrainConfig
 
 # Modules whose learning rate is multiplied by `head_rate`: feature fusion and all heads.
-_HEADS = ('ffm.', 'head.', 'aux8_head.', 'aux16_head.', 'detail_heads.')
+_HEADS = ('ffm.', 'aggregation.', 'head.', 'aux8_head.', 'aux16_head.', 'detail_heads.')
 # Number of validation images to show in TensorBoard.
 _PICTURES = 4
 
@@ -46,7 +46,7 @@ class SegmentationTask(lightning.LightningModule):
 
     def __init__(
         self,
-        model: STDCSeg,
+        model: SegmentationNetwork,
         config: TrainConfig,
         classes: ClassTable,
         class_weight: Tensor | None = None,
@@ -54,9 +54,9 @@ class SegmentationTask(lightning.LightningModule):
     ):
         super().__init__()
         # Convolutions on a CPU with AMX and on tensor cores run fastest with channels last.
-        self.model: STDCSeg = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: SegmentationNetwork = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # A head without a loss gets no gradients, and with several devices, DDP would wait for them.
-        for part, weight in (('aux', config.aux_weight), ('detail', config.detail_weight)):
+        for part, weight in (('aux', config.aux_weight), ('detail_heads.', config.detail_weight)):
             for name, parameter in model.named_parameters():
                 if name.startswith(part) and not weight:
                     parameter.requires_grad_(False)

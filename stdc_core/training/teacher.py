@@ -112,7 +112,7 @@ def _own(path: Path, classes: ClassTable) -> Teacher:
         raise TeacherError(
             f'{path}: has the classes {", ".join(own.names)}, expected one or more of {", ".join(classes.names)}'
         )
-    scale = ModelInfo(model.backbone.name, stored_input_scale(path, provenance), own, provenance).scale
+    scale = ModelInfo(model.name, stored_input_scale(path, provenance), own, provenance).scale
     offset = torch.tensor(stored_class_offset(provenance) or [0.0]).reshape(1, -1, 1, 1)
 
     def scores(image: np.ndarray) -> np.ndarray:

@@ -15,7 +15,9 @@ from torch.utils.data import DataLoader, Subset
 
 from stdc_core.classes import ClassTable, class_table
 from stdc_core.data.soft_targets import SoftTargets
+from stdc_core.model.networks import make_network
 from stdc_core.model.segmentation import STDCSeg
+from stdc_core.model.timm_backbone import load_pretrained
 from stdc_core.model.weights import initialise, save_weights
 from stdc_core.training.checkpoints import BEST, LAST, checkpoint_step
 from stdc_core.training.config import ConfigError
@@ -152,7 +154,9 @@ def _run(
     for path in teacher if not resumed else ():
         open_teacher(path, classes)
     start = checkpoint_step(out)
-    model = STDCSeg(config.backbone, len(classes))
+    model = make_network(config.backbone, len(classes))
+    if config.backbone_weights and not start and isinstance(model, STDCSeg):
+        load_pretrained(model.backbone, config.backbone_weights)
     if init is not None and not start:
         taken = initialise(model, init, classes)
         if progress and not process_rank():

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stdc_core.inference.model_file import NETWORK_NAMES, is_network
+from stdc_core.io.text import one_line
 from stdc_core.training.config import LARGEST_SEED, ConfigError, MachineConfig, key, read_config
 
 
@@ -15,7 +17,16 @@ class TrainConfig(MachineConfig):
     """Keys of a segmentation training. ``stdc train --help`` prints this table."""
 
     # The network and its data.
-    backbone: str = key('stdc1', 'network', choices=('stdc1', 'stdc2'))
+    backbone: str = key(
+        'stdc1',
+        'network: stdc1, stdc2, bisenetv1, bisenetv2, or timm/NAME for the STDC decoder on a backbone from timm (extra '
+        'compare)',
+    )
+    backbone_weights: str = key(
+        '',
+        'initial weights of a backbone timm/NAME: pretrained takes those of ImageNet from the Hugging Face hub; else '
+        'the path of a .safetensors file of such weights; empty: random weights',
+    )
     classes: str = key('camvid', "class table: 'camvid', 'cityscapes' or a YAML file of your own")
     train_split: str = key('train', "splits to train on, joined by '+'")
     val_split: str = key('val', 'split to validate on; empty: no validation')
@@ -135,6 +146,12 @@ class TrainConfig(MachineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not is_network(self.backbone):
+            raise ConfigError(f'backbone: expected {NETWORK_NAMES}, found {one_line(self.backbone, 80)!r}')
+        if self.backbone_weights and not self.backbone.startswith('timm/'):
+            raise ConfigError(
+                f'backbone_weights: for a backbone timm/NAME only, found backbone {self.backbone}; use --init instead'
+            )
         if self.scale_min > self.scale_max:
             raise ConfigError(f'expected scale_min <= scale_max, found {self.scale_min} and {self.scale_max}')
         if not self.train_split or '' in self.train_split.split('+'):

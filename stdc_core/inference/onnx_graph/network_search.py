@@ -35,7 +35,8 @@ def describe_network(model: onnx.ModelProto, classes: int) -> NetworkDescription
     if first is None or upsampling is None or upsampling.op_type != 'Resize':
         raise ValueError('its graph is not a network between an image and an ArgMax; expected one from `stdc export`')
     planes = first.input[0]
-    while planes in producers and producers[planes].op_type in ('QuantizeLinear', 'DequantizeLinear'):
+    # Some backbones pad the image before their first convolution.
+    while planes in producers and producers[planes].op_type in ('QuantizeLinear', 'DequantizeLinear', 'Pad'):
         planes = producers[planes].input[0]
     return NetworkDescription(IMAGENET_MEAN, IMAGENET_STD, classes, planes, upsampling.input[0])
 
