@@ -20,6 +20,7 @@ COMMANDS = {
     'train': ('train', 'Train a segmentation network.'),
     'pretrain': ('pretrain', 'Train a backbone as an image classifier.'),
     'evaluate': ('evaluate', 'Measure the mIoU of a network on a dataset.'),
+    'explain': ('explain', 'Draw what networks see: heat maps, details, masks and errors.'),
     'predict': ('predict', 'Segment images, folders of images and videos.'),
     'classes': ('classes', 'Print the class table of a segmented bag, a model or a dataset.'),
     'export': ('export', 'Convert weights to a model.onnx that describes itself.'),

@@ -11,7 +11,6 @@ import numpy as np
 
 from stdc_core.classes import ClassTable
 from stdc_core.pictures.drawing import (
-    BLACK,
     DARK,
     LIGHT,
     Color,
@@ -22,13 +21,12 @@ from stdc_core.pictures.drawing import (
     swatch,
     text_width,
 )
-from stdc_core.pictures.overlay import colorize
+from stdc_core.pictures.overlay import WRONG, colorize, errors, hatch
 
 #: Of one picture of the sheet, in pixels; an image that is higher is shown narrower.
 WIDTH, HIGHEST = 420, 480
 _GAP = 10
 _COLUMNS = ('image', 'truth', 'prediction', 'errors')
-_WRONG: Color = (48, 48, 235)
 _MUTED: Color = (160, 156, 152)
 
 
@@ -84,9 +82,9 @@ def _band(row: Row, classes: ClassTable, width: int) -> np.ndarray:
     unlabelled = truth >= len(classes)
     pictures = [
         image,
-        _hatch(colorize(truth, classes), unlabelled),
+        hatch(colorize(truth, classes), unlabelled),
         colorize(prediction, classes),
-        _errors(image, ~unlabelled & (truth != prediction), unlabelled),
+        errors(image, ~unlabelled & (truth != prediction), unlabelled),
     ]
     band = canvas(size[1] + 34, width, DARK)
     for index, picture in enumerate(pictures):
@@ -98,31 +96,14 @@ def _band(row: Row, classes: ClassTable, width: int) -> np.ndarray:
     return band
 
 
-def _errors(image: np.ndarray, wrong: np.ndarray, unlabelled: np.ndarray) -> np.ndarray:
-    dimmed = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR) // 2
-    picture = dimmed.copy()
-    picture[wrong] = cv2.addWeighted(dimmed, 0.3, canvas(wrong.shape[0], wrong.shape[1], _WRONG), 0.85, 0)[wrong]
-    return _hatch(picture, unlabelled)
-
-
-def _hatch(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Diagonal stripes where ``where``, bool ``[H, W]``, is true."""
-    rows, columns = np.indices(where.shape)
-    stripes = (rows + columns) // 3 % 3 == 0
-    picture = picture.copy()
-    picture[where] = BLACK
-    picture[where & stripes] = (112, 108, 104)
-    return picture
-
-
 def _legends(classes: ClassTable, width: int) -> np.ndarray:
     marks = canvas(52, width, DARK)
     left = 14
     for name in ('wrong', 'not labelled, does not count'):
-        swatch(marks, (left, 16), 16, _WRONG)
+        swatch(marks, (left, 16), 16, WRONG)
         if name != 'wrong':
             box = marks[17:31, left + 1 : left + 15]
-            box[:] = _hatch(box, np.ones(box.shape[:2], bool))
+            box[:] = hatch(box, np.ones(box.shape[:2], bool))
         put_text(marks, name, (left + 24, 29), 10, LIGHT)
         left += text_width(name, 10) + 60
     return np.concatenate([marks, legend(classes, width)])
