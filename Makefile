@@ -4,11 +4,12 @@ PYTHON ?= python3
 BAG ?=
 TOPIC ?=
 SOAK_MINUTES ?= 30
+COMPARE ?=
 
 ENVIRONMENT = $(PYTHON) .ci/environment.py
 RUN = PYTHONPATH=. AMENT_PREFIX_PATH="$${AMENT_PREFIX_PATH:-$$PWD/.venv-test}" .venv-test/bin/python
 
-.PHONY: help demo test fuzz soak benchmark benchmark-training lint pins sbom clean
+.PHONY: help demo test fuzz soak benchmark benchmark-training compare lint pins sbom clean
 
 help:
 	@echo 'make demo                       run the node on a rendered drive; results are in demo/'
@@ -18,6 +19,7 @@ help:
 	@echo 'make soak                       run the node with four cameras for SOAK_MINUTES (default: 30)'
 	@echo 'make benchmark                  measure speed against PyTorch, start-up time and memory'
 	@echo 'make benchmark-training         measure data loading and the time of a training step'
+	@echo 'make compare                    compare STDC, BiSeNet and backbones of timm: speed, size, accuracy'
 	@echo 'make lint                       run ruff check, ruff format and mypy'
 	@echo 'make pins                       update the hashes in .ci/requirements-*.txt from the package index'
 	@echo 'make sbom                       write the software bill of materials, docs/sbom.cdx.json'
@@ -51,6 +53,10 @@ benchmark-training:
 	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
 	@$(RUN) benchmarks/training.py
 
+compare:
+	@$(ENVIRONMENT) .venv-compare requirements-demo.txt requirements-compare.txt
+	@PYTHONPATH=. .venv-compare/bin/python benchmarks/compare.py $(COMPARE)
+
 lint:
 	@$(ENVIRONMENT) .venv-test requirements-demo.txt requirements-ros.txt requirements-test.txt
 	@.venv-test/bin/ruff check .
@@ -67,4 +73,4 @@ sbom:
 	@.venv-tools/bin/python .ci/sbom.py .venv-demo docs/sbom.cdx.json
 
 clean:
-	rm -rf build install log demo .venv-demo .venv-test .venv-tools .pytest_cache .ruff_cache .hypothesis
+	rm -rf build install log demo .venv-compare .venv-demo .venv-test .venv-tools .pytest_cache .ruff_cache .hypothesis
