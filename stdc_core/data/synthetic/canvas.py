@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Define camera, light and drawing primitives, which paint image and label from the same rounded coordinates."""
+"""Define camera and drawing primitives, which paint image and label from the same rounded coordinates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from stdc_core.data.synthetic.light import Light
 
 SKY, BUILDING, POLE, ROAD, SIDEWALK, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 
@@ -56,35 +57,6 @@ class Camera:
         return np.minimum(np.maximum(pixels, -LIMIT), LIMIT)
 
 
-@dataclass(frozen=True)
-class Light:
-    """Light and air of a drive.
-
-    Args:
-        kind: Name of the weather, such as ``sunny``.
-        sun: Unit vector towards the sun in world axes.
-        strength: Brightness of the sun; 0 casts no shadow.
-        sun_color: BGR factors of sunlight.
-        ambient: BGR factors of the light of the sky.
-        fog: BGR colour of far things, 0 ... 255.
-        haze: Distance at which an object has lost 63 % of its contrast, metres.
-    """
-
-    kind: str
-    sun: np.ndarray
-    strength: float
-    sun_color: np.ndarray
-    ambient: np.ndarray
-    fog: np.ndarray
-    haze: float
-
-    def gain(self, normal: Color) -> np.ndarray:
-        """Return the BGR factors of a surface with this unit normal."""
-        facing = max(0.0, float(np.dot(normal, self.sun)))
-        sky = 0.85 + 0.15 * normal[1]
-        return self.ambient * sky + self.sun_color * (self.strength * facing)
-
-
 def clip_near(view: np.ndarray, near: float = NEAR) -> np.ndarray:
     """Return the part of a polygon ``[N, 3]`` in front of the near plane (Sutherland-Hodgman); it may be empty."""
     if view[:, 2].min() >= near:
@@ -123,7 +95,7 @@ class Canvas:
             gain: BGR light factors.
         """
         clear = math.exp(-max(depth, 0.0) / self.light.haze)
-        b, g, r = np.multiply(color, gain).tolist()
+        b, g, r = np.multiply(color, self.light.lit(gain, depth)).tolist()
         veil = 1 - clear
         return (
             min(255, max(0, int(b * clear + self._fog[0] * veil))),
@@ -134,7 +106,7 @@ class Canvas:
     def _table(self, depth: float, gain: np.ndarray) -> np.ndarray:
         """Return what ``shade`` makes of each value of a texture, uint8 ``[1, 256, 3]``, to be used by ``cv2.LUT``."""
         clear = math.exp(-max(depth, 0.0) / self.light.haze)
-        table = np.arange(256)[:, None] * (gain * clear) + self.light.fog * (1 - clear)
+        table = np.arange(256)[:, None] * (self.light.lit(gain, depth) * clear) + self.light.fog * (1 - clear)
         return np.minimum(np.maximum(table, 0), 255).astype(np.uint8)[None]
 
     def fill(self, pixels: np.ndarray, color: tuple[int, int, int], label: int) -> None:

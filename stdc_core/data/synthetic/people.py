@@ -37,17 +37,16 @@ def _torso(
     canvas.polygon(view[[0, 0, 1, 1, 1, 1]] + offsets, color, label, gain)
 
 
-def draw_person(canvas: Canvas, place: Place, item: Item, pace: float, time: float) -> None:
+def draw_person(canvas: Canvas, place: Place, item: Item, time: float) -> None:
     """Draw a pedestrian.
 
     Args:
         canvas: Canvas to draw on.
         place: Ground point, and direction of the look.
-        item: Pedestrian.
-        pace: Walking speed, m/s; 0 for one who stands.
+        item: Pedestrian, whose speed is 0 while he or she stands.
         time: Time since the start, seconds.
     """
-    h = item.size / 1.75
+    h, pace = item.size / 1.75, item.speed
     look = np.random.default_rng(item.variant)
     skin, legs, hair = _SKINS[look.integers(4)], _TROUSERS[look.integers(5)], _HAIR[look.integers(4)]
     coat = np.array(item.tint)

@@ -114,6 +114,11 @@ def draw_park(canvas: Canvas, world: World, item: Item) -> None:
     barrier(canvas, world, item.x, item.s, item.s + item.length, item.extra[0], item.extra[1])
 
 
+def draw_rail(canvas: Canvas, world: World, item: Item) -> None:
+    """Draw a railing at the kerb."""
+    barrier(canvas, world, item.x, item.s, item.s + item.length, 1, 1.05)
+
+
 def draw_tree(canvas: Canvas, world: World, item: Item) -> None:
     """Draw a tree on the pavement."""
     gain = 0.5 * (canvas.light.gain((-np.sign(item.x), 0, 0)) + canvas.light.gain((0, 0, -1)))
@@ -121,7 +126,7 @@ def draw_tree(canvas: Canvas, world: World, item: Item) -> None:
     canvas.sprite(base, (item.size * 0.75, item.size), world.style.trees[item.variant], gain)
 
 
-def draw_lamp(canvas: Canvas, place: Place, item: Item) -> None:
+def draw_lamp(canvas: Canvas, place: Place, item: Item, time: float = 0.0) -> None:
     """Draw a lamp post whose arm reaches over the road."""
     gain, h, side = canvas.light.gain((0, 0, -1)), item.size, item.variant
     canvas.stroke(place.view(np.array([[0, 0, 0], [0, 1.2, 0]])), 0.22, _IRON, POLE, gain)
@@ -138,7 +143,7 @@ def draw_lamp(canvas: Canvas, place: Place, item: Item) -> None:
     )
 
 
-def draw_bollard(canvas: Canvas, place: Place) -> None:
+def draw_bollard(canvas: Canvas, place: Place, item: Item, time: float = 0.0) -> None:
     """Draw a bollard at the kerb."""
     gain = canvas.light.gain((0, 0, -1))
     canvas.stroke(place.view(np.array([[0, 0.0, 0], [0, 0.95, 0]])), 0.15, _IRON * 0.7, POLE, gain)
@@ -157,7 +162,7 @@ def _rect(x0: float, y0: float, x1: float, y1: float) -> np.ndarray:
     return np.array([[x0, y0, 0], [x1, y0, 0], [x1, y1, 0], [x0, y1, 0]], np.float64)
 
 
-def draw_sign(canvas: Canvas, place: Place, item: Item) -> None:
+def draw_sign(canvas: Canvas, place: Place, item: Item, time: float = 0.0) -> None:
     """Draw a traffic sign that faces the camera."""
     gain = canvas.light.gain((0, 0, -1))
     top, kind = item.size + 0.35, item.variant

@@ -8,30 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stdc_core.data.synthetic import textures
-from stdc_core.data.synthetic.canvas import Light
-
-
-def make_light(rng: np.random.Generator) -> Light:
-    """Draw the weather and the time of day of a drive."""
-    kind = str(rng.choice(['sunny', 'sunny', 'overcast', 'overcast', 'dusk', 'low sun']))
-    up, strength, ambient, sun, fog, haze = {
-        'sunny': (rng.uniform(0.5, 0.85), 0.9, (0.74, 0.69, 0.66), (0.9, 0.97, 1.0), (244, 234, 224), 340),
-        'overcast': (0.95, 0.0, (0.95, 0.93, 0.92), (1, 1, 1), (236, 232, 228), 230),
-        'dusk': (0.3, 0.0, (0.54, 0.49, 0.47), (1, 1, 1), (150, 140, 142), 260),
-        'low sun': (rng.uniform(0.28, 0.36), 1.05, (0.70, 0.67, 0.66), (0.72, 0.90, 1.0), (196, 212, 226), 280),
-    }[kind]
-    azimuth = rng.choice([-1, 1]) * rng.uniform(0.5, 2.4)
-    flat = np.sqrt(1 - up * up)
-    return Light(
-        kind,
-        np.array([np.sin(azimuth) * flat, up, np.cos(azimuth) * flat]),
-        strength,
-        np.array(sun),
-        np.array(ambient) * rng.uniform(0.9, 1.08) * rng.uniform(0.97, 1.03, 3),
-        np.array(fog, np.float64) * rng.uniform(0.95, 1.03),
-        haze * rng.uniform(0.8, 1.3),
-    )
-
+from stdc_core.data.synthetic.light import Light, make_light
 
 WALLS = np.array(
     [  # BGR of Cambridge's bricks, renders and stones
@@ -51,21 +28,14 @@ WALLS = np.array(
 )
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Style:
-    """Look of one town. Textures are pyramids: uint8 pictures, each half the size of the one before.
+    """Look of one scene. Textures are pyramids: uint8 pictures, each half the size of the one before.
 
     Args:
-        half_road: Half of the width of the road, metres.
-        sidewalk: Width of the pavement, metres.
-        speed: Speed of the camera, m/s.
-        park_left: Whether cars park on the left.
-        park_right: Whether cars park on the right.
-        dash: Length and period of the dashes of the centre line, metres.
-        yellow: Whether the kerb has yellow lines.
-        green: Share of the lots without a house.
-        street_trees: Whether trees stand on the pavement.
         light: Weather and time of day.
+        speed: Speed of the camera, m/s.
+        half_road: Half of the width that a pedestrian has to cross, metres.
         facades: Textures of house fronts with their number of storeys.
         gables: Textures of end walls.
         roofs: Textures of roofs.
@@ -74,16 +44,9 @@ class Style:
         verge: Colour of the grass, BGR.
     """
 
-    half_road: float
-    sidewalk: float
-    speed: float
-    park_left: bool
-    park_right: bool
-    dash: tuple[float, float]
-    yellow: bool
-    green: float
-    street_trees: bool
     light: Light
+    speed: float
+    half_road: float
     facades: list[tuple[list[np.ndarray], int]] = field(default_factory=list)
     gables: list[list[np.ndarray]] = field(default_factory=list)
     roofs: list[list[np.ndarray]] = field(default_factory=list)
@@ -92,22 +55,50 @@ class Style:
     verge: tuple[float, float, float] = (60.0, 110.0, 90.0)
 
 
-def make_style(rng: np.random.Generator) -> Style:
-    """Draw the style of a town and paint its textures."""
-    light = make_light(rng)
+@dataclass(kw_only=True)
+class TownStyle(Style):
+    """Look of an English town.
+
+    Args:
+        sidewalk: Width of the pavement, metres.
+        park_left: Whether cars park on the left.
+        park_right: Whether cars park on the right.
+        dash: Length and period of the dashes of the centre line, metres.
+        yellow: Whether the kerb has yellow lines.
+        green: Share of the lots without a house.
+        street_trees: Whether trees stand on the pavement.
+    """
+
+    sidewalk: float
+    park_left: bool
+    park_right: bool
+    dash: tuple[float, float]
+    yellow: bool
+    green: float
+    street_trees: bool
+
+
+def make_style(rng: np.random.Generator, weather: str | None = None) -> TownStyle:
+    """Draw the style of a town and paint its textures.
+
+    Args:
+        rng: Source of the random numbers.
+        weather: Name of the weather; None draws it.
+    """
+    light = make_light(rng, weather)
     half = rng.uniform(3.7, 6.0)
     dash = ((2.0, 6.0), (4.0, 6.0), (3.0, 8.0), (1.0, 4.0))[rng.integers(4)]
-    style = Style(
-        half,
-        rng.uniform(2.4, 4.6),
-        rng.uniform(7.5, 10.0),
-        bool(half > 5.1 and rng.random() < 0.75),
-        bool(half > 4.5 and rng.random() < 0.85),
-        dash,
-        bool(rng.random() < 0.6),
-        float(rng.uniform(0.12, 0.4)),
-        bool(rng.random() < 0.45),
-        light,
+    style = TownStyle(
+        light=light,
+        half_road=half,
+        sidewalk=rng.uniform(2.4, 4.6),
+        speed=rng.uniform(7.5, 10.0),
+        park_left=bool(half > 5.1 and rng.random() < 0.75),
+        park_right=bool(half > 4.5 and rng.random() < 0.85),
+        dash=dash,
+        yellow=bool(rng.random() < 0.6),
+        green=float(rng.uniform(0.12, 0.4)),
+        street_trees=bool(rng.random() < 0.45),
     )
     walls = WALLS[rng.permutation(len(WALLS))[:5]]
     tall = int(rng.integers(0, 2))

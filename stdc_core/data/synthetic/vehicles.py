@@ -48,6 +48,9 @@ _SHAPES = {
         0.97,
     ),
 }
+#: Kinds of items that are vehicles.
+KINDS = ('car', 'bus')
+
 _GLASS = np.array([62.0, 56, 50])
 
 
@@ -134,13 +137,14 @@ def _box(canvas: Canvas, place: Place, rings: np.ndarray, paint: np.ndarray, gla
                 canvas.stroke(np.stack([mid, (pane[1] + pane[-2]) / 2]), 0.07, paint * 0.9, CAR, gain)
 
 
-def draw_car(canvas: Canvas, place: Place, item: Item) -> None:
+def draw_car(canvas: Canvas, place: Place, item: Item, time: float = 0.0) -> None:
     """Draw a vehicle.
 
     Args:
         canvas: Canvas to draw on.
         place: Ground point of its middle, and direction.
         item: Vehicle.
+        time: Time since the start, seconds; it does not matter.
     """
     name = _shape(item)
     body, cabin, length, width, taper = _SHAPES[name]

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Draw each thing with the routine of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from stdc_core.data.synthetic import people, street, vehicles
+from stdc_core.data.synthetic.canvas import Canvas
+from stdc_core.data.synthetic.item import Item
+from stdc_core.data.synthetic.place import Place
+from stdc_core.data.synthetic.scenery import place_of
+from stdc_core.data.synthetic.world import World
+
+#: Routines for things that follow the road, such as a row of houses.
+ALONG: dict[str, Callable[[Canvas, World, Item], None]] = {
+    'house': street.draw_house,
+    'park': street.draw_park,
+    'tree': street.draw_tree,
+    'rail': street.draw_rail,
+}
+
+#: Routines for things at one place.
+AT_PLACE: dict[str, Callable[[Canvas, Place, Item, float], None]] = {
+    'car': vehicles.draw_car,
+    'bus': vehicles.draw_car,
+    'person': people.draw_person,
+    'cyclist': people.draw_cyclist,
+    'lamp': street.draw_lamp,
+    'sign': street.draw_sign,
+    'signal': street.draw_signal,
+    'bollard': street.draw_bollard,
+}
+
+
+def draw(canvas: Canvas, world: World, item: Item, heading: float, time: float) -> None:
+    """Draw an item.
+
+    Args:
+        canvas: Canvas to draw on.
+        world: Scene.
+        item: Item at its present place.
+        heading: Direction, radians to the right of world z.
+        time: Time since the start, seconds.
+    """
+    if item.kind in ALONG:
+        ALONG[item.kind](canvas, world, item)
+        return
+    place = place_of(world, canvas.camera, item, heading)
+    # A long vehicle is visible while its middle is already behind the camera.
+    if place.view(np.zeros((1, 3)))[0, 2] >= (-6.0 if item.kind in vehicles.KINDS else 0.5):
+        AT_PLACE[item.kind](canvas, place, item, time)

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generate the scenes that a drive can lead through: one module for each."""
+
+from __future__ import annotations
+
+from stdc_core.data.synthetic.scenes.town import Town
+from stdc_core.data.synthetic.world import World
+
+#: Scenes by name.
+SCENES: dict[str, type[World]] = {'town': Town}
