@@ -5,5 +5,7 @@ May import ``stdc_core.classes`` alone.
 """
 
 from stdc_core.data.synthetic.drive import Frame, SyntheticDrive
+from stdc_core.data.synthetic.light import WEATHER
+from stdc_core.data.synthetic.scenes import SCENES
 
-__all__ = ['Frame', 'SyntheticDrive']
+__all__ = ['SCENES', 'WEATHER', 'Frame', 'SyntheticDrive']

@@ -11,6 +11,7 @@ from stdc_core.data.synthetic.textures import noise
 from stdc_core.data.synthetic.world import World
 
 TURN = 0.42  # angle that the painted sky extends beyond the image on each side, radians
+FOG = 90.0  # haze, metres, below which the skyline cannot be seen
 
 # Weather: colour of the zenith, BGR, and cover of clouds, where 0 is half of the sky.
 _SKIES = {
@@ -20,7 +21,7 @@ _SKIES = {
     'low sun': ((205, 172, 132), 0.0),
     'rain': ((158, 154, 150), 0.6),
     'fog': ((208, 206, 204), 0.7),
-    'night': ((16, 12, 11), -0.3),
+    'night': ((24, 18, 16), -0.3),
 }
 
 
@@ -64,7 +65,8 @@ class Backdrop:
             sky += (np.array([225.0, 245, 255]) - sky) * np.clip(np.exp(-near * 3.0) * 0.9, 0, 1)
         self.image = np.clip(sky, 0, 255).astype(np.uint8)
         self.label = np.full((self.rise, w), SKY, np.uint8)
-        self._skyline(rng, world, w)
+        if light.haze > FOG:
+            self._skyline(rng, world, w)
 
     def _skyline(self, rng: np.random.Generator, world: World, width: int) -> None:
         """Paint distant trees and buildings along the horizon."""

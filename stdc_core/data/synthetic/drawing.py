@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stdc_core.data.synthetic import people, street, vehicles
+from stdc_core.data.synthetic import heavy_vehicles, people, roadside, street, vehicles
 from stdc_core.data.synthetic.canvas import Canvas
 from stdc_core.data.synthetic.item import Item
 from stdc_core.data.synthetic.place import Place
@@ -20,6 +20,10 @@ ALONG: dict[str, Callable[[Canvas, World, Item], None]] = {
     'park': street.draw_park,
     'tree': street.draw_tree,
     'rail': street.draw_rail,
+    'guard rail': roadside.draw_guard_rail,
+    'wall': roadside.draw_wall,
+    'bank': roadside.draw_bank,
+    'bridge': roadside.draw_bridge,
 }
 
 #: Routines for things at one place.
@@ -32,7 +36,15 @@ AT_PLACE: dict[str, Callable[[Canvas, Place, Item, float], None]] = {
     'sign': street.draw_sign,
     'signal': street.draw_signal,
     'bollard': street.draw_bollard,
+    'gantry': roadside.draw_gantry,
+    'board': roadside.draw_board,
+    'marker': roadside.draw_marker,
+    'mast': roadside.draw_mast,
+    **dict.fromkeys(heavy_vehicles.KINDS, heavy_vehicles.draw_heavy),
 }
+
+#: Kinds of long vehicles.
+VEHICLES = (*vehicles.KINDS, *heavy_vehicles.KINDS)
 
 
 def draw(canvas: Canvas, world: World, item: Item, heading: float, time: float) -> None:
@@ -50,5 +62,5 @@ def draw(canvas: Canvas, world: World, item: Item, heading: float, time: float) 
         return
     place = place_of(world, canvas.camera, item, heading)
     # A long vehicle is visible while its middle is already behind the camera.
-    if place.view(np.zeros((1, 3)))[0, 2] >= (-6.0 if item.kind in vehicles.KINDS else 0.5):
+    if place.view(np.zeros((1, 3)))[0, 2] >= (-6.0 if item.kind in VEHICLES else 0.5):
         AT_PLACE[item.kind](canvas, place, item, time)

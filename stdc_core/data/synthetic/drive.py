@@ -16,7 +16,9 @@ from stdc_core.data.synthetic.drawing import draw
 from stdc_core.data.synthetic.light import WEATHER
 from stdc_core.data.synthetic.scenery import Thing, things_in_view
 from stdc_core.data.synthetic.scenes import SCENES
+from stdc_core.data.synthetic.scenes.route import Route
 from stdc_core.data.synthetic.shadows import cast_shadows
+from stdc_core.data.synthetic.strip_ground import StripGround
 from stdc_core.data.synthetic.town_ground import TownGround
 from stdc_core.data.synthetic.world import START
 
@@ -86,7 +88,7 @@ class SyntheticDrive:
         focal = self._world.mount.focal * self.width
         self.camera_matrix = np.array([[focal, 0, width / 2 - 0.5], [0, focal, height / 2 - 0.5], [0, 0, 1]])
         self._backdrop = Backdrop(self._world, focal, self.height, self.width)
-        self._ground = TownGround(self._world)
+        self._ground = StripGround(self._world) if isinstance(self._world, Route) else TownGround(self._world)
         rng = np.random.default_rng([self.seed, 7])
         self._sway = rng.uniform(0, 6.28, 4)
         self._noise = rng.normal(0, 2.6, (self.height + 32, self.width + 32, 3)).round().astype(np.int16)
@@ -149,6 +151,9 @@ class SyntheticDrive:
     def _develop(self, image: np.ndarray, index: int) -> np.ndarray:
         """Add the effects of lens and sensor to frame ``index``: blur, dark corners and noise."""
         rng = np.random.default_rng([self.seed, 8, index])
+        if self._world.style.light.beam:  # lamps outshine what is around them
+            lamps = cv2.subtract(image, (150.0, 150.0, 150.0, 0.0))
+            image = cv2.addWeighted(image, 1, cv2.GaussianBlur(lamps, (0, 0), self.width / 90), 1.6, 0)
         image = cv2.GaussianBlur(image, (3, 3), 0.5 * max(1.0, self.width / 960))
         image = cv2.multiply(image, self._vignette, dtype=cv2.CV_8U)
         top, left = rng.integers(0, 33, 2).tolist()

@@ -40,15 +40,17 @@ def things_in_view(world: World, time: float, camera: Camera, phase: float) -> l
         Sorting key, item at its present place, and its heading in radians to the right.
     """
     here = camera.position[2]
+    reach = min(VIEW, 3 * world.style.light.haze)  # further away, 5 % of the contrast are left
     chunk = int(here // CHUNK)
     found = []
     for item, turn in world.traffic(time, here, phase):
-        found.append((item.s, item, world.road.heading(item.s) + turn))
+        if item.s < here + reach:
+            found.append((item.s, item, world.road.heading(item.s) + turn))
     for k in range(chunk - 2, chunk + 9):
         for item in world.items(k):
             item, turn = _move(world, item, time)
             far = item.s + item.length
-            if far < here - 6 or item.s > here + VIEW:
+            if far < here - 6 or item.s > here + reach:
                 continue
             # Long things are sorted by their far end, so that they are painted before everything in front of them.
             key = far + 1.0 if item.length else item.s
@@ -75,4 +77,4 @@ def _move(world: World, item: Item, time: float) -> tuple[Item, float]:
         turn = np.pi if item.variant % 2 else -np.sign(x) * np.pi / 2
     elif item.kind == 'car' and item.extra:
         turn = np.pi if item.extra[0] > 0 else 0.0
-    return replace(item, s=s, x=x), turn
+    return item if (s, x) == (item.s, item.x) else replace(item, s=s, x=x), turn

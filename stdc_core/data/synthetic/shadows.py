@@ -6,10 +6,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from stdc_core.data.synthetic import street, vehicles
+from stdc_core.data.synthetic import heavy_vehicles, street, vehicles
 from stdc_core.data.synthetic.canvas import Canvas
 from stdc_core.data.synthetic.scenery import Thing, place_of
 from stdc_core.data.synthetic.world import World
+
+SLIM = ('lamp', 'sign', 'signal', 'bollard', 'mast', 'marker')
 
 
 def cast_shadows(canvas: Canvas, world: World, things: list[Thing]) -> list[np.ndarray]:
@@ -47,8 +49,9 @@ def cast_shadows(canvas: Canvas, world: World, things: list[Thing]) -> list[np.n
             deep, end = item.size * street.DEPTH, item.s + item.length
             far = float(world.road.center(end)) + item.x
             cast(np.array([[x, z], [far, end], [far + deep, end], [x + deep, z]]), street.house_height(world, item))
-        elif item.kind in vehicles.KINDS:
-            half, reach, height = vehicles.footprint(item)
+        elif item.kind in vehicles.KINDS or item.kind in heavy_vehicles.KINDS:
+            shape = vehicles if item.kind in vehicles.KINDS else heavy_vehicles
+            half, reach, height = shape.footprint(item)
             place = place_of(world, camera, item, heading)
             corners = np.array([[half * a, 0, reach * b] for a, b in box])
             cast(place.world(corners)[:, [0, 2]], height)
@@ -59,6 +62,12 @@ def cast_shadows(canvas: Canvas, world: World, things: list[Thing]) -> list[np.n
             cast(box * 0.1 + (x, z), item.size * 0.5)
         elif item.kind in ('person', 'cyclist'):
             cast(box * 0.2 + (x, z), item.size if item.kind == 'person' else 1.6)
-        elif item.kind in ('lamp', 'sign', 'signal', 'bollard'):
-            cast(box * 0.08 + (x, z), item.size if item.kind in ('lamp', 'sign') else 1.0)
+        elif item.kind == 'wall':
+            far, end = float(world.road.center(item.s + item.length)) + item.x, item.s + item.length
+            cast(np.array([[x, z], [far, end], [far + 0.3, end], [x + 0.3, z]]), item.size)
+        elif item.kind == 'bridge':
+            deck = np.array([[x - 90, z], [x + 90, z], [x + 90, z + item.length], [x - 90, z + item.length]])
+            cast(deck, 6.7, 5.3)
+        elif item.kind in SLIM:
+            cast(box * 0.08 + (x, z), item.size if item.kind in ('lamp', 'sign', 'mast') else 1.0)
     return polygons

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from stdc_core.data.synthetic.canvas import CAR, NEAR, Canvas
@@ -51,7 +53,8 @@ _SHAPES = {
 #: Kinds of items that are vehicles.
 KINDS = ('car', 'bus')
 
-_GLASS = np.array([62.0, 56, 50])
+GLASS = np.array([62.0, 56, 50])
+_RUBBER = np.array([26.0, 25, 24])
 
 
 def _shape(item: Item) -> str:
@@ -65,7 +68,7 @@ def footprint(item: Item) -> tuple[float, float, float]:
     return width / 2, length / 2, max(y for _, y in cabin)
 
 
-def _rings(outline: list[tuple[float, float]], low: float, high: float) -> np.ndarray:
+def rings_of(outline: list[tuple[float, float]], low: float, high: float) -> np.ndarray:
     """Return the left and the right outline of a body in local axes, ``[2, N, 3]``.
 
     Args:
@@ -79,13 +82,13 @@ def _rings(outline: list[tuple[float, float]], low: float, high: float) -> np.nd
     return np.stack([np.stack([sign * half, line[:, 1], line[:, 0]], 1) for sign in (-1, 1)])
 
 
-def _inset(face: np.ndarray, share: float) -> np.ndarray:
+def inset(face: np.ndarray, share: float) -> np.ndarray:
     """Return a polygon shrunk towards its middle to a share of its size."""
     middle = face.mean(0)
     return middle + (face - middle) * share
 
 
-def _box(canvas: Canvas, place: Place, rings: np.ndarray, paint: np.ndarray, glass: bool, detail: bool) -> None:
+def draw_solid(canvas: Canvas, place: Place, rings: np.ndarray, paint: np.ndarray, glass: bool, detail: bool) -> None:
     """Draw the visible faces of the solid between two outlines. It is convex, so that their order does not matter.
 
     Args:
@@ -112,7 +115,7 @@ def _box(canvas: Canvas, place: Place, rings: np.ndarray, paint: np.ndarray, gla
         canvas.polygon(quads[k], paint, CAR, gain)
         if glass and world[k][1] < 0.93 and k not in (count - 1,):
             # Sloping glass mirrors the sky and is brighter.
-            canvas.polygon(_inset(quads[k], 0.86), _GLASS * (1.15 + 1.1 * max(world[k][1], 0)), CAR, gain)
+            canvas.polygon(inset(quads[k], 0.86), GLASS * (1.15 + 1.1 * max(world[k][1], 0)), CAR, gain)
     for ring, sign in ((0, -1.0), (1, 1.0)):
         out = place.direction((sign, 0, 0))
         if (view[ring].mean(0) * (canvas.camera.rotation @ out)).sum() < 0:
@@ -120,10 +123,10 @@ def _box(canvas: Canvas, place: Place, rings: np.ndarray, paint: np.ndarray, gla
             canvas.polygon(view[ring], paint * 0.96, CAR, gain)
             if not glass:
                 if detail:
-                    canvas.polygon(_inset(view[ring], 0.97)[[0, 1, -2, -1]], paint * 0.78, CAR, gain)
+                    canvas.polygon(inset(view[ring], 0.97)[[0, 1, -2, -1]], paint * 0.78, CAR, gain)
                 continue
-            pane = _inset(view[ring], 0.84)
-            canvas.polygon(pane, _GLASS, CAR, gain)
+            pane = inset(view[ring], 0.84)
+            canvas.polygon(pane, GLASS, CAR, gain)
             if np.ptp(rings[0, :, 1]) > 2:  # a bus has a band between its decks, and posts between its windows
                 low, high = (
                     [pane[i] + (pane[j] - pane[i]) * share for i, j in ((0, 1), (-1, -2))] for share in (0.42, 0.58)
@@ -156,28 +159,55 @@ def draw_car(canvas: Canvas, place: Place, item: Item, time: float = 0.0) -> Non
     detail = near[2] < 55
     base = np.array([[-half, 0, -reach], [half, 0, -reach], [half, 0, reach], [-half, 0, reach]])
     canvas.darken(place.view(base * (1.12, 1, 1.04)), 0.38)
-    dark = np.array([26.0, 25, 24])
-    gain = canvas.light.gain((0, 0.3, -0.95))
     axles = (-length * 0.31, length * 0.32)
-    for axle in () if near[2] > 80 else sorted(axles, key=lambda z: -place.view(np.array([[0, 0, z]]))[0, 2]):
-        for sign in (-1, 1):  # tyres below the bumpers
+    draw_tyres(canvas, place, half, axles, near[2])
+    draw_solid(canvas, place, rings_of(body, half * 0.96, half), paint, False, detail)
+    draw_solid(canvas, place, rings_of(cabin, half * 0.95, half * taper), paint, True, detail)
+    draw_wheels(canvas, place, half, axles, 0.48 if name == 'bus' else 0.32, near[2])
+    draw_ends(canvas, place, name, half, reach, detail)
+
+
+def draw_tyres(canvas: Canvas, place: Place, half: float, axles: Sequence[float], depth: float) -> None:
+    """Draw the tyres below the bumpers.
+
+    Args:
+        canvas: Canvas to draw on.
+        place: Ground point and direction of the vehicle.
+        half: Half of its width, metres.
+        axles: Places of its axles, metres ahead of its middle.
+        depth: Distance from the camera, metres.
+    """
+    gain = canvas.light.gain((0, 0.3, -0.95))
+    for axle in () if depth > 80 else sorted(axles, key=lambda z: -place.view(np.array([[0, 0, z]]))[0, 2]):
+        for sign in (-1, 1):
             x = sign * (half - 0.12)
             strip = np.array([[x - 0.1, 0, axle], [x + 0.1, 0, axle], [x + 0.1, 0.45, axle], [x - 0.1, 0.45, axle]])
-            canvas.polygon(place.view(strip), dark, CAR, gain)
-    _box(canvas, place, _rings(body, half * 0.96, half), paint, False, detail)
-    _box(canvas, place, _rings(cabin, half * 0.95, half * taper), paint, True, detail)
+            canvas.polygon(place.view(strip), _RUBBER, CAR, gain)
+
+
+def draw_wheels(canvas: Canvas, place: Place, half: float, axles: Sequence[float], size: float, depth: float) -> None:
+    """Draw the wheels of the side that the camera sees.
+
+    Args:
+        canvas: Canvas to draw on.
+        place: Ground point and direction of the vehicle.
+        half: Half of its width, metres.
+        axles: Places of its axles, metres ahead of its middle.
+        size: Radius of a wheel, metres.
+        depth: Distance from the camera, metres.
+    """
+    gain = canvas.light.gain((0, 0.3, -0.95))
     turn = np.linspace(0, 2 * np.pi, 15)[:-1]
     side = np.sign(place.local_camera(canvas.camera)[0])
-    if abs(place.local_camera(canvas.camera)[0]) > half and near[2] < 65:
-        size = 0.48 if name == 'bus' else 0.32
-        for axle in axles:
-            for radius, tone in ((size * 1.15, dark * 0.6), (size, dark), (size * 0.6, np.array([128.0, 128, 126]))):
-                up, along = size + radius * np.sin(turn), axle + radius * np.cos(turn)
-                canvas.polygon(place.view(np.stack([np.full(14, side * half * 1.005), up, along], 1)), tone, CAR, gain)
-    _ends(canvas, place, name, half, reach, detail)
+    if abs(place.local_camera(canvas.camera)[0]) <= half or depth >= 65:
+        return
+    for axle in axles:
+        for radius, tone in ((size * 1.15, _RUBBER * 0.6), (size, _RUBBER), (size * 0.6, np.array([128.0, 128, 126]))):
+            up, along = size + radius * np.sin(turn), axle + radius * np.cos(turn)
+            canvas.polygon(place.view(np.stack([np.full(14, side * half * 1.005), up, along], 1)), tone, CAR, gain)
 
 
-def _ends(canvas: Canvas, place: Place, name: str, half: float, reach: float, detail: bool) -> None:
+def draw_ends(canvas: Canvas, place: Place, name: str, half: float, reach: float, detail: bool) -> None:
     """Draw bumper, lights and number plate at the visible end of a vehicle.
 
     Args:
@@ -201,7 +231,7 @@ def _ends(canvas: Canvas, place: Place, name: str, half: float, reach: float, de
             canvas.polygon(view, color, CAR, np.maximum(gain, glow))
 
     low, high = (0.55, 0.74) if name != 'van' else (0.65, 0.9)
-    dim = canvas.light.kind in ('dusk', 'overcast')
+    dim = canvas.light.kind not in ('sunny', 'low sun')
     plate(-half * 0.97, half * 0.97, 0.30, 0.48, (38, 37, 36))
     for sign in (-1, 1):
         x0, x1 = sorted((sign * half * 0.92, sign * half * 0.62))

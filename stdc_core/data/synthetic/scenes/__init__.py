@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from stdc_core.data.synthetic.scenes.motorway import Motorway
 from stdc_core.data.synthetic.scenes.town import Town
 from stdc_core.data.synthetic.world import World
 
 #: Scenes by name.
-SCENES: dict[str, type[World]] = {'town': Town}
+SCENES: dict[str, type[World]] = {'town': Town, 'motorway': Motorway}
