@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stdc_core.data.synthetic import heavy_vehicles, people, roadside, street, vehicles
+from stdc_core.data.synthetic import heavy_vehicles, people, riders, roadside, street, vehicles, wires
 from stdc_core.data.synthetic.canvas import Canvas
 from stdc_core.data.synthetic.item import Item
 from stdc_core.data.synthetic.place import Place
@@ -24,6 +24,7 @@ ALONG: dict[str, Callable[[Canvas, World, Item], None]] = {
     'wall': roadside.draw_wall,
     'bank': roadside.draw_bank,
     'bridge': roadside.draw_bridge,
+    'wires': wires.draw_wires,
 }
 
 #: Routines for things at one place.
@@ -32,6 +33,8 @@ AT_PLACE: dict[str, Callable[[Canvas, Place, Item, float], None]] = {
     'bus': vehicles.draw_car,
     'person': people.draw_person,
     'cyclist': people.draw_cyclist,
+    'motorcycle': riders.draw_motorcycle,
+    'cow': riders.draw_cow,
     'lamp': street.draw_lamp,
     'sign': street.draw_sign,
     'signal': street.draw_signal,
@@ -40,6 +43,8 @@ AT_PLACE: dict[str, Callable[[Canvas, Place, Item, float], None]] = {
     'board': roadside.draw_board,
     'marker': roadside.draw_marker,
     'mast': roadside.draw_mast,
+    'hoarding': roadside.draw_hoarding,
+    'wire pole': wires.draw_pole,
     **dict.fromkeys(heavy_vehicles.KINDS, heavy_vehicles.draw_heavy),
 }
 

@@ -94,6 +94,6 @@ def make_light(rng: np.random.Generator, weather: str | None = None, choice: Seq
         np.array(ambient) * rng.uniform(0.9, 1.08) * rng.uniform(0.97, 1.03, 3),
         np.array(fog, np.float64) * rng.uniform(0.95, 1.03),
         haze * rng.uniform(0.8, 1.3),
-        beam=0.9 if kind == 'night' else 0.0,
+        beam=0.7 if kind == 'night' else 0.0,
         wet=0.55 if kind == 'rain' else 0.0,
     )

@@ -32,3 +32,11 @@ def car_paint(rng: np.random.Generator) -> tuple[float, float, float]:
 def cloth(rng: np.random.Generator) -> tuple[float, float, float]:
     """Draw the colour of clothes, BGR."""
     return tuple((rng.uniform(20, 150) * rng.uniform(0.5, 1.2, 3)).tolist())
+
+
+def bright_cloth(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Draw the colour of clothes in hot countries, BGR: bright, often white."""
+    if rng.random() < 0.3:
+        return tuple((np.array([214.0, 220, 222]) * rng.uniform(0.75, 1.05)).tolist())
+    low, high = rng.uniform(15, 80), rng.uniform(130, 230)
+    return tuple((low + (high - low) * rng.random(3) ** 1.5).tolist())

@@ -10,12 +10,12 @@ from stdc_core.data.synthetic.item import Item
 from stdc_core.data.synthetic.place import Place
 
 FAR = 38.0  # distance in metres from which joints, hands and spokes are smaller than a pixel
-_SKINS = np.array([(150, 175, 215), (120, 150, 195), (80, 110, 160), (50, 70, 105)], np.float64)
-_TROUSERS = np.array([(70, 50, 40), (40, 40, 42), (96, 74, 58), (60, 78, 92), (30, 28, 28)], np.float64)
-_HAIR = np.array([(24, 26, 30), (40, 56, 80), (80, 120, 150), (130, 130, 132)], np.float64)
+SKINS = np.array([(150, 175, 215), (120, 150, 195), (80, 110, 160), (50, 70, 105)], np.float64)
+TROUSERS = np.array([(70, 50, 40), (40, 40, 42), (96, 74, 58), (60, 78, 92), (30, 28, 28)], np.float64)
+HAIR = np.array([(24, 26, 30), (40, 56, 80), (80, 120, 150), (130, 130, 132)], np.float64)
 
 
-def _torso(
+def torso(
     canvas: Canvas,
     place: Place,
     hips: np.ndarray,
@@ -48,7 +48,7 @@ def draw_person(canvas: Canvas, place: Place, item: Item, time: float) -> None:
     """
     h, pace = item.size / 1.75, item.speed
     look = np.random.default_rng(item.variant)
-    skin, legs, hair = _SKINS[look.integers(4)], _TROUSERS[look.integers(5)], _HAIR[look.integers(4)]
+    skin, legs, hair = SKINS[look.integers(4)], TROUSERS[look.integers(5)], HAIR[look.integers(4)]
     coat = np.array(item.tint)
     skirt, bag = look.random() < 0.25, look.random() < 0.3
     phase = look.uniform(0, 6.28) + time * abs(pace) * 4.2
@@ -64,7 +64,7 @@ def draw_person(canvas: Canvas, place: Place, item: Item, time: float) -> None:
         for sign in (-1, 1):
             straight = np.array([[0.08 * sign, 0.88, 0], [0.08 * sign, 0.04, swing * sign]]) * h
             canvas.stroke(place.view(straight), 0.15 * h, legs, PEDESTRIAN, gain)
-        _torso(canvas, place, hips, shoulders, (0.2 * h, 0.24 * h), coat, PEDESTRIAN, gain)
+        torso(canvas, place, hips, shoulders, (0.2 * h, 0.24 * h), coat, PEDESTRIAN, gain)
         canvas.disc(place.view(np.array([[0, 1.62, 0]]) * h)[0], 0.12 * h, hair, PEDESTRIAN, gain)
         return
     limbs = []
@@ -84,7 +84,7 @@ def draw_person(canvas: Canvas, place: Place, item: Item, time: float) -> None:
         if k == 0:
             canvas.stroke(place.view(arm), 0.11 * h, coat * 0.75, PEDESTRIAN, gain)
     if skirt:
-        _torso(
+        torso(
             canvas,
             place,
             np.array([0, 0.55, 0]) * h,
@@ -94,7 +94,7 @@ def draw_person(canvas: Canvas, place: Place, item: Item, time: float) -> None:
             PEDESTRIAN,
             gain,
         )
-    _torso(canvas, place, hips, shoulders, (0.18 * h, 0.22 * h), coat, PEDESTRIAN, gain)
+    torso(canvas, place, hips, shoulders, (0.18 * h, 0.22 * h), coat, PEDESTRIAN, gain)
     canvas.stroke(place.view(limbs[1][2]), 0.11 * h, coat * 0.88, PEDESTRIAN, gain)
     hand = place.view(limbs[1][2][2:])[0]
     canvas.disc(hand, 0.05 * h, skin, PEDESTRIAN, gain)
@@ -117,7 +117,7 @@ def draw_cyclist(canvas: Canvas, place: Place, item: Item, time: float) -> None:
         time: Time since the start, seconds.
     """
     look = np.random.default_rng(item.variant)
-    skin, legs = _SKINS[look.integers(4)], _TROUSERS[look.integers(5)]
+    skin, legs = SKINS[look.integers(4)], TROUSERS[look.integers(5)]
     coat = np.array(item.tint) if look.random() < 0.6 else np.array([40.0, 225, 205])
     frame = look.uniform(20, 170, 3)
     helmet = look.uniform(40, 230, 3)
@@ -142,9 +142,7 @@ def draw_cyclist(canvas: Canvas, place: Place, item: Item, time: float) -> None:
     if center[2] > FAR:
         bar([(0, 0.35, -0.87), (0, 0.35, 0.87)], 0.2, (40, 40, 40))
         bar([(0, 0.05, 0), (0, 0.9, -0.1)], 0.26, legs)
-        _torso(
-            canvas, place, np.array([0, 0.92, -0.16]), np.array([0, 1.48, 0.10]), (0.18, 0.24), coat, BICYCLIST, gain
-        )
+        torso(canvas, place, np.array([0, 0.92, -0.16]), np.array([0, 1.48, 0.10]), (0.18, 0.24), coat, BICYCLIST, gain)
         canvas.disc(place.view(np.array([[0, 1.65, 0.17]]))[0], 0.13, helmet, BICYCLIST, gain)
         return
     wheel(0.54 if rear else -0.54)
@@ -165,7 +163,7 @@ def draw_cyclist(canvas: Canvas, place: Place, item: Item, time: float) -> None:
         bar([tuple(leg[2] + (0, 0, -0.05)), tuple(leg[2] + (0, 0, 0.15))], 0.09, (30, 30, 34))
         if rear:
             bar(arm, 0.10, coat * 0.85)
-    _torso(canvas, place, np.array([0, 0.92, -0.16]), np.array([0, 1.48, 0.10]), (0.18, 0.22), coat, BICYCLIST, gain)
+    torso(canvas, place, np.array([0, 0.92, -0.16]), np.array([0, 1.48, 0.10]), (0.18, 0.22), coat, BICYCLIST, gain)
     if not rear:
         for _, arm in parts:
             bar(arm, 0.10, coat * 0.85)

@@ -13,16 +13,17 @@ from stdc_core.data.synthetic.world import World
 
 _STEEL, _CONCRETE = np.array([168.0, 166, 160]), np.array([158.0, 166, 170])
 _WHITE = (232.0, 235, 235)
+_SOLID = {1: 3, 2: 4}  # variants of massive barriers, and their textures in the fences of the style
 _BOARDS = ((150.0, 82, 20), (74.0, 98, 18))  # BGR of blue and of green signs
 
 
 def draw_guard_rail(canvas: Canvas, world: World, item: Item) -> None:
-    """Draw a piece of guard rail, whose variant is 0 for a steel beam on posts and 1 for concrete."""
+    """Draw a piece of guard rail, whose variant is 0 for a steel beam on posts, 1 for concrete and 2 for stripes."""
     x, near, far, light = item.x, item.s, item.s + item.length, canvas.light
     face = light.gain((np.sign(canvas.camera.position[0] - x) or 1.0, 0.1, -0.2))
-    if item.variant == 1:
+    if item.variant in _SOLID:
         quad = [(x, 0, near), (x, 0, far), (x, item.size, far), (x, item.size, near)]
-        canvas.texture(road_points(canvas, world, quad), world.style.fences[3], FENCE, face)
+        canvas.texture(road_points(canvas, world, quad), world.style.fences[_SOLID[item.variant]], FENCE, face)
         top = [(x, item.size, near), (x, item.size, far), (x + 0.2, item.size, far), (x + 0.2, item.size, near)]
         canvas.polygon(road_points(canvas, world, top), _CONCRETE * 1.1, FENCE, light.gain((0, 1, 0)))
         return
@@ -107,6 +108,22 @@ def draw_board(canvas: Canvas, place: Place, item: Item, time: float = 0.0) -> N
     for x in (-half * 0.7, half * 0.7):
         canvas.stroke(place.view(np.array([[x, 0, 0.1], [x, 2.6, 0.1]])), 0.16, _STEEL * 0.7, POLE, gain)
     _board(canvas, place, -half, 2.0, half, 2.0 + item.size * 0.7, item.variant)
+
+
+def draw_hoarding(canvas: Canvas, place: Place, item: Item, time: float = 0.0) -> None:
+    """Draw an advertisement that faces the camera; ``extra`` holds its foot above the ground in metres."""
+    look = np.random.default_rng(item.variant)
+    gain, half, low = canvas.light.gain((0, 0, -1)), item.size / 2, item.extra[0]
+    high = low + item.size * look.uniform(0.4, 1.2)
+    for x in (-half * 0.8, half * 0.8) if low > 0.5 else ():
+        canvas.stroke(place.view(np.array([[x, 0, 0.05], [x, high, 0.05]])), 0.12, _STEEL * 0.5, POLE, gain)
+    ground, ink = look.uniform(30, 235, 3), look.uniform(20, 240, 3)
+    canvas.polygon(place.view(rectangle(-half, low, half, high)), ground, SIGN, gain)
+    for _ in range(5 if place.view(np.zeros((1, 3)))[0, 2] < 70 else 0):
+        x, y = look.uniform(-half, half * 0.6), look.uniform(low, high - 0.2 * (high - low))
+        wide, tall = look.uniform(0.1, 0.5) * item.size, look.uniform(0.08, 0.3) * (high - low)
+        mark = rectangle(x, y, min(x + wide, half), min(y + tall, high))
+        canvas.polygon(place.view(mark), ink * look.uniform(0.7, 1.1), SIGN, gain)
 
 
 def draw_marker(canvas: Canvas, place: Place, item: Item, time: float = 0.0) -> None:

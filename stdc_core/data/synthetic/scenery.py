@@ -12,6 +12,9 @@ from stdc_core.data.synthetic.item import Item
 from stdc_core.data.synthetic.place import Place
 from stdc_core.data.synthetic.world import CHUNK, START, VIEW, World
 
+#: Kinds that park beside the road; ``extra`` tells on which side.
+PARKED = ('car', 'rickshaw', 'carrier', 'motorcycle', 'truck')
+
 Thing = tuple[float, Item, float]
 
 
@@ -75,6 +78,6 @@ def _move(world: World, item: Item, time: float) -> tuple[Item, float]:
         turn = np.pi if item.speed < 0 else 0.0
     elif item.kind == 'person':
         turn = np.pi if item.variant % 2 else -np.sign(x) * np.pi / 2
-    elif item.kind == 'car' and item.extra:
+    elif item.kind in PARKED and item.extra:
         turn = np.pi if item.extra[0] > 0 else 0.0
     return item if (s, x) == (item.s, item.x) else replace(item, s=s, x=x), turn

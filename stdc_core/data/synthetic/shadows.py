@@ -11,7 +11,7 @@ from stdc_core.data.synthetic.canvas import Canvas
 from stdc_core.data.synthetic.scenery import Thing, place_of
 from stdc_core.data.synthetic.world import World
 
-SLIM = ('lamp', 'sign', 'signal', 'bollard', 'mast', 'marker')
+SLIM = ('lamp', 'sign', 'signal', 'bollard', 'mast', 'marker', 'wire pole')
 
 
 def cast_shadows(canvas: Canvas, world: World, things: list[Thing]) -> list[np.ndarray]:
@@ -60,8 +60,10 @@ def cast_shadows(canvas: Canvas, world: World, things: list[Thing]) -> list[np.n
             crown = np.stack([np.cos(ring), np.sin(ring)], 1) * item.size * 0.3 + (x, z)
             cast(crown, item.size * 0.9, item.size * 0.45)
             cast(box * 0.1 + (x, z), item.size * 0.5)
-        elif item.kind in ('person', 'cyclist'):
+        elif item.kind in ('person', 'cyclist', 'motorcycle'):
             cast(box * 0.2 + (x, z), item.size if item.kind == 'person' else 1.6)
+        elif item.kind == 'cow':
+            cast(box * (0.3, 0.9) + (x, z), 1.4)
         elif item.kind == 'wall':
             far, end = float(world.road.center(item.s + item.length)) + item.x, item.s + item.length
             cast(np.array([[x, z], [far, end], [far + 0.3, end], [x + 0.3, z]]), item.size)
@@ -69,5 +71,5 @@ def cast_shadows(canvas: Canvas, world: World, things: list[Thing]) -> list[np.n
             deck = np.array([[x - 90, z], [x + 90, z], [x + 90, z + item.length], [x - 90, z + item.length]])
             cast(deck, 6.7, 5.3)
         elif item.kind in SLIM:
-            cast(box * 0.08 + (x, z), item.size if item.kind in ('lamp', 'sign', 'mast') else 1.0)
+            cast(box * 0.08 + (x, z), item.size if item.kind in ('lamp', 'sign', 'mast', 'wire pole') else 1.0)
     return polygons

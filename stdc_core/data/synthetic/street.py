@@ -123,8 +123,8 @@ def draw_park(canvas: Canvas, world: World, item: Item) -> None:
 
 
 def draw_rail(canvas: Canvas, world: World, item: Item) -> None:
-    """Draw a railing at the kerb."""
-    barrier(canvas, world, item.x, item.s, item.s + item.length, 1, 1.05)
+    """Draw a fence along the road: a railing, or boards where the variant is 1."""
+    barrier(canvas, world, item.x, item.s, item.s + item.length, 1 - item.variant, 1.05 + 0.7 * item.variant)
 
 
 def draw_tree(canvas: Canvas, world: World, item: Item) -> None:

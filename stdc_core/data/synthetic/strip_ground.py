@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stdc_core.data.synthetic.canvas import ROAD, Canvas
+from stdc_core.data.synthetic.canvas import ROAD, SIDEWALK, Canvas
 from stdc_core.data.synthetic.ground import Ground, Spots, bar, dashes
 from stdc_core.data.synthetic.light import REACH
 from stdc_core.data.synthetic.scenes.route import Route
@@ -79,12 +79,13 @@ class StripGround(Ground):
 
     def _dusty(self, color: np.ndarray, x: np.ndarray, s: np.ndarray, index: np.ndarray) -> np.ndarray:
         """Return the colours of the strips with dust on the borders of the road."""
-        dust = self.colors[self.surfaces == 2].mean(0)
+        dust = self.colors[(self.surfaces == 2) & (self.labels == SIDEWALK)].mean(0)
         away = np.full(x.shape, 9.0, np.float32)
         for border in self.borders:
             away = np.minimum(away, np.abs(x - np.float32(border)))
         patch = self.look_up(self.wear, x * 20, s * UNIT) + self.look_up(self.wear, x * 70, s * 3 * UNIT) - 1
-        share = np.clip(np.exp(-away / 0.9) * 1.1 + (patch - 1.02) * 2.2, 0, 1) * np.float32(self.world.section.dust)
+        share = np.clip(np.exp(-away / 0.7) * (0.6 + 2 * (patch - 1)) + (patch - 1.12) * 1.6, 0, 1)
+        share *= np.float32(self.world.section.dust)
         share *= self.surfaces[index] != 2
         return color + (dust - color) * share[..., None]
 

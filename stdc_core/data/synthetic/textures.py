@@ -35,7 +35,7 @@ def pyramid(texture: np.ndarray, levels: int = 6) -> list[np.ndarray]:
     return result
 
 
-def _box(texture: np.ndarray, x: float, y: float, w: float, h: float, color: np.ndarray | tuple) -> None:
+def box(texture: np.ndarray, x: float, y: float, w: float, h: float, color: np.ndarray | tuple) -> None:
     """Fill a rectangle, given in metres from the top left corner of the texture."""
     k = PIXELS_PER_METRE
     x0, y0, x1, y1 = (int(round(v * k)) for v in (x, y, x + w, y + h))
@@ -71,33 +71,31 @@ def wall(rng: np.random.Generator, height: int, width: int, color: np.ndarray, k
     return shade[..., None] * color
 
 
-def _window(
-    rng: np.random.Generator, tex: np.ndarray, x: float, y: float, w: float, h: float, trim: np.ndarray
-) -> None:
+def window(rng: np.random.Generator, tex: np.ndarray, x: float, y: float, w: float, h: float, trim: np.ndarray) -> None:
     """Draw a window, placed in metres from the top left corner of the texture."""
-    _box(tex, x - 0.12, y - 0.14, w + 0.24, h + 0.26, trim)
-    _box(tex, x - 0.18, y + h + 0.06, w + 0.36, 0.12, trim * 1.08)
-    _box(tex, x, y, w, h, np.array([52.0, 46, 42]) * rng.uniform(0.7, 1.3))
+    box(tex, x - 0.12, y - 0.14, w + 0.24, h + 0.26, trim)
+    box(tex, x - 0.18, y + h + 0.06, w + 0.36, 0.12, trim * 1.08)
+    box(tex, x, y, w, h, np.array([52.0, 46, 42]) * rng.uniform(0.7, 1.3))
     # The upper panes mirror the sky, or have a blind.
-    _box(tex, x, y, w, h * rng.uniform(0.15, 0.6), rng.uniform(0.8, 1.25) * np.array([120.0, 108, 98]))
+    box(tex, x, y, w, h * rng.uniform(0.15, 0.6), rng.uniform(0.8, 1.25) * np.array([120.0, 108, 98]))
     if rng.random() < 0.3:
-        _box(tex, x, y, w * 0.25, h, (165, 175, 180))
-        _box(tex, x + w * 0.75, y, w * 0.25, h, (165, 175, 180))
+        box(tex, x, y, w * 0.25, h, (165, 175, 180))
+        box(tex, x + w * 0.75, y, w * 0.25, h, (165, 175, 180))
     frame = np.array([225.0, 228, 228])
-    _box(tex, x + w / 2 - 0.03, y, 0.07, h, frame)
-    _box(tex, x, y + h / 2 - 0.03, w, 0.07, frame)
+    box(tex, x + w / 2 - 0.03, y, 0.07, h, frame)
+    box(tex, x, y + h / 2 - 0.03, w, 0.07, frame)
 
 
 def _shop(rng: np.random.Generator, tex: np.ndarray, width: float, top: float, height: float) -> None:
     """Draw a shop front on the ground floor; sizes are in metres."""
     accent = np.array([(120, 40, 30), (30, 30, 140), (40, 90, 30), (40, 40, 40), (150, 110, 30), (40, 120, 190)])
     color = accent[rng.integers(len(accent))].astype(np.float64)
-    _box(tex, 0, top, width, height, color * 0.8)
-    _box(tex, 0, top, width, 0.75, color)
+    box(tex, 0, top, width, height, color * 0.8)
+    box(tex, 0, top, width, 0.75, color)
     x = width * rng.uniform(0.1, 0.2)
     while x < width * 0.8:  # lettering, too small to read
         w = rng.uniform(0.15, 0.4)
-        _box(tex, x, top + 0.22, w, rng.uniform(0.28, 0.36), (225, 235, 235))
+        box(tex, x, top + 0.22, w, rng.uniform(0.28, 0.36), (225, 235, 235))
         x += w + rng.choice([0.08, 0.08, 0.35])
     panes = max(2, int(width / 2.0))
     door = rng.integers(panes)
@@ -105,9 +103,9 @@ def _shop(rng: np.random.Generator, tex: np.ndarray, width: float, top: float, h
     for i in range(panes):
         y, h = top + 0.95, height - 0.95 - (0.05 if i == door else 0.5)
         glass = np.array([75.0, 70, 64]) * rng.uniform(0.6, 1.2)
-        _box(tex, i * step + 0.1, y, step - 0.2, h, glass)
+        box(tex, i * step + 0.1, y, step - 0.2, h, glass)
         for _ in range(4):  # goods in the window
-            _box(
+            box(
                 tex,
                 i * step + rng.uniform(0.15, step * 0.7),
                 y + h * rng.uniform(0.35, 0.8),
@@ -115,7 +113,7 @@ def _shop(rng: np.random.Generator, tex: np.ndarray, width: float, top: float, h
                 rng.uniform(0.2, 0.5),
                 rng.uniform(60, 190, 3),
             )
-        _box(tex, i * step + 0.1, y, step * 0.35, h * 0.25, glass * 1.7)
+        box(tex, i * step + 0.1, y, step * 0.35, h * 0.25, glass * 1.7)
 
 
 def facade(rng: np.random.Generator, width: float, floors: int, kind: str, color: np.ndarray, shop: bool) -> np.ndarray:
@@ -137,8 +135,8 @@ def facade(rng: np.random.Generator, width: float, floors: int, kind: str, color
     rows, cols = int(height * PIXELS_PER_METRE), int(width * PIXELS_PER_METRE)
     tex = wall(rng, rows, cols, color, 'plaster' if kind == 'office' else kind)
     trim = np.clip(color * rng.uniform(1.15, 1.7), 0, 235)
-    _box(tex, 0, 0, width, 0.3, trim * 0.85)
-    _box(tex, 0, 0.3, width, 0.1, color * 0.5)
+    box(tex, 0, 0, width, 0.3, trim * 0.85)
+    box(tex, 0, 0.3, width, 0.1, color * 0.5)
     bays = max(2, int(round(width / 2.7)))
     step = width / bays
     w, h = rng.uniform(0.9, min(1.35, step - 0.8)), rng.uniform(1.3, 1.75)
@@ -150,25 +148,25 @@ def facade(rng: np.random.Generator, width: float, floors: int, kind: str, color
             _shop(rng, tex, width, y - 0.2, height - y + 0.2)
             continue
         if kind == 'office':
-            _box(tex, 0.2, y + 0.7, width - 0.4, 1.7, (70, 62, 54))
+            box(tex, 0.2, y + 0.7, width - 0.4, 1.7, (70, 62, 54))
             for i in range(bays * 2):
                 glass = rng.uniform(0.75, 1.5) * np.array([92.0, 80, 68])
-                _box(tex, 0.25 + i * (width - 0.4) / (bays * 2), y + 0.75, step / 2 - 0.15, 1.6, glass)
+                box(tex, 0.25 + i * (width - 0.4) / (bays * 2), y + 0.75, step / 2 - 0.15, 1.6, glass)
             continue
         for bay in range(bays):
             x = (bay + 0.5) * step - w / 2
             if ground and bay == door:
                 paint = rng.uniform(20, 130, 3)
-                _box(tex, x - 0.12, y + 0.25, w + 0.24, 2.8, trim)
-                _box(tex, x, y + 0.4, w, 2.6, paint)
-                _box(tex, x, y + 0.4, w, 0.4, (110, 100, 90))
-                _box(tex, x + 0.15, y + 1.0, w - 0.3, 0.7, paint * 0.75)
+                box(tex, x - 0.12, y + 0.25, w + 0.24, 2.8, trim)
+                box(tex, x, y + 0.4, w, 2.6, paint)
+                box(tex, x, y + 0.4, w, 0.4, (110, 100, 90))
+                box(tex, x + 0.15, y + 1.0, w - 0.3, 0.7, paint * 0.75)
             else:
-                _window(rng, tex, x, y + 0.75, w, h, trim)
+                window(rng, tex, x, y + 0.75, w, h, trim)
     if not shop:
-        _box(tex, 0, height - 0.3, width, 0.3, color * 0.55)
+        box(tex, 0, height - 0.3, width, 0.3, color * 0.55)
     if rng.random() < 0.6:
-        _box(tex, rng.choice([0.1, width - 0.2]), 0.4, 0.1, height, (48, 48, 50))  # drain pipe
+        box(tex, rng.choice([0.1, width - 0.2]), 0.4, 0.1, height, (48, 48, 50))  # drain pipe
     return np.clip(tex, 0, 255).astype(np.uint8)
 
 

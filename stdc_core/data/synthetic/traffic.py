@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from stdc_core.data.synthetic.item import Item
-from stdc_core.data.synthetic.paints import car_paint, cloth
+from stdc_core.data.synthetic.paints import bright_cloth, car_paint
 from stdc_core.data.synthetic.world import VIEW
 
 #: Kinds that people ride, whose tint is that of clothes.
@@ -55,7 +55,7 @@ def _vehicle(stream: Stream, seed: int, number: int, k: int) -> Item | None:
         stream.speed,
         size=rng.uniform(0.95, 1.05),
         variant=int(rng.integers(1 << 16)),
-        tint=cloth(rng) if kind in RIDDEN else car_paint(rng),
+        tint=bright_cloth(rng) if kind in RIDDEN else car_paint(rng),
     )
 
 

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+from stdc_core.data.synthetic.scenes.dusty import DustyStreet
 from stdc_core.data.synthetic.scenes.motorway import Motorway
 from stdc_core.data.synthetic.scenes.town import Town
 from stdc_core.data.synthetic.world import World
 
 #: Scenes by name.
-SCENES: dict[str, type[World]] = {'town': Town, 'motorway': Motorway}
+SCENES: dict[str, type[World]] = {'town': Town, 'motorway': Motorway, 'dusty': DustyStreet}
