@@ -20,6 +20,7 @@ SKY, BUILDING, POLE, ROAD, SIDEWALK, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLI
 CLASSES = {
     'motorway': ({SKY, BUILDING, POLE, ROAD, TREE, SIGN, FENCE, CAR}, {PEDESTRIAN, BICYCLIST}),
     'dusty': (set(range(11)), set()),
+    'boulevard': (set(range(11)) - {FENCE}, set()),
 }
 
 OTHERS = [name for name in SCENES if name != 'town']

@@ -152,7 +152,7 @@ class SyntheticDrive:
         """Add the effects of lens and sensor to frame ``index``: blur, dark corners and noise."""
         rng = np.random.default_rng([self.seed, 8, index])
         if self._world.style.light.beam:  # lamps outshine what is around them
-            lamps = cv2.subtract(image, (150.0, 150.0, 150.0, 0.0))
+            lamps = np.maximum(image, 150) - 150
             image = cv2.addWeighted(image, 1, cv2.GaussianBlur(lamps, (0, 0), self.width / 90), 1.6, 0)
         image = cv2.GaussianBlur(image, (3, 3), 0.5 * max(1.0, self.width / 960))
         image = cv2.multiply(image, self._vignette, dtype=cv2.CV_8U)

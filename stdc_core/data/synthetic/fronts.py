@@ -90,3 +90,69 @@ def low_front(rng: np.random.Generator, width: float, floors: int, color: np.nda
     dust = np.linspace(0, 1, 24)[:, None, None] ** 2 * 0.6
     tex[-24:] = tex[-24:] * (1 - dust) + np.array([126.0, 150, 168]) * dust
     return np.clip(tex, 0, 255).astype(np.uint8)
+
+
+def tall_front(rng: np.random.Generator, width: float, floors: int, color: np.ndarray, kind: str) -> np.ndarray:
+    """Return the front of a tall building of a large city, uint8 BGR.
+
+    Args:
+        rng: Source of the random numbers.
+        width: Width, metres.
+        floors: Number of floors.
+        color: BGR colour of the plaster.
+        kind: ``'balconies'``, ``'shutters'`` for windows with coloured shutters, or ``'glass'``.
+    """
+    tex = _canvas(rng, width, floors, color)
+    trim = np.clip(color * 1.18, 0, 245)
+    bays = max(2, round(width / 3.0))
+    step = width / bays
+    slab, rail = np.clip(color * rng.uniform(0.8, 1.15), 0, 240), color * rng.uniform(0.35, 0.9)
+    blind = np.array([(60.0, 96, 60), (96, 92, 86), (70, 90, 130), (196, 204, 206)][rng.integers(4)])
+    with_balcony = rng.random(bays) < 0.55
+    box(tex, 0, 0, width, 0.35, trim * 0.9)
+    for floor in range(floors - 1):
+        y = 0.6 + floor * STOREY
+        if kind == 'glass':
+            box(tex, 0, y + 0.5, width, 2.1, (112, 100, 84))
+            for k in range(bays * 2):
+                pane = np.array([120.0, 106, 88]) * rng.uniform(0.6, 1.4)
+                box(tex, k * step / 2 + 0.06, y + 0.5, step / 2 - 0.12, 2.1, pane)
+            continue
+        if kind == 'shutters':
+            box(tex, 0, y - 0.1, width, 0.12, trim * 0.85)
+        for bay in range(bays):
+            x = bay * step
+            if kind == 'balconies' and with_balcony[bay]:
+                box(tex, x + 0.1, y + 0.2, step - 0.2, 2.5, color * 0.5)
+                box(tex, x + 0.5, y + 0.5, step - 1.2, 2.0, (64, 58, 52))
+                box(tex, x + 0.05, y + 1.65, step - 0.1, 0.95, rail)
+                for k in range(int(step / 0.24)) if rail.mean() < 110 else ():
+                    box(tex, x + 0.12 + k * 0.24, y + 1.75, 0.13, 0.75, color * 0.62)
+                box(tex, x, y + 2.6, step, 0.22, slab)
+                if rng.random() < 0.3:  # an awning
+                    box(tex, x + 0.1, y + 0.2, step - 0.2, 0.8, _paint(rng) * 0.5 + 100)
+                continue
+            wide = min(1.2, step - 1.4)
+            window(rng, tex, x + (step - wide) / 2, y + 0.7, wide, 1.6, trim)
+            if kind == 'shutters':
+                for at in (x + (step - wide) / 2 - 0.6, x + (step + wide) / 2 + 0.12):
+                    box(tex, at, y + 0.6, 0.48, 1.8, blind)
+            elif rng.random() < 0.35:  # a roller blind, partly down, or an air conditioner below
+                box(tex, x + (step - wide) / 2, y + 0.7, wide, rng.uniform(0.3, 1.5), blind)
+            elif rng.random() < 0.2:
+                box(tex, x + (step - 0.8) / 2, y + 2.45, 0.8, 0.5, (186, 190, 190))
+    y = 0.6 + (floors - 1) * STOREY
+    box(tex, 0, y - 0.25, width, 0.3, trim * 0.8)
+    shop = rng.random() < 0.6
+    for bay in range(bays):
+        x, wide = bay * step + 0.2, step - 0.4
+        box(tex, x, y + 0.75, wide, 2.3, np.array([70.0, 64, 58]) * rng.uniform(0.6, 1.4))
+        if shop:
+            board = _paint(rng)
+            box(tex, x, y + 0.1, wide, 0.6, board)
+            _lettering(rng, tex, x + 0.2, y + 0.22, wide - 0.4, 0.32)
+            if rng.random() < 0.4:
+                box(tex, x - 0.1, y + 0.65, wide + 0.2, 0.6, _paint(rng) * 0.7 + 60)
+        else:
+            box(tex, x + wide * 0.3, y + 0.9, wide * 0.4, 2.2, rng.uniform(30, 120, 3))
+    return np.clip(tex, 0, 255).astype(np.uint8)

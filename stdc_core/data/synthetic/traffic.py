@@ -16,6 +16,8 @@ from stdc_core.data.synthetic.world import VIEW
 #: Kinds that people ride, whose tint is that of clothes.
 RIDDEN = ('cyclist', 'motorcycle')
 
+COUPLED = 9.6  # distance of the middles of two sections of a train, metres
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -29,6 +31,7 @@ class Stream:
         share: Share of the places that are taken.
         clear: Distance ahead of the camera without vehicles, metres; 0 for a lane on which the camera does not drive.
         wander: Distance by which a vehicle may be off the middle of the lane, metres.
+        train: Number of sections of each vehicle.
     """
 
     x: float
@@ -38,6 +41,7 @@ class Stream:
     share: float = 0.7
     clear: float = 0.0
     wander: float = 0.3
+    train: int = 1
 
 
 @lru_cache(maxsize=4096)
@@ -75,7 +79,7 @@ def vehicles_in_view(stream: Stream, seed: int, number: int, time: float, here: 
         vehicle = _vehicle(stream, seed, number, k)
         if vehicle is None:
             continue
-        s = vehicle.s + moved
-        if stream.clear and -10.0 < s - here < stream.clear:
-            continue
-        yield replace(vehicle, s=s), np.pi if stream.speed < 0 else 0.0
+        for section in range(stream.train):
+            s = vehicle.s + moved + section * COUPLED
+            if not (stream.clear and -10.0 < s - here < stream.clear):
+                yield replace(vehicle, s=s), np.pi if stream.speed < 0 else 0.0

@@ -14,6 +14,12 @@ from stdc_core.data.synthetic.world import World
 
 ARM = 0.9  # half of the length of a cross-arm, metres
 
+# Wires of power lines and of a tram track: height above the top of the pole and distance to its right, metres.
+_WIRES = (
+    ((-0.15, -ARM), (-0.15, ARM), (-0.15, 0.2), (-0.85, -ARM * 0.7), (-0.85, ARM * 0.8)),
+    ((0.0, 0.0), (-0.7, 0.0)),
+)
+
 
 def draw_pole(canvas: Canvas, place: Place, item: Item, time: float = 0.0) -> None:
     """Draw a pole with a cross-arm, some with a transformer; ``size`` is its height in metres."""
@@ -32,13 +38,15 @@ def draw_pole(canvas: Canvas, place: Place, item: Item, time: float = 0.0) -> No
 
 
 def draw_wires(canvas: Canvas, world: World, item: Item) -> None:
-    """Draw the wires from one pole to the next; ``size`` is the height of the poles, ``length`` their distance.
+    """Draw the wires from one pole to the next.
 
-    They are thinner than a pixel. As in the labels of real drives, their pixels keep the class of what is behind them.
+    The size of the item is the height of the poles, its length their distance, and its variant 0 for a power line or 1
+    for a tram track. Wires are thinner than a pixel. As in the labels of real drives, their pixels keep the class of
+    what is behind them.
     """
     along = np.linspace(0, item.length, 7)
     sag = 0.6 * (1 - (along / item.length * 2 - 1) ** 2)
-    for y, x in ((-0.15, -ARM), (-0.15, ARM), (-0.15, 0.2), (-0.85, -ARM * 0.7), (-0.85, ARM * 0.8)):
+    for y, x in _WIRES[item.variant]:
         points = [(item.x + x, item.size + y - drop, item.s + s) for s, drop in zip(along, sag, strict=True)]
         view = road_points(canvas, world, points)
         view = view[view[:, 2] > NEAR]

@@ -3,10 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from stdc_core.data.synthetic.scenes.boulevard import Boulevard
 from stdc_core.data.synthetic.scenes.dusty import DustyStreet
 from stdc_core.data.synthetic.scenes.motorway import Motorway
 from stdc_core.data.synthetic.scenes.town import Town
 from stdc_core.data.synthetic.world import World
 
-#: Scenes by name.
-SCENES: dict[str, type[World]] = {'town': Town, 'motorway': Motorway, 'dusty': DustyStreet}
+#: Scenes by name: what makes one from a seed and the name of a weather, or None to draw the weather.
+SCENES: dict[str, Callable[[int, str | None], World]] = {
+    'town': Town,
+    'motorway': Motorway,
+    'dusty': DustyStreet,
+    'boulevard': Boulevard,
+}

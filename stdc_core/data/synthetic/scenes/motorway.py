@@ -74,17 +74,17 @@ def _section(rng: np.random.Generator, plan: Plan, verge: tuple[float, float, fl
     """Draw the ground of a motorway, given its measures and the colour of its grass."""
     asphalt = tuple((np.array([1.03, 1.0, 0.98]) * rng.uniform(70, 150)).tolist())
     grassy = plan.median > 1
-    middle = (TREE, verge) if grassy else (ROAD, asphalt)
+    middle = Strip(plan.median, TREE, verge, 'rough') if grassy else Strip(plan.median, ROAD, asphalt)
     soil = rng.random() < 0.3
-    border = (SIDEWALK, (118.0, 150, 172)) if soil else (TREE, verge)
+    label, border = (SIDEWALK, (118.0, 150.0, 172.0)) if soil else (TREE, verge)
     edge = plan.edge
     strips = (
         Strip(-edge - 1.2, TREE, verge, 'rough'),
-        Strip(-edge, *border, 'rough'),
+        Strip(-edge, label, border, 'rough'),
         Strip(-plan.median, ROAD, asphalt),
-        Strip(plan.median, *middle, 'rough' if grassy else 'asphalt'),
+        middle,
         Strip(edge, ROAD, asphalt),
-        Strip(edge + 1.2, *border, 'rough'),
+        Strip(edge + 1.2, label, border, 'rough'),
         Strip(np.inf, TREE, verge, 'rough'),
     )
     inner_color = YELLOW if rng.random() < 0.4 else WHITE
@@ -104,12 +104,12 @@ def _style(rng: np.random.Generator, weather: str | None) -> Style:
     style = Style(light=light, speed=float(rng.uniform(22, 33)), half_road=12.0)
     dry = rng.random() < 0.4
     leaf = np.array([rng.uniform(36, 60), rng.uniform(84, 118), rng.uniform(66, 100)])
-    style.verge = (76.0, 132.0, 148.0) if dry else tuple((leaf * (0.95, 1.15, 1.1)).tolist())
+    style.verge = (76.0, 132.0, 148.0) if dry else tuple((leaf * (1.1, 1.05, 1.1)).tolist())
     for k in range(6):
         color = leaf * rng.uniform(0.7, 1.1, 3)
         style.trees.append(textures.pyramid(textures.crown(rng, color, k in (0, 3))))
-    for kind, color in (('panels', (128, 150, 150)), ('panels', (92, 120, 96)), ('plaster', (168, 190, 202))):
-        tint = np.array(color) * rng.uniform(0.85, 1.1)
+    for kind, tone in (('panels', (128, 150, 150)), ('panels', (92, 120, 96)), ('plaster', (168, 190, 202))):
+        tint = np.array(tone) * rng.uniform(0.85, 1.1)
         style.gables.append(textures.pyramid(scene_textures.long_wall(rng, tint, kind)))
     for picture in (
         textures.planks(rng, np.array([84.0, 96, 100])),
