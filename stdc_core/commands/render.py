@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--weather',
         nargs='+',
         metavar='NAME',
-        help=f'weathers, which take turns when all scenes had theirs: {", ".join(WEATHER)} (default: drawn by the seed)',
+        help=f'weathers, which take turns after all scenes: {", ".join(WEATHER)} (default: drawn by the seed)',
     )
     parser.add_argument(
         '--size', type=image_size, default=(360, 480), metavar='HxW', help='size of the images (default: 360x480)'

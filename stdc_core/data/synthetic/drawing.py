@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stdc_core.data.synthetic import heavy_vehicles, people, riders, roadside, street, vehicles, wires
+from stdc_core.data.synthetic import heavy_vehicles, people, riders, roadside, street, tunnel, vehicles, wires
 from stdc_core.data.synthetic.canvas import Canvas
 from stdc_core.data.synthetic.item import Item
 from stdc_core.data.synthetic.place import Place
 from stdc_core.data.synthetic.scenery import place_of
-from stdc_core.data.synthetic.world import World
+from stdc_core.data.synthetic.world import CHUNK, World
 
 #: Routines for things that follow the road, such as a row of houses.
 ALONG: dict[str, Callable[[Canvas, World, Item], None]] = {
@@ -25,6 +25,8 @@ ALONG: dict[str, Callable[[Canvas, World, Item], None]] = {
     'bank': roadside.draw_bank,
     'bridge': roadside.draw_bridge,
     'wires': wires.draw_wires,
+    'tunnel': tunnel.draw_tunnel,
+    'portal': tunnel.draw_portal,
 }
 
 #: Routines for things at one place.
@@ -62,6 +64,8 @@ def draw(canvas: Canvas, world: World, item: Item, heading: float, time: float) 
         heading: Direction, radians to the right of world z.
         time: Time since the start, seconds.
     """
+    if world.roofed(int(item.s // CHUNK)):
+        canvas = Canvas(canvas.image, canvas.label, canvas.camera, canvas.light.under_roof())
     if item.kind in ALONG:
         ALONG[item.kind](canvas, world, item)
         return

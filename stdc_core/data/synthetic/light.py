@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,6 +52,10 @@ class Light:
         facing = max(0.0, float(np.dot(normal, self.sun)))
         sky = 0.85 + 0.15 * normal[1]
         return self.ambient * sky + self.sun_color * (self.strength * facing)
+
+    def under_roof(self) -> Light:
+        """Return the light inside a tunnel, where lamps shine by day and by night."""
+        return replace(self, strength=0.0, ambient=self.ambient * 0.4 + (0.11, 0.15, 0.18))
 
     def lit(self, gain: np.ndarray | float, depth: float) -> np.ndarray | float:
         """Add the head lights of the camera's own car to the light factors of a surface.

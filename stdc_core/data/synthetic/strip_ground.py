@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stdc_core.data.synthetic.canvas import ROAD, SIDEWALK, Canvas
+from stdc_core.data.synthetic.canvas import ROAD, SIDEWALK, TREE, Canvas
 from stdc_core.data.synthetic.ground import Ground, Spots, bar, dashes
 from stdc_core.data.synthetic.light import REACH
 from stdc_core.data.synthetic.scenes.route import Route
@@ -15,6 +15,8 @@ from stdc_core.data.synthetic.world import CHUNK
 UNIT = 512 / 48  # pixels of the wear texture in a metre, with which it repeats from chunk to chunk
 
 SURFACES = ('asphalt', 'slabs', 'rough')
+
+_FOOTWAY = (132.0, 138.0, 140.0)  # BGR of the concrete beside the road in a tunnel
 
 
 class StripGround(Ground):
@@ -45,6 +47,9 @@ class StripGround(Ground):
         index = np.searchsorted(self.edges, edge)
         index[self.side_roads(x, s, base, section.half)] = self.road
         label = self.labels[index]
+        inside = self._inside(spots)
+        if inside is not None:  # no grass grows in a tunnel
+            label[inside & (label == TREE)] = SIDEWALK
         road = label == ROAD
         canvas.label[row:] = label
 
@@ -59,16 +64,31 @@ class StripGround(Ground):
             bright = np.where(surface == 2, bright * (1 + (rough - 1) * (0.5 + fade)), bright)
         bright *= wear * np.where(road, self._tracks(x), 1)
         color = self.colors[index]
+        if inside is not None:
+            color[inside & (label == SIDEWALK)] = _FOOTWAY
         if section.dust:
             color = self._dusty(color, x, s, index)
         color = color * bright[..., None]
         self._lines(color, spots, wear, road)
         gain = light.gain((0, 1, 0)).astype(np.float32)
-        dim = gain - (light.ambient * 0.86).astype(np.float32)
-        color *= self._lamps(spots) + gain - dim * shade[..., None]
+        shine = gain - (gain - (light.ambient * 0.86).astype(np.float32)) * shade[..., None]
+        if inside is not None:
+            shine[inside] = light.under_roof().gain((0, 1, 0))
+        color *= self._lamps(spots) + shine
         clear = np.exp(-ahead / light.haze).astype(np.float32)[..., None]
         color = color * clear + light.fog.astype(np.float32) * (1 - clear)
         canvas.image[row:] = np.clip(color, 0, 255)
+
+    def _inside(self, spots: Spots) -> np.ndarray | None:
+        """Return the mask of the ground in tunnels, or None if there is none in view."""
+        first, result = int(spots.base // CHUNK), None
+        across = np.abs(spots.x) < self.world.section.half + 1
+        for chunk in range(first - 1, first + 6):
+            if self.world.roofed(chunk):
+                start = chunk * CHUNK - spots.base
+                within = across & (spots.s >= start) & (spots.s < start + CHUNK)
+                result = within if result is None else result | within
+        return result
 
     def _tracks(self, x: np.ndarray) -> np.ndarray:
         """Return the brightness of the road across: tyres polish two tracks in each lane, oil darkens its middle."""

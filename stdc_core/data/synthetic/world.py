@@ -60,6 +60,10 @@ class World:
         """
         return None
 
+    def roofed(self, chunk: int) -> bool:
+        """Return whether the road leads through a tunnel along a chunk, given its number."""
+        return False
+
     def items(self, chunk: int) -> tuple[Item, ...]:
         """Return all things of a chunk, given its number."""
         if chunk not in self._chunks:

@@ -156,9 +156,18 @@ class Motorway(Route):
         )
         super().__init__(seed, road, style, mount, section if plan.hand > 0 else mirrored(section), streams)
 
+    def roofed(self, chunk: int) -> bool:
+        """Return whether the road leads through a tunnel along a chunk: on every fourth drive, now and then."""
+        return self.seed % 4 == 1 and (chunk + self.seed) % 14 in (5, 6, 7)
+
     def furnish(self, chunk: int, rng: np.random.Generator) -> list[Item]:
         """Draw all things of a chunk."""
         plan, start = self.plan, chunk * CHUNK
+        if self.roofed(chunk):
+            half = plan.edge + 0.6
+            starts = np.arange(start, start + CHUNK, PIECE)
+            portal = [] if self.roofed(chunk - 1) else [Item('portal', start - 0.1, 0.0, size=half)]
+            return [Item('tunnel', float(s), 0.0, length=PIECE, size=half) for s in starts] + portal
         items = self._barriers(chunk)
         for side in (-1, 1):
             items += self._beyond(rng, chunk, side)
@@ -180,7 +189,7 @@ class Motorway(Route):
         elif self.seed % 3 == 1:
             side = own if chunk % 2 else -own
             items.append(Item('lamp', start + 8, side * (plan.edge + 0.9), size=10.0, variant=side))
-        if (chunk + self.seed) % 9 == 4:
+        if (chunk + self.seed) % 9 == 4 and not self.roofed(chunk + 1):
             items.append(
                 Item('bridge', start + 36, 0.0, length=9.0, size=plan.edge + 6, variant=int(rng.integers(1 << 8)))
             )
