@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from stdc_core.data.synthetic.canvas import ROAD, SIDEWALK, Camera, Canvas, clip_near
+from stdc_core.data.synthetic.light import REACH
 from stdc_core.data.synthetic.textures import ground_textures
 from stdc_core.data.synthetic.world import CHUNK, World
 
@@ -167,6 +168,23 @@ class Ground:
             cv2.fillConvexPoly(mask, points, 255, cv2.LINE_8, 4)
         size = max(3, camera.height // 120 * 2 + 1)
         return cv2.GaussianBlur(mask, (size, size), 0).astype(np.float32) * np.float32(1 / 255)
+
+    def lamp_light(self, spots: Spots, lamps: tuple[float, float] | None = None) -> np.ndarray:
+        """Return the light of head lights and street lamps on the ground at night, float32 ``[rows, width, 3]``.
+
+        Args:
+            spots: Points of the ground that the pixels show.
+            lamps: Distance of street lamps along the road and from the centre line, metres; None for none.
+        """
+        ahead = spots.ahead
+        spread = np.exp(-((spots.right / (0.9 + 0.16 * ahead)) ** 2))
+        beam = np.exp(-ahead / REACH) * spread * np.clip(ahead / 6 - 0.4, 0.15, 1)
+        result = self.world.style.light.beam * 1.3 * beam[..., None] * np.array([0.82, 0.95, 1.0], np.float32)
+        if lamps:
+            period, across = lamps
+            away = (spots.s % period - period / 2) ** 2 + (np.abs(spots.x) - across) ** 2
+            result = result + 0.62 * np.exp(-away / 90)[..., None] * np.array([0.5, 0.8, 1.0], np.float32)
+        return result.astype(np.float32)
 
     def _wet(self, canvas: Canvas, row: int, mirror: np.ndarray) -> None:
         """Blend the mirror image into the paved ground: the flatter the view, the brighter."""

@@ -7,7 +7,6 @@ import numpy as np
 
 from stdc_core.data.synthetic.canvas import ROAD, SIDEWALK, TREE, Canvas
 from stdc_core.data.synthetic.ground import Ground, Spots, bar, dashes
-from stdc_core.data.synthetic.light import REACH
 from stdc_core.data.synthetic.scenes.route import Route
 from stdc_core.data.synthetic.section import WHITE
 from stdc_core.data.synthetic.world import CHUNK
@@ -74,7 +73,9 @@ class StripGround(Ground):
         shine = gain - (gain - (light.ambient * 0.86).astype(np.float32)) * shade[..., None]
         if inside is not None:
             shine[inside] = light.under_roof().gain((0, 1, 0))
-        color *= self._lamps(spots) + shine
+        if light.beam:
+            shine = shine + self.lamp_light(spots, section.lamps)
+        color *= shine
         clear = np.exp(-ahead / light.haze).astype(np.float32)[..., None]
         color = color * clear + light.fog.astype(np.float32) * (1 - clear)
         canvas.image[row:] = np.clip(color, 0, 255)
@@ -147,19 +148,3 @@ class StripGround(Ground):
             here = np.where(within > 0, within * stripes, -1)
             result = here if result is None else np.maximum(result, here)
         return result
-
-    def _lamps(self, spots: Spots) -> np.ndarray | np.float32:
-        """Return the light of head lights and street lamps on the ground, float32 ``[rows, width, 1]``, at night."""
-        light, lamps = self.world.style.light, self.world.section.lamps
-        if not light.beam:
-            return np.float32(0)
-        ahead, right = spots.ahead, spots.right
-        wide = 0.9 + 0.16 * ahead
-        beam = np.exp(-ahead / REACH) * np.exp(-((right / wide) ** 2)) * np.clip(ahead / 6 - 0.4, 0.15, 1)
-        pools = light.beam * 1.3 * beam[..., None] * np.array([0.82, 0.95, 1.0], np.float32)
-        if lamps:
-            period, across = lamps
-            along = spots.s % period - period / 2
-            away = along**2 + (np.abs(spots.x) - across) ** 2
-            pools = pools + 0.62 * np.exp(-away / 90)[..., None] * np.array([0.5, 0.8, 1.0], np.float32)
-        return pools.astype(np.float32)

@@ -61,11 +61,12 @@ class TownGround(Ground):
         colors = np.zeros((256, 3), np.float32)
         colors[[ROAD, SIDEWALK, TREE]] = self.road_color, self.slab_color, self.patch_color
         dim = gain - (light.ambient * 0.86).astype(np.float32)
+        lamps = self.lamp_light(spots) if light.beam else None
         fog = light.fog.astype(np.float32)
         image = canvas.image[row:]
         for c in range(3):
             color = colors[:, c][label] * bright + grey + gold * np.float32((60, 178, 206)[c])
-            color *= gain[c] - dim[c] * shade
+            color *= gain[c] - dim[c] * shade if lamps is None else gain[c] - dim[c] * shade + lamps[..., c]
             color += fog[c] * (1 - clear)
             image[:, :, c] = np.minimum(color, 255)
 
