@@ -14,8 +14,6 @@ import numpy as np
 
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.data.synthetic.canvas import NEAR, Camera, Canvas
-from stdc_core.data.synthetic.drawing import draw
-from stdc_core.data.synthetic.scenery import things_in_view
 
 #: Metres of the LiDAR above the lens and behind it.
 ABOVE, BEHIND = 0.6, 0.5
@@ -88,8 +86,7 @@ def _plane_of(corners: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 def draw_depth(drive: SyntheticDrive, time: float, camera: Camera) -> DepthCanvas:
     """Return the distances that a camera at any place of the drive sees at a time in seconds."""
     canvas = DepthCanvas(camera, drive._world.style.light)
-    for _, item, heading in things_in_view(drive._world, time, camera, drive._sway[3]):
-        draw(canvas, drive._world, item, heading, time)
+    drive.paint_things(canvas, time)
     return canvas
 
 

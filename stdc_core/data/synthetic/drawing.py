@@ -64,12 +64,14 @@ def draw(canvas: Canvas, world: World, item: Item, heading: float, time: float) 
         heading: Direction, radians to the right of world z.
         time: Time since the start, seconds.
     """
+    light = canvas.light
     if world.roofed(int(item.s // CHUNK)):
-        canvas = Canvas(canvas.image, canvas.label, canvas.camera, canvas.light.under_roof())
+        canvas.light = light.under_roof()
     if item.kind in ALONG:
         ALONG[item.kind](canvas, world, item)
-        return
-    place = place_of(world, canvas.camera, item, heading)
-    # A long vehicle is visible while its middle is already behind the camera.
-    if place.view(np.zeros((1, 3)))[0, 2] >= (-6.0 if item.kind in VEHICLES else 0.5):
-        AT_PLACE[item.kind](canvas, place, item, time)
+    else:
+        place = place_of(world, canvas.camera, item, heading)
+        # A long vehicle is visible while its middle is already behind the camera.
+        if place.view(np.zeros((1, 3)))[0, 2] >= (-6.0 if item.kind in VEHICLES else 0.5):
+            AT_PLACE[item.kind](canvas, place, item, time)
+    canvas.light = light

@@ -114,8 +114,7 @@ class SyntheticDrive:
         row = self._backdrop.paint(canvas)
         shadows = cast_shadows(canvas, self._world, things)
         self._ground.paint(canvas, row, shadows, self._mirror(camera, things, time) if canvas.light.wet else None)
-        for _, item, heading in things:
-            draw(canvas, self._world, item, heading, time)
+        self.paint_things(canvas, time, things)
         return Frame(self._develop(image, index), label, time)
 
     def camera(self, time: float) -> Camera:
@@ -128,6 +127,19 @@ class SyntheticDrive:
         pitch = mount.pitch + 0.003 * np.sin(2.1 * time + d) + 0.0015 * np.sin(7.3 * time + a)
         position = (float(self._world.road.center(s)) + x, mount.height + 0.01 * np.sin(5 * time + b), s)
         return Camera(position, yaw, pitch, self.camera_matrix[0, 0], self.height, self.width)
+
+    def paint_things(self, canvas: Canvas, time: float, things: list[Thing] | None = None) -> None:
+        """Draw the things on and beside the road from far to near, without sky and ground.
+
+        Args:
+            canvas: Canvas to draw on, with a camera anywhere on the drive.
+            time: Time since the start, seconds.
+            things: Things in view, from ``things_in_view``; None finds them.
+        """
+        if things is None:
+            things = things_in_view(self._world, time, canvas.camera, self._sway[3])
+        for _, item, heading in things:
+            draw(canvas, self._world, item, heading, time)
 
     def _mirror(self, camera: Camera, things: list[Thing], time: float) -> np.ndarray:
         """Return the mirror image of sky and things in the ground, uint8 BGR ``[H, W, 3]``.
@@ -144,8 +156,7 @@ class SyntheticDrive:
         image = np.zeros((self.height, self.width, 3), np.uint8)
         canvas = Canvas(image, np.zeros(image.shape[:2], np.uint8), below, self._world.style.light)
         self._backdrop.paint(canvas)
-        for _, item, heading in things:
-            draw(canvas, self._world, item, heading, time)
+        self.paint_things(canvas, time, things)
         return np.ascontiguousarray(image[::-1])
 
     def _develop(self, image: np.ndarray, index: int) -> np.ndarray:
