@@ -60,19 +60,20 @@ def test_a_frame_depends_on_seed_scene_and_index_alone(scene: str) -> None:
     first, again = drive(scene), SyntheticDrive(1, 96, 128, 70, scene=scene)
     later = first[2900]
     for index in (40, 3):
-        np.testing.assert_array_equal(first[index].image, again[index].image)
-        np.testing.assert_array_equal(first[index].label, again[index].label)
+        frame, other = first[index], again[index]
+        np.testing.assert_array_equal(frame.image, other.image)
+        np.testing.assert_array_equal(frame.label, other.label)
     np.testing.assert_array_equal(later.image, first[2900].image)
-    assert (first[3].label != drive(scene, 2)[3].label).mean() > 0.1
-    assert np.mean(first[3].label == first[4].label) > 0.8
+    assert (frame.label != drive(scene, 2)[3].label).mean() > 0.1
+    assert np.mean(frame.label == first[4].label) > 0.8
 
 
 @pytest.mark.parametrize('scene', OTHERS)
 def test_the_classes_of_a_scene(scene: str) -> None:
     shown, missing = CLASSES[scene]
     counts = np.zeros(256, np.int64)
-    for seed in (1, 2, 3):
-        for index in range(0, 450, 90):
+    for seed in (1, 2):
+        for index in range(0, 450, 120):
             counts += np.bincount(drive(scene, seed)[index].label.ravel(), minlength=256)
     found = set(np.flatnonzero(counts).tolist())
     assert shown <= found, [CAMVID.names[k] for k in shown - found]
