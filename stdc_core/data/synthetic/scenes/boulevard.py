@@ -101,7 +101,7 @@ class Boulevard(Route):
         style.half_road = plan.half
         self.gaps = float(rng.uniform(0.0, 0.35))  # share of the lots without a building
         self.rows = float(rng.uniform(0.3, 1.0))  # share of the places for street trees that are planted
-        own = plan.lanes - 1 if plan.median == 'street tram' else int(rng.integers(plan.lanes))
+        own = plan.lanes - 1 if plan.median == 'street tram' or rng.random() < 0.6 else 0
         mount = Mount(
             plan.lane(own),
             focal=float(rng.uniform(0.7, 1.15)),
@@ -177,6 +177,8 @@ class Boulevard(Route):
                 s, variant = rng.uniform(start, end), int(rng.integers(7))
                 x, size = side * (half + rng.uniform(0.4, 0.8)), rng.uniform(2.1, 2.6)
                 items.append(Item('sign', s, x, size=size, variant=variant, extra=(float(side),)))
+        if rng.random() < 0.25:
+            items.append(Item('rail', start + 1.0, side * (half + 0.25), length=rng.uniform(8, end - start - 2)))
         if rng.random() < 0.4:
             items += [Item('bollard', start + 2 + 1.6 * k, side * (half + 0.4)) for k in range(6)]
         at = start + rng.uniform(1, 4)

@@ -56,9 +56,9 @@ def make_plan(rng: np.random.Generator) -> Plan:
         median=median,
         middle=wide,
         lanes=2 if median == 'street tram' else int(rng.integers(1, 3)),
-        cycle=float(rng.choice([0.0, 1.7])),
-        parking=float(rng.choice([0.0, 2.3, 2.3])),
-        walk=float(rng.uniform(3.0, 6.0)),
+        cycle=float(rng.choice([0.0, 0.0, 1.7])),
+        parking=float(rng.choice([0.0, 0.0, 2.3])),
+        walk=float(rng.uniform(3.0, 7.0)),
     )
 
 
