@@ -14,11 +14,11 @@ import onnx
 import pytest
 import yaml
 from conftest import REPOSITORY
+from launch_helpers import LAUNCH_FILE, LAUNCHER, needs_launch
 from onnx.external_data_helper import set_external_data
 from rclpy.node import NodeNameNonExistentError
 from ros_helpers import TIMEOUT, Client, NodeProcess
 from sensor_msgs.msg import CameraInfo, PointCloud2
-from test_launch import LAUNCH_FILE, LAUNCHER, needs_launch
 
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
 from stdc_core.inference.model_file import ModelError
