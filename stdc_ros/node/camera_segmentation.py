@@ -212,7 +212,7 @@ class CameraSegmentation:
 
     @property
     def builds(self) -> bool:
-        """Whether a thread is building an engine beside the work."""
+        """Whether a background thread is building an engine."""
         return self._segmenter is not None and bool(self._segmenter.activity)
 
     def _loaded(self) -> Segmenter:

@@ -12,12 +12,12 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from stdc_ros.node.camera_segmentation import LISTENER_PERIOD, CameraSegmentation, WorkerHangsError
 from stdc_ros.node.declare_parameters import warn_of_unknown
 
-#: Seconds between two looks for signals during a build.
+#: Seconds between two checks for signals during a build.
 SIGNAL_PERIOD = 0.05
 
 
 class BuildStoppedError(RuntimeError):
-    """A signal ends the process before the engine is built."""
+    """A signal arrived before the engine was built."""
 
 
 class SegmentationLifecycleNode(LifecycleNode):
@@ -94,7 +94,7 @@ class SegmentationLifecycleNode(LifecycleNode):
 
     @property
     def builds(self) -> bool:
-        """Whether a thread is building an engine. It cannot be stopped, but by the end of the process."""
+        """Whether a thread is building an engine. Only the end of the process can stop it."""
         return self.segmentation.builds or (self._builder is not None and self._builder.is_alive())
 
     def _configure(self) -> None:
@@ -103,7 +103,7 @@ class SegmentationLifecycleNode(LifecycleNode):
             self._build()
 
     def _build(self) -> None:
-        """Build the engine in a thread: the main thread would not see a signal before the library returns."""
+        """Build the engine in a thread, because the main thread would handle signals only after the library returns."""
         failures: list[Exception] = []
 
         def work() -> None:

@@ -85,8 +85,8 @@ def _spin(node: Node, signals: list[int]) -> int:
     rclpy.try_shutdown()
     status = 0 if failure is None else 1
     if builds:
-        # The library would build on while the interpreter takes itself apart. The cache has only whole files, and the
-        # next start removes the segments of shared memory that this leaves, see remove_dead_segments.
+        # Otherwise the library would continue to build during the interpreter shutdown. The cache keeps only complete
+        # files, and the next start removes the leftover shared memory segments, see remove_dead_segments.
         _end_at_once(status)
     return status
 

@@ -37,7 +37,7 @@ class SegmentationNode(Node):
 
     @property
     def builds(self) -> bool:
-        """Whether a thread is building an engine. It cannot be stopped, but by the end of the process."""
+        """Whether a thread is building an engine. Only the end of the process can stop it."""
         return self.segmentation.builds
 
     def close(self) -> None:
