@@ -289,7 +289,7 @@ def test_class_without_pixels_has_no_score(dataset):
 
 
 def test_other_classes_are_refused(dataset):
-    with pytest.raises(ValueError, match='the network knows the classes road.*but the dataset sky'):
+    with pytest.raises(ValueError, match='the network has the classes road.*but the dataset has sky'):
         evaluate(constant(0, CITYSCAPES), dataset)
 
 

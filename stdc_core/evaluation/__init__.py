@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation: confusion matrix, protocol, report and contact sheet.
+"""Evaluate networks: confusion matrix, protocol, report and contact sheet.
 
 May import ``model``, ``data``, ``inference``, ``pictures``, ``io`` and ``classes``; torch only in ``torch_predictor``.
 """

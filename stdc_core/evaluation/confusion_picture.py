@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The confusion matrix as a picture."""
+"""Draw the confusion matrix as a picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stdc_core.pictures.drawing import (
     text_width,
 )
 
-# Full strength of a cell, BGR: what is right and what is wrong.
+# Colours of a full cell, BGR: correct and wrong predictions.
 _RIGHT, _WRONG = (150, 88, 24), (36, 40, 190)
 _LINE = (222, 220, 218)
 _CELL, _TEXT, _MARGIN = 54, 10, 28
@@ -28,12 +28,18 @@ _OUTSIDE = 'none of these'
 
 
 def confusion_picture(confusion: ConfusionMatrix, classes: ClassTable, title: str, subtitle: str) -> np.ndarray:
-    """Each true class's pixels by predicted class, in per cent, with each class's IoU and share of all pixels.
+    """Draw the pixels of each true class by predicted class, in percent, with IoU and share of all pixels.
 
-    Right ones are blue, wrong ones red. Predictions outside the table have a column only if there are any.
+    Correct predictions are blue, wrong ones red. Predictions outside the table have a column if there are any.
+
+    Args:
+        confusion: Confusion matrix.
+        classes: Classes of the matrix.
+        title: Title.
+        subtitle: Line below the title.
 
     Returns:
-        uint8 BGR ``[*, *, 3]``; of the size that the class table needs.
+        uint8 BGR ``[H, W, 3]``, as large as the class table needs.
     """
     counts = confusion.counts
     own = drawn_names(classes)
@@ -66,14 +72,23 @@ def confusion_picture(confusion: ConfusionMatrix, classes: ClassTable, title: st
         put_text(picture, score, (right + 90, middle + 5), _TEXT, BLACK, 'right', bold=True)
         portion = f'{100 * pixels[row] / max(pixels.sum(), 1):.2f} %' if pixels[row] else '0'
         put_text(picture, portion, (right + 170, middle + 5), _TEXT, GREY, 'right')
-    note = 'Columns: predicted class. Cells: per cent of the row; blue right, red wrong; below 0.05 empty.'
+    note = 'Columns: predicted class. Cells: percent of the row; blue: correct, red: wrong; empty: below 0.05.'
     put_text(picture, note, (_MARGIN, bottom + 36), 9, GREY)
     return picture
 
 
 def _cell(picture: np.ndarray, corner: tuple[int, int], share: float, hit: bool, pixels: int) -> None:
+    """Draw a cell of the matrix.
+
+    Args:
+        picture: Picture to draw on.
+        corner: Column and row of the upper left pixel.
+        share: Share of the row, 0 to 1.
+        hit: Whether the predicted class is the true one.
+        pixels: Number of pixels in the row.
+    """
     x, y = corner
-    # Square root, as most mistakes are a few per cent.
+    # The square root makes wrong predictions visible, most of which are a few percent.
     strength = np.sqrt(share) if not hit else share
     full = np.array(_RIGHT if hit else _WRONG)
     color = (255 + (full - 255) * strength).round().astype(int)

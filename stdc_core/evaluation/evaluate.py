@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The evaluation protocol: every image of a dataset through a network, one confusion matrix over all pixels.
+"""Evaluate a network on a dataset, with one confusion matrix over the pixels of all images.
 
-As in the paper (section 4.1): the image is scaled by the input scale and the logits are upsampled to the label's size,
-both bilinear with aligned corners; each pixel takes its best class. Pixels labelled 255 are not counted. Needs neither
-torch nor ROS.
+The protocol is that of the paper (section 4.1): the image is scaled by the input scale, the logits are upsampled to the
+size of the label, both bilinear with aligned corners, and each pixel gets the class with the largest logit. Pixels
+labelled 255 do not count. Needs neither torch nor ROS.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network ready to be evaluated; made by ``stdc_core.evaluation.predictors.open_predictor``.
+    """Network to evaluate, from ``stdc_core.evaluation.predictors.open_predictor``.
 
     Args:
-        mask: uint8 BGR ``[H, W, 3]`` to class ids, uint8 ``[H, W]``.
-        classes: what the ids mean.
-        name: such as ``stdc1-seg50``.
-        protocol: how masks are computed, for the report: input scale, scales, flip, backend, device.
-        regroup: Function from a mask and its label to what the mask counts as; None: its ids count as they are.
+        mask: Function from an image, uint8 BGR ``[H, W, 3]``, to class ids, uint8 ``[H, W]``.
+        classes: Classes of the ids.
+        name: Name, such as ``stdc1-seg50``.
+        protocol: Settings for the report: input scale, scales, flip, backend, device.
+        regroup: Function from a mask and its label to the mask that counts; None if the mask counts as it is.
     """
 
     mask: Callable[[np.ndarray], np.ndarray]
@@ -51,10 +51,14 @@ class Predictor:
 
 @dataclass(frozen=True)
 class ImageScore:
-    """One image: its index in the dataset, its name, and its scores in 0 ... 1, NaN where no pixel is labelled.
+    """Scores of one image, 0 to 1, or NaN if no pixel is labelled.
 
-    ``miou`` is the mean over the classes that the image's label has: a few stray pixels of another class do not turn a
-    good image into a bad one.
+    Args:
+        index: Index of the image in the dataset.
+        name: Name of the image.
+        miou: Mean IoU of the classes in the label of the image. Other classes do not count, so that a few stray pixels
+            of one cannot spoil the score.
+        pixel_accuracy: Share of the labelled pixels whose class is correct.
     """
 
     index: int
@@ -65,7 +69,13 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The confusion matrix over all images, and how each one did, in the dataset's order."""
+    """Result of an evaluation.
+
+    Args:
+        classes: Classes of the network.
+        confusion: Confusion matrix over all images.
+        images: Scores of each image, in the order of the dataset.
+    """
 
     classes: ClassTable
     confusion: ConfusionMatrix
@@ -78,17 +88,19 @@ def evaluate(
     """Evaluate a network on a dataset.
 
     Args:
-        indices: images to evaluate; None: all.
-        progress: show a progress bar on a terminal.
+        predictor: Network.
+        dataset: Labelled images.
+        indices: Indices of the images to evaluate; None evaluates all.
+        progress: Whether to show a progress bar on a terminal.
 
     Raises:
-        ValueError: the classes of the network and of the dataset differ, or an image or label cannot be used; the
+        ValueError: The network and the dataset have different classes, or an image or label cannot be used. The
             message names it.
     """
     if predictor.classes.names != dataset.classes.names:
         raise ValueError(
-            f'the network knows the classes {", ".join(predictor.classes.names)}, '
-            f'but the dataset {", ".join(dataset.classes.names)}'
+            f'the network has the classes {", ".join(predictor.classes.names)}, '
+            f'but the dataset has {", ".join(dataset.classes.names)}'
         )
     total, images = ConfusionMatrix(len(predictor.classes)), []
     chosen = range(len(dataset)) if indices is None else indices
@@ -104,7 +116,15 @@ def evaluate(
 
 
 def predict_sample(predictor: Predictor, sample: Sample) -> np.ndarray:
-    """The mask of a sample's image, uint8 ``[H, W]``. Raises ValueError, naming the sample, if it is too small."""
+    """Return the mask of a sample, uint8 ``[H, W]``, as it counts.
+
+    Args:
+        predictor: Network.
+        sample: Image with its label.
+
+    Raises:
+        ValueError: The network does not take the image. The message names the sample.
+    """
     try:
         mask = predictor.mask(sample.image)
     except ValueError as error:
@@ -113,5 +133,14 @@ def predict_sample(predictor: Predictor, sample: Sample) -> np.ndarray:
 
 
 def evenly(count: int, length: int) -> list[int]:
-    """``count`` indices, or all if there are fewer, evenly spread over ``range(length)``, ends included."""
+    """Return indices spread evenly over a sequence, first and last included.
+
+    Args:
+        count: Number of indices; all indices, if the sequence is shorter.
+        length: Length of the sequence.
+
+    Example:
+        >>> evenly(3, 11)
+        [0, 5, 10]
+    """
     return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()

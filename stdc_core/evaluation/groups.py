@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation on labels that stand for sets of classes: the score is of the labels, not of the classes."""
+"""Evaluate on labels that stand for sets of classes, with scores for each label instead of each class."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from stdc_core.evaluation.evaluate import Predictor
 
 
 class GroupedDataset:
-    """Show a dataset whose labels stand for sets of classes as one whose classes are its labels.
+    """Dataset whose classes are groups: the labels of another dataset, which stand for sets of classes.
 
     Args:
-        dataset: Dataset with a ``labels.yaml`` in which an id means several classes.
+        dataset: Dataset with a ``labels.yaml`` in which an id stands for several classes.
 
     Attributes:
-        classes: Table of the labels that may occur, each in the colour of its first class.
+        classes: Table of the groups, each in the colour of its first class.
     """
 
     def __init__(self, dataset: SegmentationFolder):
@@ -33,13 +33,13 @@ class GroupedDataset:
         self._sets = list(names)
         colors = tuple(dataset.classes.colors[min(each)] for each in self._sets)
         self.classes = ClassTable(tuple(' or '.join(each) for each in names.values()), colors)
-        # From a label to its group; what does not count stays 255.
+        # Group of each label; 255 for labels that do not count.
         self._group = np.full(256, IGNORE, np.uint8)
         for group, each in enumerate(self._sets):
             count = len(dataset.classes)
             self._group[count + dataset.label_sets.index(each) if len(each) > 1 else min(each)] = group
-        # The group of a class where the label is another: the smallest set, and of those the first. A class that no
-        # label means is outside the table.
+        # Group that a class counts as where the label is another one: its smallest set, and the first one of several.
+        # A class that is in no set counts as an id outside the table.
         self._home = np.full(256, len(self._sets), np.uint8)
         self._member = np.zeros((256, len(self._sets)), bool)
         for group in sorted(range(len(self._sets)), key=lambda group: -len(self._sets[group]) * 256 - group):
@@ -50,21 +50,22 @@ class GroupedDataset:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Sample:
-        """Return a sample whose label holds groups. Raises ValueError as the dataset does."""
+        """Return a sample with groups as label. Raises the errors of the dataset."""
         sample = self._dataset[index]
         return sample._replace(label=self._group[sample.label])
 
     def regroup(self, mask: np.ndarray, label: np.ndarray) -> np.ndarray:
         """Return the group that each predicted class counts as.
 
-        A class that the label may mean counts as that label; another one as the smallest group that it is in.
+        A class that is in the group of the label counts as that group. Another class counts as the smallest group that
+        it is in.
 
         Args:
-            mask: uint8 ``[H, W]``, class ids of the network.
-            label: uint8 ``[H, W]``, groups.
+            mask: Class ids of the network, uint8 ``[H, W]``.
+            label: Groups, uint8 ``[H, W]``.
 
         Returns:
-            uint8 ``[H, W]``.
+            Groups, uint8 ``[H, W]``.
         """
         known = label != IGNORE
         right = np.zeros(label.shape, bool)
@@ -73,10 +74,14 @@ class GroupedDataset:
 
 
 def grouped(predictor: Predictor, dataset: SegmentationFolder) -> tuple[Predictor, SegmentationFolder | GroupedDataset]:
-    """Return what to evaluate: the same two, or both in groups if labels of the dataset stand for sets of classes.
+    """Return the network and the dataset to evaluate: in groups, if labels stand for sets of classes.
 
-    Raises:
-        ValueError: The classes of the network and of the dataset differ.
+    Args:
+        predictor: Network.
+        dataset: Labelled images.
+
+    Returns:
+        Both in groups, or both as they are.
     """
     if not dataset.label_sets:
         return predictor, dataset

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a file to something that is evaluated: the segmenter for a ``model.onnx``, torch for everything else."""
+"""Open a file for evaluation: a ``model.onnx`` with the segmenter, everything else with torch."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def open_predictor(
     backend: str = 'auto',
     precision: str = 'auto',
 ) -> Predictor:
-    """A network to evaluate.
+    """Open a network to evaluate.
 
-    A ``model.onnx`` is run by the segmenter, as the node runs it, unless an argument asks for what the segmenter does
-    not do: other scales, flipping, or torch's CUDA device. Then, and for weights always, torch runs the same graph in
-    float32.
+    The segmenter runs a ``model.onnx``, as the node does. It cannot average over scales or mirrored images, nor use the
+    CUDA device of torch; with these arguments, and for weights, torch runs the same graph in float32.
 
     Args:
-        path: a ``model.onnx`` from ``stdc export`` or weights from ``stdc train``.
-        input_scale: the network sees the image at this scale. None: a model file's own; of weights, that which they
-            were validated at in training, or else 1; and of larger images than in the training as many pixels as there.
-        scales: factors on the input scale; the probabilities at several are averaged.
-        flip: average over the mirrored image too.
-        threads: CPU threads, at most 256; 0 takes every core that this process may use.
-        device: ``'cpu'``, ``'cuda'``, or ``'auto'``: what torch finds.
-        backend, precision: of the segmenter.
+        path: ``model.onnx`` from ``stdc export``, or weights from ``stdc train``.
+        input_scale: Scale at which the network sees images. None takes that of the file (see ``stored_input_scale``),
+            and less for larger images than in the training.
+        scales: Factors on the input scale; the probabilities of several are averaged.
+        flip: Whether to average over the mirrored image, too.
+        threads: Number of CPU threads, at most 256; 0 takes every core that this process may use.
+        device: ``'cpu'``, ``'cuda'``, or ``'auto'`` for the GPU if torch finds one.
+        backend: Backend of the segmenter.
+        precision: Precision of the segmenter.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file or an argument cannot be used; the message says why.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file or an argument cannot be used.
         ModuleNotFoundError: torch is needed and not installed.
     """
     check_threads(threads)
@@ -53,13 +53,14 @@ def open_predictor(
         return _segmenter(path, input_scale, threads, backend, precision)
     for name, value in (('backend', backend), ('precision', precision)):
         if value != 'auto':
-            raise ValueError(f'{name} {value}: only for a model.onnx without --scales, --flip and --device cuda')
+            raise ValueError(f'{name} {value}: works only for a model.onnx without --scales, --flip and --device cuda')
     from stdc_core.evaluation.torch_predictor import torch_predictor
 
     return torch_predictor(path, input_scale, scales, flip, threads, device)
 
 
 def _segmenter(path: Path, input_scale: float | None, threads: int, backend: str, precision: str) -> Predictor:
+    """Open a ``model.onnx`` with the segmenter."""
     segmenter = Segmenter.load(path, threads, input_scale, backend, precision)
     protocol = {
         'input_scale': segmenter.scale.own,

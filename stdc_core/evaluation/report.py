@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an evaluation leaves: a table on the terminal, numbers in JSON, and two pictures."""
+"""Report an evaluation: a table for the terminal, numbers in JSON, and two pictures."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from stdc_core.evaluation.evaluate import Dataset, Evaluation, ImageScore, Predi
 from stdc_core.evaluation.sheet import Row, sheet
 from stdc_core.io.files import appearing, check_writable, unfinished, write_png
 
-#: Images in the sheet: spread evenly over the dataset, and besides those the worst.
+#: Number of images in the sheet: spread evenly over the dataset, and the worst ones of the others.
 SPREAD, WORST = 6, 3
 
 _REPORT = 'report.json'
 
 
 def summary(evaluation: Evaluation) -> str:
-    """IoU of each class, mIoU and pixel accuracy as lines of text."""
+    """Return the IoU of each class, mIoU and pixel accuracy, as lines of text."""
     confusion, names = evaluation.confusion, evaluation.classes.names
     width = max(16, *map(len, names))
     lines = [
-        f'{name:>{width}} {_percent(iou):>8}{"" if math.isfinite(iou) else "   (neither there nor predicted)"}'
+        f'{name:>{width}} {_percent(iou):>8}{"" if math.isfinite(iou) else "   (neither labelled nor predicted)"}'
         for name, iou in zip(names, confusion.iou(), strict=True)
     ]
     lines.append(f'{"mIoU":>{width}} {_percent(confusion.miou()):>8}')
@@ -36,7 +36,7 @@ def summary(evaluation: Evaluation) -> str:
 
 
 def describe(predictor: Predictor) -> str:
-    """The protocol in words: such as ``stdc1-seg50, input scale 0.5, onnxruntime``."""
+    """Return the protocol in words, such as ``stdc1-seg50, input scale 0.5, onnxruntime``."""
     protocol = predictor.protocol
     limit = f' up to {protocol["full_scale_pixels"]} pixels' if protocol['full_scale_pixels'] else ''
     parts = [predictor.name, f'input scale {protocol["input_scale"]:g}{limit}']
@@ -48,12 +48,15 @@ def describe(predictor: Predictor) -> str:
 
 
 def report(evaluation: Evaluation, predictor: Predictor, model: Path, data: Path, split: str, size: int) -> dict:
-    """Everything in numbers, as it goes into ``report.json``. Shares are 0 ... 1; null where there is none.
+    """Return the content of ``report.json``. Shares are 0 to 1, and null where nothing was counted.
 
     Args:
-        model: file of the network.
-        data, split: the dataset.
-        size: number of its images, of which ``evaluation`` may hold fewer.
+        evaluation: Result.
+        predictor: Network.
+        model: File of the network.
+        data: Folder of the dataset.
+        split: Split of the dataset.
+        size: Number of images in the dataset; fewer may have been evaluated.
     """
     confusion = evaluation.confusion
     counts = confusion.counts
@@ -94,16 +97,19 @@ def report(evaluation: Evaluation, predictor: Predictor, model: Path, data: Path
 
 
 def check_folder(out: Path) -> None:
-    """Can a report be written to this folder? It may be missing, or empty.
+    """Check that a report can be written to a folder, which may be empty or not exist yet.
+
+    Args:
+        out: Folder.
 
     Raises:
-        FileExistsError: it holds something, or is a file.
-        WriteError: it cannot be written to, or made.
+        FileExistsError: The folder is not empty, or is a file.
+        WriteError: The folder cannot be written to, or made.
     """
     if out.exists() and not out.is_dir():
         raise FileExistsError(f'{out}: is a file, expected a folder to write to')
     if out.is_dir():
-        with unfinished(out / _REPORT) as partial:  # which removes what a killed process has left
+        with unfinished(out / _REPORT) as partial:  # removes what a killed process has left
             if any(out.iterdir()):
                 raise FileExistsError(f'{out} is not empty; choose another folder or move it away')
             partial.touch()
@@ -114,14 +120,23 @@ def check_folder(out: Path) -> None:
 def write_report(
     out: Path, evaluation: Evaluation, predictor: Predictor, dataset: Dataset, model: Path, data: Path, split: str
 ) -> None:
-    """Write ``report.json``, ``confusion.png`` and ``sheet.png``. The folder appears with all three or not at all.
+    """Write ``report.json``, ``confusion.png`` and ``sheet.png``. A new folder appears with all three or not at all.
 
-    One that is there, and empty, stays: it may be a mount point, or where the shell is. The files appear in it when
-    they are complete, ``report.json`` last.
+    An empty folder is kept, since it may be a mount point or the working directory of a shell. The complete files are
+    then moved into it, ``report.json`` last.
+
+    Args:
+        out: Folder, empty or not there yet.
+        evaluation: Result.
+        predictor: Network, which segments the images of the sheet again.
+        dataset: Labelled images.
+        model: File of the network.
+        data: Folder of the dataset.
+        split: Split of the dataset.
 
     Raises:
-        FileExistsError: the folder holds something.
-        OSError: it cannot be written.
+        FileExistsError: The folder is not empty.
+        OSError: The files cannot be written.
     """
     check_folder(out)
     content = report(evaluation, predictor, model, data, split, len(dataset))
@@ -143,7 +158,11 @@ def write_report(
 
 
 def chosen(evaluation: Evaluation) -> list[tuple[str, list[ImageScore]]]:
-    """Which images the sheet shows: heading, and images in the dataset's order, respectively the worst first."""
+    """Choose the images of the sheet.
+
+    Returns:
+        Groups of a heading and images: those spread evenly, in the order of the dataset, and the worst, worst first.
+    """
     images = evaluation.images
     if len(images) <= SPREAD + WORST:
         return [('', images)]
@@ -154,18 +173,22 @@ def chosen(evaluation: Evaluation) -> list[tuple[str, list[ImageScore]]]:
 
 
 def _row(predictor: Predictor, dataset: Dataset, image: ImageScore) -> Row:
+    """Segment an image again, for a row of the sheet."""
     sample = dataset[image.index]
     score = f'mIoU {_percent(image.miou)},  pixel accuracy {_percent(image.pixel_accuracy)}'
     return Row(sample.image, sample.label, predict_sample(predictor, sample), sample.name, score)
 
 
 def _percent(value: float) -> str:
+    """Return a share in percent, or a dash for NaN."""
     return f'{100 * value:.2f} %' if math.isfinite(value) else '-'
 
 
 def _number(value: float) -> float | None:
+    """Return a number for JSON, or None for NaN."""
     return float(value) if math.isfinite(value) else None
 
 
 def _ratio(part: Any, whole: Any) -> float | None:
+    """Return a ratio for JSON, or None if the whole is 0."""
     return float(part / whole) if whole else None

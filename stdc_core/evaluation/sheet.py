@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images, truths, predictions and errors side by side."""
+"""Draw a sheet of images, labels, predictions and errors side by side."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stdc_core.pictures.drawing import (
 )
 from stdc_core.pictures.overlay import WRONG, colorize, errors, hatch
 
-#: Of one picture of the sheet, in pixels; an image that is higher is shown narrower.
+#: Width and largest height of a picture in the sheet, pixels. A higher image is shown narrower.
 WIDTH, HIGHEST = 420, 480
 _GAP = 10
 _COLUMNS = ('image', 'truth', 'prediction', 'errors')
@@ -31,9 +31,14 @@ _MUTED: Color = (160, 156, 152)
 
 
 class Row(NamedTuple):
-    """One image of the sheet, all of one size: uint8 ``[H, W, 3]`` BGR and ids, uint8 ``[H, W]``.
+    """Row of the sheet.
 
-    ``caption`` such as the file's name, ``score`` such as ``mIoU 73.1 %``.
+    Args:
+        image: uint8 BGR ``[H, W, 3]``.
+        truth: Label, uint8 ``[H, W]``.
+        prediction: Predicted ids, uint8 ``[H, W]``.
+        caption: Text below the row, such as the name of the file.
+        score: Text below the row, such as ``mIoU 73.1 %``.
     """
 
     image: np.ndarray
@@ -44,12 +49,18 @@ class Row(NamedTuple):
 
 
 def sheet(groups: Sequence[tuple[str, Sequence[Row]]], classes: ClassTable, title: str, subtitle: str) -> np.ndarray:
-    """Rows of image, truth, prediction and errors, in groups with headings, and a legend.
+    """Draw rows of image, label, prediction and errors, in groups with headings, and a legend.
 
-    Errors are red on the dimmed image. Pixels without a true class, which do not count, are hatched.
+    Errors are red on the dimmed image. Pixels without a label, which do not count, are hatched.
+
+    Args:
+        groups: Heading and rows of each group.
+        classes: Classes of the ids.
+        title: Title.
+        subtitle: Line below the title.
 
     Returns:
-        uint8 BGR ``[*, *, 3]``.
+        uint8 BGR ``[H, W, 3]``.
     """
     width = len(_COLUMNS) * (WIDTH + _GAP) + _GAP
     parts = [_head(width, title, subtitle)]
@@ -59,6 +70,7 @@ def sheet(groups: Sequence[tuple[str, Sequence[Row]]], classes: ClassTable, titl
 
 
 def _head(width: int, title: str, subtitle: str) -> np.ndarray:
+    """Draw title and subtitle."""
     picture = canvas(76, width, DARK)
     put_text(picture, title, (_GAP, 36), 15, LIGHT, bold=True)
     put_text(picture, subtitle, (_GAP, 64), 10, _MUTED)
@@ -66,7 +78,7 @@ def _head(width: int, title: str, subtitle: str) -> np.ndarray:
 
 
 def _heading(width: int, text: str) -> np.ndarray:
-    """Heading of a group, if it has one, and the names of the columns."""
+    """Draw the heading of a group, if it has one, and the names of the columns."""
     picture = canvas(66 if text else 38, width, DARK)
     put_text(picture, text, (_GAP, 26), 11, LIGHT, bold=True)
     for index, name in enumerate(_COLUMNS):
@@ -75,6 +87,7 @@ def _heading(width: int, text: str) -> np.ndarray:
 
 
 def _band(row: Row, classes: ClassTable, width: int) -> np.ndarray:
+    """Draw a row."""
     scale = min(WIDTH / row.image.shape[1], HIGHEST / row.image.shape[0])
     size = (max(1, round(row.image.shape[1] * scale)), max(1, round(row.image.shape[0] * scale)))
     image = cv2.resize(row.image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
@@ -97,6 +110,7 @@ def _band(row: Row, classes: ClassTable, width: int) -> np.ndarray:
 
 
 def _legends(classes: ClassTable, width: int) -> np.ndarray:
+    """Draw the legends of errors and classes."""
     marks = canvas(52, width, DARK)
     left = 14
     for name in ('wrong', 'not labelled, does not count'):

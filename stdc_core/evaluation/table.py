@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One table over several datasets: a network that is good on one street only cannot hide behind it."""
+"""Show the results on several datasets in one table, so that a network must be good on all of them."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def table(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
 
 
 def _road(evaluation: Evaluation) -> float:
+    """Return the IoU of the road, or NaN if there is no such class."""
     names = evaluation.classes.names
     for name in (ROAD, 'drivable'):
         if name in names:
@@ -41,10 +42,11 @@ def _road(evaluation: Evaluation) -> float:
 
 
 def _mean(values: list[float]) -> float:
-    """Return the mean of the values that are numbers; NaN if there is none."""
+    """Return the mean of the values that are numbers, or NaN if none is."""
     known = [value for value in values if math.isfinite(value)]
     return float(np.mean(known)) if known else math.nan
 
 
 def _percent(value: float) -> str:
+    """Return a share in percent, or a dash for NaN, 8 characters wide."""
     return f'{100 * value:>6.2f} %' if math.isfinite(value) else f'{"-":>8}'

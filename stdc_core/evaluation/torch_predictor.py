@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation with torch: the deployed graph in float32, at one scale or several, mirrored or not."""
+"""Run the deployed graph in float32 with torch, at one scale or several, mirrored or not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,20 @@ from stdc_core.model.weights import load_weights
 def torch_predictor(
     path: Path, input_scale: float | None, scales: Sequence[float], flip: bool, threads: int, device: str
 ) -> Predictor:
-    """See ``stdc_core.evaluation.predictors.open_predictor``, which calls this where it needs torch."""
+    """Open a network with torch, for ``stdc_core.evaluation.predictors.open_predictor``.
+
+    Args:
+        path: ``model.onnx`` or weights.
+        input_scale: Scale at which the network sees images, or None for that of the file.
+        scales: Factors on the input scale; the probabilities of several are averaged.
+        flip: Whether to average over the mirrored image, too.
+        threads: Number of CPU threads; 0 leaves the choice to torch.
+        device: ``'cpu'``, ``'cuda'`` or ``'auto'``.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: The file cannot be read, or the device is missing or unknown.
+    """
     model, classes, provenance = load_weights(path)
     info = ModelInfo(model.name, stored_input_scale(path, provenance), classes, provenance)
     if input_scale is not None:
@@ -29,7 +42,7 @@ def torch_predictor(
     if threads:
         torch.set_num_threads(threads)
     place = _device(device)
-    # Every scale is a graph around the one network.
+    # The graphs of all scales share the network.
     graphs = [
         DeployedGraph(model, scale.own * factor, stored_class_offset(provenance)).eval().to(place) for factor in scales
     ]
@@ -39,7 +52,7 @@ def torch_predictor(
         for graph, factor in zip(graphs, scales, strict=True):
             graph.input_scale = seen * factor
         if not all(scaled_size(image.shape[:2], min(graph.input_scale for graph in graphs))):
-            raise ValueError(f'image: of shape {list(image.shape)}, nothing is left at scale {seen:g}')
+            raise ValueError(f'image: found shape {list(image.shape)}, of which no pixel is left at scale {seen:g}')
         batch = torch.from_numpy(np.ascontiguousarray(image)).to(place)[None]
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             scores = average_scores(graphs, batch, flip)
@@ -57,10 +70,18 @@ def torch_predictor(
 
 
 def average_scores(graphs: Sequence[DeployedGraph], image: Tensor, flip: bool) -> Tensor:
-    """What each pixel's best class is taken from: uint8 BGR ``[N, H, W, 3]`` to float32 ``[N, C, H, W]``.
+    """Return scores of each class, whose argmax is the mask.
 
-    The logits of one graph; of several, or with ``flip``, the sum of their softmax probabilities over the graphs and,
-    mirrored back, over the mirrored image.
+    They are the logits of a single graph, or the sum of the softmax probabilities of several graphs. With ``flip``, the
+    sum includes those of the mirrored image, mirrored back.
+
+    Args:
+        graphs: Graphs at their scales.
+        image: uint8 BGR ``[N, H, W, 3]``.
+        flip: Whether to use the mirrored image, too.
+
+    Returns:
+        float32 ``[N, C, H, W]``.
     """
     if len(graphs) == 1 and not flip:
         return graphs[0].logits(image)
@@ -75,6 +96,7 @@ def average_scores(graphs: Sequence[DeployedGraph], image: Tensor, flip: bool) -
 
 
 def _device(name: str) -> torch.device:
+    """Return a torch device. Raises ValueError if it does not exist here."""
     if name not in ('auto', 'cpu', 'cuda'):
         raise ValueError(f'device: expected auto, cpu or cuda, found {name!r}')
     if name == 'cuda' and not torch.cuda.is_available():

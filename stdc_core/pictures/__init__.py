@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Draw pictures for people: overlays, text and legends.
+"""Draw overlays, text and legends.
 
 May import ``classes`` alone.
 """

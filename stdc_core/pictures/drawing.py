@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw text, swatches and legends on uint8 BGR pictures.
 
-OpenCV's strokes are drawn large and shrunk, which makes them smooth.
+Text is drawn large by OpenCV and shrunk, which makes its strokes smooth.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WHITE, BLACK, GREY = (255, 255, 255), (30, 28, 26), (130, 126, 122)
 
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _ENLARGED = 4
-# Height of capital letters in OpenCV's font, in its units.
+# Height of capital letters in the units of OpenCV's font.
 _CAPITAL = 21
 
 
@@ -39,7 +39,7 @@ def text_mask(text: str, size: float, bold: bool = False) -> tuple[np.ndarray, i
         bold: Whether strokes are thicker.
 
     Returns:
-        Coverage, float32 ``[h, w]`` in 0 ... 1, and a row of it.
+        Coverage, float32 ``[h, w]``, 0 to 1, and the row.
     """
     scale = _ENLARGED * size / _CAPITAL
     stroke = max(1, round(_ENLARGED * size * (0.16 if bold else 0.11)))
@@ -68,15 +68,15 @@ def put_text(
     bold: bool = False,
     outline: Color | None = None,
 ) -> None:
-    """Draw a line of text into a picture; parts outside of it are left out.
+    """Draw a line of text into a picture. Parts outside the picture are left out.
 
     Args:
         picture: uint8 BGR ``[H, W, 3]``, changed in place.
         text: Text of ASCII letters.
-        at: Column and row of the baseline's left end, centre or right end.
+        at: Column and row of the left end, centre or right end of the baseline.
         size: Height of the capital letters, pixels.
         color: BGR colour.
-        align: Which point of the baseline ``at`` is.
+        align: Point of the baseline that is at ``at``.
         bold: Whether strokes are thicker.
         outline: BGR colour around the letters, for text on a photograph.
     """
@@ -92,7 +92,7 @@ def put_slanted_text(picture: np.ndarray, text: str, at: tuple[int, int], size: 
     """Draw text that rises at 45 degrees; its baseline begins at ``at`` (column, row)."""
     mask, ascent = text_mask(text, size)
     side = mask.shape[0] + mask.shape[1]
-    # About the baseline's left end, which goes to the lower left of a square.
+    # Turns the text about the left end of its baseline, which moves to the lower left of a square.
     turn = cv2.getRotationMatrix2D((0, ascent), 45, 1)
     turn[:, 2] += (mask.shape[0], side - mask.shape[0] - ascent)
     turned = cv2.warpAffine(mask, turn, (side, side), flags=cv2.INTER_LINEAR)
@@ -104,8 +104,8 @@ def paint(picture: np.ndarray, coverage: np.ndarray, corner: tuple[int, int], co
 
     Args:
         picture: uint8 BGR ``[H, W, 3]``, changed in place.
-        coverage: Weight of the colour, float32 ``[h, w]`` in 0 ... 1.
-        corner: Column and row of the upper left pixel of ``coverage``; it may lie outside the picture.
+        coverage: Weight of the colour, float32 ``[h, w]``, 0 to 1.
+        corner: Column and row of the upper left pixel of ``coverage``, which may be outside the picture.
         color: BGR colour.
     """
     left, top = corner
@@ -119,7 +119,7 @@ def paint(picture: np.ndarray, coverage: np.ndarray, corner: tuple[int, int], co
 
 
 def shorten(text: str, size: float, width: int) -> str:
-    """Return the text, with dots for its middle if it is wider than ``width`` pixels."""
+    """Return the text, with dots in its middle if it is wider than ``width`` pixels."""
     short, kept = text, len(text)
     while kept > 2 and text_width(short, size) > width:
         kept -= 1
