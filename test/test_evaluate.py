@@ -311,8 +311,8 @@ def test_too_small_image_is_named(dataset):
         (['--threads', '-1'], 'threads: expected 0 to 256, found -1'),
         (['--threads', '257'], 'threads: expected 0 to 256, found 257'),
         (['--scales', '0', '1'], 'scales: expected positive numbers, found 0.0, 1.0'),
-        (['--flip', '--backend', 'openvino'], 'backend openvino: only for a model.onnx without --scales, --flip'),
-        (['--flip', '--precision', 'fp99'], 'precision fp99: only for a model.onnx without --scales, --flip'),
+        (['--flip', '--backend', 'openvino'], 'backend openvino: works only for a model.onnx without --scales, --flip'),
+        (['--flip', '--precision', 'fp99'], 'precision fp99: works only for a model.onnx without --scales, --flip'),
         (['--scales', 'nan'], 'scales: expected positive numbers, found nan'),
     ],
 )

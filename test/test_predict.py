@@ -149,7 +149,7 @@ def test_output_is_never_an_input(street, segmenter):
     before = precious.read_bytes()
     with pytest.raises(PredictError, match=r'street_mask\.png: the output of .*street\.png is an input as well'):
         predict(segmenter, [street, precious], street.parent, overwrite=True)
-    with pytest.raises(PredictError, match='is read and written to'):
+    with pytest.raises(PredictError, match='is both the input and --out'):
         predict(segmenter, [street.parent], street.parent, overwrite=True)
     assert precious.read_bytes() == before
 
@@ -160,7 +160,7 @@ def test_no_output_is_inside_another_or_around_an_input(street, clip, segmenter,
         predict(segmenter, [clip.parent], tmp_path / 'out', outputs=['mask'])
     frame = clip.parent / 'clip.v2_mask' / '000000.png'
     frame.with_name('street.png').rename(frame)
-    with pytest.raises(PredictError, match=r'clip\.v2_mask: the output of .*webm holds an input as well'):
+    with pytest.raises(PredictError, match=r'clip\.v2_mask: the output of .*webm contains an input as well'):
         predict(segmenter, [clip, frame], clip.parent, outputs=['mask'], overwrite=True)
     assert frame.exists()
 
@@ -185,7 +185,7 @@ def test_other_files_are_never_overwritten(street, clip, segmenter, tmp_path):
     (out / 'clip.v2_mask' / 'thesis.tex').write_text('mine')
     (out / 'street_mask.png').mkdir()
     for source in (clip, street):
-        with pytest.raises(PredictError, match='exists already and is not what is written there'):
+        with pytest.raises(PredictError, match='exists already and is not an earlier output'):
             predict(segmenter, [source], out, overwrite=True)
     assert files(out) == ['clip.v2_mask/thesis.tex']
 
@@ -285,7 +285,10 @@ def test_unreadable_folder_does_not_stop_the_others(tmp_path, monkeypatch, capsy
 
     monkeypatch.setattr(os, 'scandir', scan)
     assert [folder.name for folder, _, _ in walk(tmp_path, 'program')] == [tmp_path.name, 'mine']
-    assert capsys.readouterr().err == f'program: {tmp_path / "lost+found"}: is left out: Permission denied\n'
+    assert (
+        capsys.readouterr().err
+        == f'program: {tmp_path / "lost+found"}: cannot be listed and is left out (Permission denied)\n'
+    )
 
 
 def test_unreadable_image_writes_nothing(segmenter, tmp_path):
@@ -415,7 +418,7 @@ def test_interrupted_video_keeps_the_old_output(clip, segmenter, tmp_path):
         (['in', '--overlay-opacity', '1.5'], 'overlay opacity: expected 0 to 1, found 1.5'),
         (['in', '--threads', '-1'], 'threads: expected 0 to 256, found -1'),
         (['in', '--model', 'absent.onnx'], 'absent.onnx: no such model file'),
-        (['empty'], 'empty: holds no images or videos'),
+        (['empty'], 'empty: contains no images or videos'),
         (['in', '--out', 'file'], 'file: is a file, expected a folder'),
         (['in', '--out', 'file/deeper'], 'file/deeper/street_mask.png: could not be written (Not a directory)'),
     ],

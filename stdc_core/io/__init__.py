@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files: files that appear complete, YAML, picture headers, video and text for error messages.
+"""Read and write files: files that appear complete, YAML, picture headers and video; and text for error messages.
 
 Imports nothing else of the package.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Command-line arguments: lists that leave the positional arguments alone, and paths that begin with ``~``."""
+"""Parse command-line arguments: lists that leave positional arguments alone, and paths that begin with ``~``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from pathlib import Path
 def separate_lists(arguments: Sequence[str], lists: Mapping[str, Callable[[str], bool]]) -> list[str]:
     """Rewrite ``--name A B in out`` to ``--name=A --name=B in out``, for an option with ``action='append'``.
 
-    argparse's ``nargs='+'`` would take ``in`` and ``out`` for values of the option, too.
+    With ``nargs='+'``, argparse would take ``in`` and ``out`` as values of the option.
 
     Args:
         arguments: Command line without the program.
-        lists: Options that take a list. The function tells whether an argument behind the first value may be another
-            value of the list.
+        lists: Options that take a list, each with a function that says whether an argument after the first value is
+            another value of the list.
+
+    Example:
+        >>> separate_lists(['--outputs', 'mask', 'overlay', 'in'], {'--outputs': {'mask', 'overlay'}.__contains__})
+        ['--outputs=mask', '--outputs=overlay', 'in']
     """
     rewritten: list[str] = []
     rest = list(arguments)
@@ -35,5 +39,8 @@ def separate_lists(arguments: Sequence[str], lists: Mapping[str, Callable[[str],
 
 
 def expand_user(text: str) -> Path:
-    """Return the path of an argument; a leading ``~`` becomes the home folder, as shells do not in ``--model=~/m``."""
+    """Return the path of an argument, with a leading ``~`` replaced by the home folder.
+
+    Shells do not replace it in ``--model=~/m``.
+    """
     return Path(text).expanduser()

@@ -16,8 +16,8 @@ _OWN_CGROUP = Path('/proc/self/cgroup')
 def cores() -> int:
     """Return the number of CPU cores that this process may use, at least 1.
 
-    The number is the smaller one of the cores that the process may be scheduled on and the CPU quota of its cgroups,
-    rounded up: ``docker run --cpus=1.5`` gives 2.
+    This is the number of cores that the process may be scheduled on or, if that is smaller, the CPU quota of its
+    cgroups, rounded up: ``docker run --cpus=1.5`` gives 2.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     return max(1, min([allowed, *map(math.ceil, _quotas())]))
@@ -51,5 +51,5 @@ def _folders() -> Iterator[Path]:
             continue
         top = _CGROUPS / controllers
         folder = top / path.lstrip('/')
-        # A container may see its own cgroup as the top, whatever path the kernel tells.
+        # In a container, its own cgroup may be at the top, whatever path the kernel reports.
         yield from {top, *(each for each in (folder, *folder.parents) if top in each.parents)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that appear complete or not at all."""
+"""Write files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-# Of an error without a file's name: that it is about what is written, and not, say, about a pipe.
+# Errors that concern a disk, if they do not name a file. Others may be about a pipe.
 _STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
-# Folders in which this process has looked for what killed ones left.
+# Folders in which this process has looked for leftovers of killed processes.
 _searched: set[Path] = set()
 _lock = threading.Lock()
 
 
 class WriteError(OSError):
-    """What could not be written; the message names it, and why."""
+    """A file or folder that could not be written. The message names it and the reason."""
 
     def __str__(self) -> str:
         return f'{self.filename}: could not be written ({self.strerror})'
@@ -35,14 +35,21 @@ class WriteError(OSError):
 
 @contextmanager
 def appearing(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to: a file or a folder. It takes the place of ``path`` when the block ends.
+    """Yield a name beside ``path``, for a file or folder that is moved to ``path`` when the block ends.
 
-    If the block ends with an exception, an interrupt among them, it is removed, and what was at ``path`` stays. Missing
-    parent folders are made. The name keeps the suffix, by which OpenCV and FFmpeg choose the format.
+    If the block ends with an exception, including an interrupt, the file is removed, and an earlier one at ``path``
+    stays. Missing parent folders are made. The name keeps the suffix, which tells OpenCV and FFmpeg the format.
+
+    Args:
+        path: Final place.
 
     Raises:
-        WriteError: there is no room, or no permission.
-        IsADirectoryError: a file was made, and ``path`` is a folder.
+        WriteError: The disk is full, or there is no permission.
+        IsADirectoryError: The block made a file, and ``path`` is a folder.
+
+    Example:
+        >>> with appearing(Path('report.json')) as partial:
+        ...     partial.write_text('{}')
     """
     with unfinished(path) as partial:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,16 +59,18 @@ def appearing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """A hidden name beside ``path`` for what is not complete yet, a file or a folder; removed with the block.
+    """Yield a hidden name beside ``path``, for a file or folder that is removed when the block ends.
 
-    A process that is killed leaves it behind. The next one that writes to the same folder, on the same machine, removes
-    it.
+    A process that is killed leaves it behind. The next process on this machine that writes to the folder removes it.
+
+    Args:
+        path: Place of the finished file.
 
     Raises:
-        WriteError: the block met a full disk, or one that cannot be written to.
+        WriteError: The disk is full or cannot be written to.
     """
     _remove_leftovers(path.parent)
-    partial = path.with_name(f'.{path.stem}.{_me()}.part{path.suffix}')
+    partial = path.with_name(f'.{path.stem}.{_process_name()}.part{path.suffix}')
     try:
         yield partial
     except OSError as error:
@@ -73,13 +82,13 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 
 def check_no_folder(path: Path) -> None:
-    """Raises IsADirectoryError if there is a folder at ``path``, which a file must not replace."""
+    """Raise IsADirectoryError if ``path`` is a folder, which a file must not replace."""
     if path.is_dir():
         raise IsADirectoryError(f'{path}: is a folder, expected a file to write')
 
 
 def check_writable(path: Path) -> None:
-    """Raise WriteError if nothing can be made at ``path``, whose missing parent folders will be made with it."""
+    """Raise WriteError if no file can be made at ``path``. Its parent folders need not exist yet."""
     folder = next(folder for folder in path.absolute().parents if folder.exists())
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -89,18 +98,22 @@ def check_writable(path: Path) -> None:
 
 
 def put_in_place(made: Path, path: Path) -> None:
-    """Move a file or a folder to ``path``, in the same folder, in place of what is there.
+    """Move a file or a folder to ``path``, and replace what is there.
+
+    Args:
+        made: File or folder, in the same folder as ``path``.
+        path: Final place.
 
     Raises:
-        IsADirectoryError: a file would replace a folder.
+        IsADirectoryError: A file would replace a folder.
     """
     if not made.is_dir():
         check_no_folder(path)
-    retired = path.with_name(f'.{path.name}.{_me()}.old')
+    retired = path.with_name(f'.{path.name}.{_process_name()}.old')
     if not path.is_dir():
         os.replace(made, path)
         return
-    os.replace(path, retired)  # a folder, unlike a file, must be out of the way first
+    os.replace(path, retired)  # a folder cannot be replaced in one step, unlike a file
     try:
         os.replace(made, path)
     except OSError:
@@ -110,12 +123,16 @@ def put_in_place(made: Path, path: Path) -> None:
 
 
 def write_png(path: Path, picture: np.ndarray) -> None:
-    """Write uint8 ``[H, W]`` or BGR ``[H, W, 3]`` without loss; a file that is there is replaced at once or not at all.
+    """Write a picture without loss. An existing file is replaced at once or not at all.
+
+    Args:
+        path: File to write.
+        picture: uint8 ``[H, W]`` or BGR ``[H, W, 3]``.
 
     Raises:
-        WriteError: there is no room, or no permission.
+        WriteError: The disk is full, or there is no permission.
     """
-    import cv2  # late: a process that only builds engines does not need it
+    import cv2  # imported here, because a process that only builds engines does not need it
 
     _, data = cv2.imencode('.png', picture)
     with appearing(path) as partial:
@@ -123,6 +140,7 @@ def write_png(path: Path, picture: np.ndarray) -> None:
 
 
 def _is_about(error: OSError, path: Path, partial: Path) -> bool:
+    """Return whether an error concerns the file at ``path`` or its unfinished one."""
     if error.filename is None:
         return error.errno in _STORAGE
     named = Path(str(error.filename))
@@ -130,23 +148,24 @@ def _is_about(error: OSError, path: Path, partial: Path) -> bool:
 
 
 def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
-    elif os.path.lexists(path):  # where it never was, on a disk that cannot be written to, unlinking is an error
+    elif os.path.lexists(path):  # on a read-only disk, even unlinking a missing file is an error
         path.unlink(missing_ok=True)
 
 
-def _me() -> str:
-    """This process, in hidden names: its machine or container, and its number there."""
+def _process_name() -> str:
+    """Return a name of this process for hidden files: a hash of its machine or container, and its number there."""
     spaces = Path('/proc/self/ns/pid')
     machine = f'{socket.gethostname()} {os.readlink(spaces) if spaces.exists() else ""}'
     return f'{zlib.crc32(machine.encode()):08x}-{os.getpid()}'
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left in a folder; what one was about to replace is put back.
+    """Remove the unfinished files of killed processes from a folder, and put back folders that they were replacing.
 
-    Once per folder, which may hold very many files.
+    Each folder is searched only once, since it may contain very many files.
     """
     with _lock:
         if folder not in _searched:
@@ -155,7 +174,8 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _search(folder: Path) -> None:
-    machine = _me().partition('-')[0]
+    """Remove the leftovers in a folder; see ``_remove_leftovers``."""
+    machine = _process_name().partition('-')[0]
     name = re.compile(rf'\.(.+)\.{machine}-(\d+)\.(part(?:\..+)?|old)')
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         found = name.fullmatch(path.name)
@@ -169,7 +189,7 @@ def _search(folder: Path) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Return whether another process has this number; in a container, an earlier one may have had ours."""
+    """Return whether another process has this number. In a container, a killed process may have had our number."""
     if process == os.getpid():
         return False
     try:
@@ -182,14 +202,17 @@ def _runs(process: int) -> bool:
 
 
 def walk(top: Path, program: str) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """A folder and all below it, as of ``os.walk``; then those behind links, but none twice.
+    """Walk a folder and all folders below it like ``os.walk``, and then those behind links, but none of them twice.
+
+    Folders that cannot be listed are left out, with a message on stderr.
 
     Args:
-        program: says on stderr which folders cannot be listed; they are left out.
+        top: Folder.
+        program: Name of the program, for messages.
     """
 
     def tell(error: OSError) -> None:
-        print(f'{program}: {error.filename}: is left out: {error.strerror}', file=sys.stderr)
+        print(f'{program}: {error.filename}: cannot be listed and is left out ({error.strerror})', file=sys.stderr)
 
     seen, tops = set(), [top]
     while tops:

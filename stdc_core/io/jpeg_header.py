@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the segments of a JPEG before it is decoded (ITU T.81, annex B).
 
-What a decoder warns about without a pixel being wrong is taken out here, so that every warning that is left means
-damage: bytes between segments and behind the end, unknown versions, metadata, and parameters without effect.
+Decoders also warn about things that change no pixel: bytes between segments and behind the end, unknown versions,
+metadata, and parameters without effect. They are removed here, so that every warning that is left means damage.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import NamedTuple
 #: First bytes of a JPEG: its start marker, and the 0xff of the next marker.
 JPEG_SIGNATURE = b'\xff\xd8\xff'
 
-#: Next marker, found as libjpeg finds it: other bytes are skipped.
+#: Pattern of the next marker. Other bytes are skipped, as libjpeg does.
 _MARKER = re.compile(b'\xff+([^\x00\xff])')
 
-#: Markers of a start of frame, whose segment has the size; those of sequential frames; and those without a length.
+#: Markers of a start of frame, whose segment contains the size; of sequential frames; and of segments without a length.
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = {0xC0, 0xC1}
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
@@ -26,7 +26,8 @@ _START_OF_SCAN, _END, _JFIF, _ADOBE = 0xDA, b'\xff\xd9', 0xE0, 0xEE
 _NEXT_SCAN, _WHOLE_BLOCK = b'\xff\xda', bytes([0, 63, 0])
 _KEPT = {*_FRAMES, _HUFFMAN, _ARITHMETIC, _QUANTISATION, _RESTARTS, _START_OF_SCAN}
 
-#: A picture has some tens of segments before its scans, and a progressive one about ten scans. Thousands take minutes.
+#: Largest numbers of segments and scans. Pictures have some tens of segments before their scans, and progressive ones
+#: about ten scans. Thousands would take minutes to decode.
 MAX_SEGMENTS = 1000
 MAX_SCANS = 100
 
@@ -34,7 +35,7 @@ _CUT = 'the JPEG is cut off before its pixels'
 
 
 class JpegError(ValueError):
-    """Data that is not a whole JPEG; the message says what is missing."""
+    """Data that is not a whole JPEG. The message says what is missing."""
 
 
 class Jpeg(NamedTuple):
@@ -46,7 +47,7 @@ class Jpeg(NamedTuple):
         components: Number of colour components: 1 for grey, 3, or 4 for CMYK.
         unit_height: Height of the blocks that are coded together (MCU), pixels.
         unit_width: Width of these blocks, pixels.
-        data: Bytes for a decoder: what makes the pixels, with an end marker.
+        data: Bytes for a decoder: the segments that make the pixels, and an end marker.
     """
 
     width: int
@@ -58,11 +59,11 @@ class Jpeg(NamedTuple):
 
 
 def read_jpeg(data: bytes, need_end: bool = True) -> Jpeg:
-    """Return the segments of a JPEG; nothing is decoded, nor allocated by the size that it claims.
+    """Return the segments of a JPEG. Nothing is decoded, and the claimed size is not allocated.
 
     Args:
         data: Bytes of the file, from the start marker on.
-        need_end: Whether a missing end marker is an error. Some cameras leave it out of every frame; without it, only
+        need_end: Whether a missing end marker is an error. Some cameras leave it out of every frame. Without it, only
             a decoder that reports missing pixels can tell whether the frame is whole.
 
     Raises:
@@ -71,10 +72,10 @@ def read_jpeg(data: bytes, need_end: bool = True) -> Jpeg:
     segments, position = _segments(data)
     frames = [(kind, segment) for kind, segment in segments if kind in _FRAMES]
     if not frames:
-        raise JpegError('the JPEG tells no size')
+        raise JpegError('the JPEG has no size')
     kind, frame = frames[-1]
     sequential = kind in _SEQUENTIAL
-    # Inside the pixels, each byte 0xff is followed by 0: what looks like a marker is one.
+    # In the pixel data, 0 follows each byte 0xff, so that it cannot look like a marker.
     end = data.find(_END, position)
     scans = data[position : end if end >= 0 else None]
     if scans.count(_NEXT_SCAN) >= MAX_SCANS:
@@ -89,7 +90,7 @@ def read_jpeg(data: bytes, need_end: bool = True) -> Jpeg:
         width=int.from_bytes(frame[5:7], 'big'),
         height=int.from_bytes(frame[3:5], 'big'),
         components=frame[7],
-        # The only component of a grey picture is coded block by block, whatever its factors are.
+        # A picture with one component is coded block by block, whatever its sampling factors are.
         unit_height=8 * max(factor & 15 for factor in factors) if frame[7] > 1 else 8,
         unit_width=8 * max(factor >> 4 for factor in factors) if frame[7] > 1 else 8,
         data=data[:2] + header + scans + _END,
@@ -117,11 +118,11 @@ def _segments(data: bytes) -> tuple[list[tuple[int, bytes]], int]:
 
 
 def _cleaned(kind: int, segment: bytes, components: int, sequential: bool) -> bytes:
-    """Return a segment with its marker for the decoder; empty if it has nothing to do with the pixels."""
+    """Return a segment with its marker for the decoder, or nothing if it does not concern the pixels."""
     if kind == _JFIF and segment[2:7] == b'JFIF\0':
-        segment = segment[:7] + b'\1' + segment[8:]  # of any other version, the same is read
+        segment = segment[:7] + b'\1' + segment[8:]  # all versions are read alike
     elif kind == _ADOBE and segment[2:7] == b'Adobe' and len(segment) > 13:
-        # Colours are YCbCr, or YCCK of four components, unless the segment says 0: they are as stored.
+        # Colours are as stored if the segment says 0. Otherwise they are YCbCr, or YCCK for four components.
         segment = segment[:13] + bytes([0 if segment[13] == 0 else max(components - 2, 0)]) + segment[14:]
     elif kind == _START_OF_SCAN and sequential and len(segment) > 5:
         segment = segment[:-3] + _WHOLE_BLOCK
@@ -131,7 +132,7 @@ def _cleaned(kind: int, segment: bytes, components: int, sequential: bool) -> by
 
 
 def _covers_all(frame: bytes, first_scan: bytes, scans: bytes, sequential: bool) -> bool:
-    """Whether the scans hold every coefficient of every component with its last bit."""
+    """Return whether the scans contain every coefficient of every component down to its last bit."""
     starts = [match.end() for match in re.finditer(_NEXT_SCAN, scans)]
     headers = [first_scan, *(scans[at : at + int.from_bytes(scans[at : at + 2], 'big')] for at in starts)]
     missing = {frame[at]: set(range(64)) for at in range(8, 8 + 3 * frame[7], 3)}

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tell how to install a Python module that is missing."""
+"""Say how to install a Python module that is missing."""
 
 from __future__ import annotations
 
-#: Extra of ``setup.py`` that brings a module.
+#: Extra in ``setup.py`` that installs a module.
 EXTRAS = {
     'av': 'video',
     'cuda': 'tensorrt',
@@ -20,7 +20,7 @@ EXTRAS = {
     'torchvision': 'compare',
 }
 
-#: Package on PyPI of a module that comes with every installation.
+#: Package on PyPI of a module that every installation has.
 PACKAGES = {
     'backports': 'backports.zstd',
     'cv2': "'opencv-python-headless<5'",

@@ -13,23 +13,29 @@ from stdc_core.io.jpeg_header import JPEG_SIGNATURE, JpegError, read_jpeg
 
 _PNG = b'\x89PNG\r\n\x1a\n'
 
-#: A PNG is written in chunks of 8 KiB and more.
+#: Largest number of chunks in a PNG; encoders write chunks of 8 KiB and more.
 MAX_CHUNKS = 1 << 16
 
-#: The chunks of a PNG that make its pixels. The others (colour profiles, texts, animation) are not for the decoder.
+#: Chunks of a PNG that make its pixels. Others (colour profiles, texts, animation) are not given to the decoder.
 _PNG_CHUNKS = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND')
 
 
-#: What a picture that :func:`read_picture` reads begins with.
+#: First bytes of the formats that :func:`read_picture` reads.
 SIGNATURES = (JPEG_SIGNATURE, _PNG)
 
 
 class PictureError(ValueError):
-    """Data is not a whole JPEG or PNG; the message says what was found."""
+    """Data that is not a whole JPEG or PNG. The message says what was found."""
 
 
 class Picture(NamedTuple):
-    """Claimed size of a whole JPEG or PNG, and the bytes for a decoder."""
+    """Whole JPEG or PNG.
+
+    Args:
+        width: Claimed width, pixels.
+        height: Claimed height, pixels.
+        data: Bytes for a decoder.
+    """
 
     width: int
     height: int
@@ -37,10 +43,13 @@ class Picture(NamedTuple):
 
 
 def read_picture(data: bytes) -> Picture:
-    """Look at the outside of a JPEG or PNG; nothing is decoded, nor allocated by the size that it claims.
+    """Check a JPEG or PNG, and read its size. Nothing is decoded, and the claimed size is not allocated.
+
+    Args:
+        data: Bytes of the file.
 
     Raises:
-        PictureError: The data is neither, or it is cut off or damaged.
+        PictureError: The data is not a JPEG or PNG, or it is cut off or damaged.
     """
     if data.startswith(JPEG_SIGNATURE):
         try:
@@ -54,10 +63,13 @@ def read_picture(data: bytes) -> Picture:
 
 
 def read_png(data: bytes) -> Picture:
-    """Return the size of a PNG, and the chunks that make its pixels.
+    """Read the size of a PNG, and the chunks that make its pixels.
+
+    Args:
+        data: Bytes of the file, from the signature on.
 
     Raises:
-        PictureError: The data is cut off, or a chunk has another checksum.
+        PictureError: The data is cut off, or the checksum of a chunk is wrong.
     """
     if data[12:16] != b'IHDR' or int.from_bytes(data[8:12], 'big') != 13:
         raise PictureError('the PNG has no header')

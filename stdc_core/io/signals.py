@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""End a program in order on SIGINT and SIGTERM. Imports only modules that load at once.
+"""End a program in order on SIGINT and SIGTERM. This module imports only modules that load fast.
 
-A launch system sends the same signal again, or SIGTERM after SIGINT, while the program is still cleaning up. Python
-would end with status -2 or -15 then: it puts the default handlers back before the interpreter is gone. Programs call
-one of the functions first thing in ``main``, before their slow imports.
+A launch system sends the same signal again, or SIGTERM after SIGINT, while a program is still cleaning up. Python would
+then end with status -2 or -15, because it restores the default handlers before the interpreter ends. Programs call one
+of these functions at the beginning of ``main``, before their slow imports.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from types import FrameType
 #: Signals that ask a program to end.
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
-#: Seconds after the first signal from which another one ends the process. Launch sends SIGKILL 10 s after SIGINT.
+#: Time after the first signal from which another one ends the process, seconds. Launch sends SIGKILL 10 s after SIGINT.
 PATIENCE = 10.0
 
-#: Number of the first signal, and the time of it in seconds of ``monotonic``.
+#: Number and time (seconds of ``monotonic``) of the first signal; empty before it.
 _received: list[tuple[int, float]] = []
 
 
 def keep_signals() -> list[int]:
-    """Collect SIGINT and SIGTERM from now on; the program looks at the list and ends by itself.
+    """Collect SIGINT and SIGTERM from now on. The program looks at the list and ends by itself.
 
     Returns:
-        List that grows by the number of each signal that arrives.
+        List to which the number of each signal is added.
     """
-    # A list, not an Event: a second signal would wait for the lock that the first one's handler holds.
+    # Not an Event: the handler of a second signal would wait for the lock that the first handler holds.
     signals: list[int] = []
     for number in ENDING:
         signal.signal(number, lambda number, _: signals.append(number))
@@ -43,7 +43,7 @@ def keep_signals() -> list[int]:
 def interrupt_once() -> None:
     """Raise KeyboardInterrupt at the first SIGINT, SIGTERM or SIGHUP, and ignore those that follow.
 
-    The clean-up after the exception is not interrupted, but for a signal that comes :data:`PATIENCE` later: it ends the
+    The clean-up after the exception is not interrupted. A signal more than :data:`PATIENCE` seconds later ends the
     process at once. SIGHUP stays ignored where ``nohup`` ignores it.
     """
     for number in ENDING:
@@ -54,15 +54,15 @@ def interrupt_once() -> None:
 
 
 def first_signal() -> signal.Signals | None:
-    """Return the first signal since :func:`interrupt_once`; None if there was none."""
+    """Return the first signal since :func:`interrupt_once`; or None before it."""
     return signal.Signals(_received[0][0]) if _received else None
 
 
 @contextmanager
 def sigterm_without_interrupt() -> Iterator[None]:
-    """Only note SIGTERM inside the block, where a library has a handler of its own that calls the one before.
+    """Note SIGTERM in the block without an exception, for a library whose own handler calls the earlier one.
 
-    Does nothing unless :func:`interrupt_once` was called.
+    Without :func:`interrupt_once` before, this does nothing.
     """
     ours = signal.getsignal(signal.SIGTERM) is _interrupt
     if ours:
@@ -76,7 +76,7 @@ def sigterm_without_interrupt() -> Iterator[None]:
 
 @contextmanager
 def killed_by_signals() -> Iterator[None]:
-    """Let SIGINT and SIGTERM end the process at once inside the block, which a library keeps busy for minutes."""
+    """Let SIGINT and SIGTERM end the process at once in the block, for library calls that take minutes."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING}
     try:
         yield
@@ -86,8 +86,8 @@ def killed_by_signals() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """Ignore SIGINT and SIGTERM until the process has ended; the interpreter leaves this setting alone."""
-    # Blocked first: Python complains of a signal that arrives between its handler and the change of the handler.
+    """Ignore SIGINT and SIGTERM until the process has ended. The interpreter does not change this setting."""
+    # Blocked first, because Python reports a signal that arrives while its handler is being changed.
     if hasattr(signal, 'pthread_sigmask'):
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     for number in ENDING:
@@ -95,13 +95,14 @@ def ignore_signals() -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    # Handlers stay as they are: child processes that start meanwhile would inherit SIG_IGN.
+    """Raise KeyboardInterrupt at the first signal."""
+    # The handlers stay, since child processes that start meanwhile would inherit SIG_IGN.
     if _note(number, frame):
         raise KeyboardInterrupt
 
 
 def _note(number: int, frame: FrameType | None) -> bool:
-    """Note a signal; return whether it is the first one."""
+    """Note a signal, and return whether it is the first one. A late second one ends the process."""
     now = time.monotonic()
     if not _received:
         _received.append((number, now))

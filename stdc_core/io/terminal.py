@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Output for a terminal or a pipe."""
+"""Write output to a terminal or a pipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 
 def print_result(write: Callable[[], object]) -> None:
-    """Write to stdout, which a reader such as ``head`` may have closed already: the work goes on.
+    """Write to stdout, and go on if a reader such as ``head`` has closed it.
 
     Args:
         write: Function that writes.

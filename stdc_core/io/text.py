@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text that a file, a message or a library supplied, shortened for a one-line message."""
+"""Shorten text from a file, a message or a library for a one-line message."""
 
 from __future__ import annotations
 
 import reprlib
 from typing import Any
 
-#: Characters of a string that ``quoted`` shows.
+#: Number of characters of a string that ``quoted`` shows.
 TEXT = 80
-#: Numbers of a list that ``quoted`` shows.
+#: Number of entries of a list that ``quoted`` shows.
 NUMBERS = 14
 
 _REPR = reprlib.Repr()
@@ -21,14 +21,18 @@ def one_line(text: object, limit: int = 200) -> str:
 
     Args:
         text: Exception, name from a file, or value that was found.
-        limit: Longest result, in characters.
+        limit: Largest length of the result, characters.
+
+    Example:
+        >>> one_line('several words', limit=10)
+        'several...'
     """
-    # Cut before the work: names in a hostile file can have millions of characters.
+    # Cut first, because names in a hostile file can have millions of characters.
     words = ' '.join(str(text)[: 4 * limit].split())
     shown = ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in words)
     return shown if len(shown) <= limit else f'{shown[: limit - 3]}...'
 
 
 def quoted(value: Any) -> str:
-    """Return the ``repr`` of a string or a list of numbers; a long one shows its beginning and its end."""
+    """Return the ``repr`` of a string or a list of numbers; of a long one, only its beginning and its end."""
     return _REPR.repr(value)

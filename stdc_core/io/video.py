@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos in and out, through OpenCV's FFmpeg. Frames are uint8 ``[H, W, 3]`` BGR."""
+"""Read and write videos with OpenCV's FFmpeg. Frames are uint8 BGR ``[H, W, 3]``."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from stdc_core.io.files import appearing
 from stdc_core.io.text import one_line
 from stdc_core.io.video_pyav import PyavError, PyavReader, has_pyav
 
-#: Frames per second of a video that does not tell, or tells what cannot be.
+#: Frames per second of a video without a rate, or with an impossible one.
 DEFAULT_RATE = 25.0
 _HIGHEST_RATE = 1000.0
 
 
 class VideoError(ValueError):
-    """A file that cannot be read as a video; the message names it."""
+    """A file that cannot be read as a video. The message names it."""
 
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """OpenCV and FFmpeg print to the process's stderr, past Python and every log level, what is no user's concern."""
+    """Redirect the stderr of the process to /dev/null in the block.
+
+    OpenCV and FFmpeg print messages there that do not help a user, and no log level turns all of them off in all
+    versions of OpenCV. Use it only in programs that do nothing else meanwhile: other threads lose their messages, too.
+    """
     kept = os.dup(2)
     try:
         with open(os.devnull, 'wb') as nowhere:
@@ -39,23 +43,32 @@ def quiet_stderr() -> Iterator[None]:
 
 
 def _full_name(path: Path) -> str:
-    """What OpenCV is given: FFmpeg takes ``12:00.webm`` for a protocol, and a name that is not UTF-8 is a crash."""
+    """Return the absolute path for OpenCV.
+
+    FFmpeg would take the beginning of ``12:00.webm`` for a protocol, and OpenCV crashes on a name that is not UTF-8.
+
+    Raises:
+        VideoError: The path is not UTF-8.
+    """
     name = os.path.abspath(path)
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise VideoError(f'{one_line(path)}: its path is not UTF-8, as OpenCV wants that of a video') from error
+        raise VideoError(f'{one_line(path)}: its path is not UTF-8, which OpenCV needs; rename it') from error
     return name
 
 
 class VideoReader:
-    """The frames of a video file, upright, in order; to be gone through once.
+    """Reads the frames of a video file in order, once, turned upright.
+
+    Args:
+        path: File.
 
     Attributes:
-        expected: number of frames by the file's own account, which may be an estimate; 0 if it gives none.
+        expected: Number of frames that the file claims, which may be an estimate; 0 if it does not say.
 
     Raises:
-        VideoError: it cannot be read, or OpenCV cannot open it.
+        VideoError: The file cannot be read, or OpenCV cannot open it.
     """
 
     def __init__(self, path: Path):
@@ -72,14 +85,14 @@ class VideoReader:
         stated = self._capture.get(cv2.CAP_PROP_FPS)
         self._stated = stated if stated > 0 else DEFAULT_RATE
         self.expected = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        self._frames, self._last = 0, 0.0  # read so far, and the latest one's time in seconds
+        self._frames, self._last = 0, 0.0  # number of frames read so far, and time of the last one in seconds
 
     @cached_property
     def rate(self) -> float:
-        """Frames per second: as the file states it, or on average where its timestamps say that they are fewer.
+        """Return the number of frames per second: as the file states it, or the average if the timestamps give less.
 
-        Of a variable rate, WebM and Matroska state the highest, or their clock's, 1000. Goes through the file, without
-        decoding it.
+        WebM and Matroska files with a variable rate state the highest one, or 1000, the rate of their clock. This reads
+        the whole file, without decoding it.
         """
         frames, last = 0, 0.0
         with quiet_stderr():
@@ -88,23 +101,24 @@ class VideoReader:
                 frames += 1
                 last = max(last, packets.get(cv2.CAP_PROP_POS_MSEC) / 1000)
             packets.release()
-        # Times are rounded to milliseconds.
+        # Timestamps are rounded to milliseconds, which the comparison allows for.
         rate = (frames - 1) / last if frames > 1 and 0.98 * last - 0.001 > (frames - 1) / self._stated else self._stated
         return rate if rate <= _HIGHEST_RATE else DEFAULT_RATE
 
     def lost(self) -> int:
-        """Asked after the last frame: how many more there would be by the file's own account; 0 if it is whole.
+        """Return the number of frames that the file claims but does not have; call it after the last frame.
 
-        Where that counts frames at a rate that is none, the time that was reached decides.
+        Where the claimed number follows from a wrong rate, the time of the last frame decides.
         """
-        seconds = self._last * self._frames / max(1, self._frames - 1)  # with what the last one lasts
-        if max(self._frames, seconds * self._stated) >= 0.98 * self.expected - 1:  # it may be an estimate
+        seconds = self._last * self._frames / max(1, self._frames - 1)  # includes the duration of the last frame
+        if max(self._frames, seconds * self._stated) >= 0.98 * self.expected - 1:  # the claim may be an estimate
             return 0
         return max(1, round(self.expected * self.rate / self._stated) - self._frames)
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield the frames, uint8 BGR ``[H, W, 3]``."""
         while True:
-            # Of a file that is cut off, FFmpeg prints what is wrong with the bytes; the caller counts frames.
+            # FFmpeg prints details of damaged data; the caller counts lost frames instead.
             with quiet_stderr():
                 there, frame = self._capture.read()
             if not there:
@@ -114,7 +128,7 @@ class VideoReader:
             yield frame
 
     def readable(self) -> bool:
-        """Return whether a first frame can be read; the position stays at the beginning."""
+        """Return whether a first frame can be read. The position stays at the beginning."""
         with quiet_stderr():
             capture = cv2.VideoCapture(self._name)
             there, _ = capture.read()
@@ -127,14 +141,18 @@ class VideoReader:
 
 
 def open_video(path: Path) -> VideoReader | PyavReader:
-    """Open a video with OpenCV or, if that cannot read a frame of it, with PyAV where it is installed.
+    """Open a video with OpenCV or, if OpenCV cannot read a frame of it, with PyAV where that is installed.
 
-    OpenCV goes first because the demo and most installations have no PyAV: all machines then treat a video alike.
+    OpenCV comes first because the demo and most installations do not have PyAV, so that all machines read a video in
+    the same way.
+
+    Args:
+        path: File.
 
     Raises:
         VideoError: The file cannot be read as a video.
     """
-    _full_name(path)  # a name that is not UTF-8 would fail later, when the output is written
+    _full_name(path)  # a name that is not UTF-8 would otherwise fail later, when the output is written
     try:
         reader = VideoReader(path)
         if not has_pyav() or reader.readable():
@@ -151,19 +169,19 @@ def open_video(path: Path) -> VideoReader | PyavReader:
 
 @contextmanager
 def webm_writer(path: Path, size: tuple[int, int], rate: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Writes VP8 in WebM, which browsers and players alike play; gives a function that takes the next frame.
+    """Write VP8 in WebM, which browsers and players support, and yield a function that takes the next frame.
 
-    The file appears when the block ends without an exception, and then complete. VP8 wants even sizes: of an odd width
-    or height, the last column or row is left out.
+    The file appears complete when the block ends without an exception. VP8 needs even sizes: an odd last column or row
+    is left out.
 
     Args:
-        path: the file; its name ends in ``.webm``.
-        size: (height, width) of every frame.
-        rate: frames per second.
+        path: File, whose name ends in ``.webm``.
+        size: (height, width) of every frame, pixels.
+        rate: Frames per second.
 
     Raises:
-        OSError: the path is not UTF-8, OpenCV has no VP8 encoder, or cannot write there, or not at this size, or not
-            all frames (disk full).
+        OSError: The path is not UTF-8, OpenCV has no VP8 encoder, or the file cannot be written, not at this size, or
+            not with all frames (disk full).
     """
     height, width = size
     try:
@@ -187,7 +205,7 @@ def webm_writer(path: Path, size: tuple[int, int], rate: float) -> Iterator[Call
             yield write
         finally:
             writer.release()
-        # OpenCV does not tell when the disk is full, and a file that is cut off may still tell its whole length.
+        # OpenCV does not report a full disk, and a file that is cut off may still claim all frames, so it is read back.
         try:
             with closing(VideoReader(partial)) as written:
                 found = sum(1 for _ in written)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read and write videos with PyAV, where it is installed (extra ``video``). Frames are uint8 ``[H, W, 3]`` BGR."""
+"""Read and write videos with PyAV, where it is installed (extra ``video``). Frames are uint8 BGR ``[H, W, 3]``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import numpy as np
 from stdc_core.io.files import WriteError, appearing
 from stdc_core.io.text import one_line
 
-#: Frames per second of a video that does not tell.
+#: Frames per second of a video that does not name its rate.
 DEFAULT_RATE = 25.0
 
 
 class PyavError(ValueError):
-    """A file that PyAV cannot read as a video, or PyAV is not installed; the message names the file."""
+    """A file that PyAV cannot read as a video. The message names it."""
 
 
 def has_pyav() -> bool:
@@ -35,7 +35,7 @@ class PyavReader:
         path: File.
 
     Attributes:
-        expected: Number of frames that the file claims; 0 if it does not tell.
+        expected: Number of frames that the file claims; 0 if it does not say.
         rate: Frames per second.
 
     Raises:
@@ -59,6 +59,7 @@ class PyavReader:
         self._frames = 0
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield the frames, uint8 BGR ``[H, W, 3]``."""
         import av
 
         try:
@@ -67,10 +68,10 @@ class PyavReader:
                 turns = round(frame.rotation / 90) % 4
                 yield np.ascontiguousarray(np.rot90(frame.to_ndarray(format='bgr24'), turns))
         except av.error.FFmpegError:
-            return  # damaged from here on; lost() tells
+            return  # the rest is damaged; lost() counts it
 
     def lost(self) -> int:
-        """Return the number of frames that the file claims and that could not be read, after the last frame."""
+        """Return the number of frames that the file claims but does not have; call it after the last frame."""
         return max(0, self.expected - self._frames)
 
     def close(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YAML of people: plain values, lists and dictionaries. What makes a small file a large or a strange one is refused."""
+"""Read YAML files that users wrote: plain values, lists and dictionaries, without features that could be misused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 from stdc_core.io.text import one_line
 
-#: Largest file, bytes.
+#: Largest size of a file, bytes.
 LARGEST = 1_000_000
 
 #: Deepest nesting of lists and dictionaries.
@@ -18,14 +18,17 @@ DEEPEST = 20
 
 
 def read_yaml(path: str | Path) -> Any:
-    """What a YAML file holds: None, text, numbers, booleans, and lists and dictionaries of these.
+    """Return the content of a YAML file: None, text, numbers, booleans, and lists and dictionaries of these.
 
-    Tags that name Python objects, aliases (a few lines of them stand for billions of values), a key twice and deep
-    nesting are refused.
+    Not accepted are tags that name Python objects, aliases (a few lines of them can stand for billions of values),
+    repeated keys and deep nesting.
+
+    Args:
+        path: File.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not such a file; one line that names it.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not such a YAML file. The message is one line that names it.
     """
     path = Path(path)
     if path.stat().st_size > LARGEST:
@@ -38,22 +41,25 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def parse_yaml(text: str, source: str | Path) -> Any:
-    """The same of text.
+    """Return the content of a YAML text, like ``read_yaml``.
 
     Args:
-        source: what an error names.
+        text: YAML.
+        source: File or option, for errors.
 
     Raises:
-        ValueError: as ``read_yaml``.
+        ValueError: The text is not such YAML.
     """
     try:
         return yaml.load(text, _Loader)
-    # Besides its own, PyYAML raises ValueError and OverflowError on dates and numbers that are none.
+    # PyYAML raises ValueError and OverflowError on impossible dates and numbers.
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f'{source}: not YAML ({one_line(error)})') from error
 
 
 class _Loader(yaml.SafeLoader):
+    """Loader that refuses aliases, repeated keys and deep nesting."""
+
     def __init__(self, text: str):
         super().__init__(text)
         self._depth = 0
@@ -61,7 +67,9 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.get_event()
-            raise yaml.composer.ComposerError(None, None, 'aliases are not read; write the value', event.start_mark)
+            raise yaml.composer.ComposerError(
+                None, None, 'aliases are not supported; write the value', event.start_mark
+            )
         self._depth += 1
         if self._depth > DEEPEST:
             raise yaml.composer.ComposerError(None, None, f'nested deeper than {DEEPEST}', self.peek_event().start_mark)
@@ -74,6 +82,6 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f'{key.value!r} twice', key.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, f'{key.value!r} occurs twice', key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
