@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Class tables: names and colours of the class ids in label images and masks."""
+"""Define class tables: names and colours of the class ids in label images and masks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_NAME = 100
 
 @dataclass(frozen=True)
 class ClassTable:
-    """Names and colours of the classes 0 ... C-1.
+    """Names and colours of the classes 0 to C-1.
 
     Args:
         names: Name of each class, in the order of the ids; unique, printable, at most ``LONGEST_NAME`` characters.
@@ -63,7 +63,7 @@ class ClassTable:
         return len(self.names)
 
     def to_json(self) -> str:
-        """Return the table as JSON, as model and weights files hold it."""
+        """Return the table as JSON, for model and weights files."""
         return json.dumps({'names': self.names, 'colors': self.colors})
 
     @classmethod
@@ -125,10 +125,10 @@ class ClassTable:
         return palette
 
     def blending_bgr(self, opacity: float) -> np.ndarray:
-        """Return the blending of an overlay for each id, float32 ``[256, 4]``: BGR to add, and weight of the image.
+        """Return how to blend each id into an overlay, float32 ``[256, 4]``: BGR to add, and weight of the image.
 
         Args:
-            opacity: Weight of the colours, 0 to 1. Ignored pixels show the image.
+            opacity: Weight of the colours, 0 to 1. Ignored pixels show only the image.
         """
         blending = np.full((256, 4), 1 - opacity, np.float32)
         blending[:, :3] = self.palette_bgr() * np.float32(opacity)

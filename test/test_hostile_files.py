@@ -78,7 +78,7 @@ def _with_other_output(model):
     [
         (_with_loop, 'control flow'),
         (_of_other_domain, 'operators of some.where'),
-        (_of_other_classes, '11 classes, but model.head.1.weight is for 33'),
+        (_of_other_classes, '11 classes, but model.head.1.weight has 33'),
         (_with_other_output, 'expected mask, confidence of uint8'),
     ],
 )
@@ -98,7 +98,7 @@ def test_graph_with_another_mask_shape_is_refused(tmp_path):
     next(node for node in model.graph.node if node.op_type == 'Transpose').attribute[0].ints[:] = [0, 3, 2, 1]
     path.write_bytes(model.SerializeToString())
     segmenter = Segmenter.load(path)  # for a square image, the transposed mask has the same shape
-    with pytest.raises(ModelError, match=r'a mask of \[1, 9, 5\]'):
+    with pytest.raises(ModelError, match=r'a mask of shape \[1, 9, 5\]'):
         segmenter(np.zeros((5, 9, 3), np.uint8))
 
 
@@ -125,7 +125,7 @@ def test_class_names_can_be_shown(name):
         (BOMB + 'steps: *j', 'aliases are not supported'),
         ('steps: !!python/object/apply:os.system ["true"]', 'could not determine a constructor'),
         ('steps: ' + '[' * 500, 'nested deeper than 20'),
-        ('steps: 1\nsteps: 2', "'steps' twice"),
+        ('steps: 1\nsteps: 2', "'steps' occurs twice"),
         ('steps: 2020-99-99', 'not YAML'),
         ('steps: "\0"', 'not YAML'),
     ],

@@ -70,7 +70,7 @@ def test_repeated_calls_give_the_same_bytes(segmenter, image):
         (np.zeros((48, 64), np.uint8), ValueError, r'\[H, W, 3\].*found \[48, 64\]'),
         (np.zeros((48, 64, 4), np.uint8), ValueError, r'found \[48, 64, 4\]'),
         (np.zeros((0, 64, 3), np.uint8), SizeError, r'64 x 0 pixels, expected 1 x 1 to be left'),
-        (np.zeros((0, 48, 64, 3), np.uint8), ValueError, r'\[0, 48, 64, 3\], expected one image or more'),
+        (np.zeros((0, 48, 64, 3), np.uint8), ValueError, r'expected one image or more, found shape \[0, 48, 64, 3\]'),
     ],
 )
 def test_invalid_image_is_refused(segmenter, wrong, error, message):
@@ -174,7 +174,7 @@ def test_input_scale_changes_the_metadata():
         ('stdc.classes', 'nonsense', 'damaged'),
         ('stdc.input_scale', 'big', 'damaged'),
         ('stdc.network', 'nonsense', 'damaged'),
-        ('stdc.network', '[' * 100_000, 'damaged .*nested too deep'),
+        ('stdc.network', '[' * 100_000, 'damaged .*nested too deeply'),
         ('stdc.network', '{}', 'damaged .*network: expected the keys classes, logits, mean, planes, std'),
         ('stdc.network', described(std=[1, 0, 1]), 'damaged .*std: expected numbers above 0, found 0'),
         ('stdc.network', described(mean=[1, 2]), r'damaged .*mean: expected three finite numbers, found \[1, 2\]'),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time the segmenter and plain PyTorch: the same network and image, in interleaved runs."""
+"""Time the segmenter and plain PyTorch on the same network and image, in interleaved runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Side = Callable[[], np.ndarray]
 
 
 def reference_forward(model: SegmentationNetwork, image: np.ndarray, input_scale: float) -> np.ndarray:
-    """Segment an image as the reference implementation evaluates: eager float32 and every head.
+    """Segment an image as the reference implementation does in its evaluation: eager float32 with all heads.
 
     It normalises and resizes the image, and computes the main, the auxiliary and four detail heads. It upsamples three
     of them to the input size of the network, and the main one to the size of the image. Softmax and argmax follow.
@@ -62,7 +62,7 @@ def reference_forward(model: SegmentationNetwork, image: np.ndarray, input_scale
 
 
 def tuned_forward(model: SegmentationNetwork, image: np.ndarray, input_scale: float) -> np.ndarray:
-    """Segment an image as fast as eager float32 can: one head, one upsampling, no softmax, channels last.
+    """Segment an image as fast as eager float32 allows: one head, one upsampling, no softmax, channels last.
 
     Args:
         model: Network, its weights in channels-last order.
@@ -77,6 +77,7 @@ def tuned_forward(model: SegmentationNetwork, image: np.ndarray, input_scale: fl
 
 
 def _input(image: np.ndarray, input_scale: float) -> torch.Tensor:
+    """Return the input of the network for an image, float32 ``[1, 3, h, w]``."""
     x = normalize(torch.from_numpy(image)[None].permute(0, 3, 1, 2))
     return rescale(x, input_scale)
 
@@ -147,7 +148,7 @@ def _segmenters(
     int8: bool,
 ) -> dict[str, Segmenter]:
     """Export the network, and load it on every backend that this machine has."""
-    # Without metadata, which may ask for a bias on the logits: both sides compute the same network.
+    # Saved without provenance, which may contain an offset for the logits, so that both sides compute the same.
     plain = folder / 'weights.safetensors'
     save_weights(trained, plain, classes, {})
     files = {'': folder / 'model.onnx'}

@@ -63,8 +63,9 @@ def _build_for_rtx(model: Path, options: argparse.Namespace) -> None:
     """Build for TensorRT for RTX, which needs no GPU.
 
     Raises:
-        ValueError: An argument is out of its range, the library is missing, or the engine cannot be built.
-        FileNotFoundError, ModelError: See ``read_model``.
+        ValueError: An argument is out of its range, the model cannot be used, the library is missing, or the engine
+            cannot be built.
+        FileNotFoundError: The model does not exist.
     """
     from stdc_core.inference import BackendError, ModelError
     from stdc_core.inference.input_scale import InputScale, check_input_scale

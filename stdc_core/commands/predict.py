@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   for street.jpg: street_mask.png (class ids), street_color.png, street_overlay.png, street_confidence.png
   for drive.mp4:  drive_mask/000000.png ... (class ids), drive_color.webm, drive_overlay.webm,
                   drive_confidence/000000.png ...
-  for a folder:   the same for each file in it, in the same sub-folders"""
+  for a folder:   the same for each file in it, in the same subfolders"""
 
 
 def run(options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out',
         type=Path,
-        help='folder to create for the run; it will hold classifier.safetensors '
+        help='folder to create for the run, with classifier.safetensors '
         '(default: runs/ and the name of the configuration)',
     )
     parser.add_argument('--resume', action='store_true', help='continue the interrupted run in OUT')

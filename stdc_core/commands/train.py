@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out',
         type=Path,
-        help='folder to create for the run; it will hold weights.safetensors '
+        help='folder to create for the run, with weights.safetensors '
         '(default: runs/ and the name of the configuration)',
     )
     parser.add_argument('--init', type=Path, help='initial weights: a network, a model.onnx or a backbone')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inference: from an image to a mask with one ``model.onnx``, on CPU or GPU. Needs neither torch nor ROS.
+"""Segment images with a ``model.onnx``, on CPU or GPU. Needs neither torch nor ROS.
 
 May import ``io`` and ``classes``.
 """

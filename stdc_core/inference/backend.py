@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-#: Precisions of TensorRT; the other backends compute in the precision of the model. ``auto`` is float16 where the GPU
-#: is fast in it; ``int8`` needs a model from ``stdc quantize``.
+#: Precisions of TensorRT; other backends compute in the precision of the model. ``auto`` takes float16 on GPUs that are
+#: fast in it, else float32. ``int8`` needs a model from ``stdc quantize``.
 PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
 
 #: Largest number of CPU threads.
@@ -17,7 +17,7 @@ MAX_THREADS = 256
 
 
 class BackendError(ValueError):
-    """A backend that does not exist, or that cannot run here. The message says what is missing."""
+    """A backend that does not exist, cannot run here, or has failed. The message says what is missing or wrong."""
 
 
 def check_threads(threads: int) -> None:
@@ -31,8 +31,8 @@ class Backend(ABC):
 
     Attributes:
         name: Name for logs, such as ``tensorrt fp16``.
-        reason: Why this backend was chosen, where the user left the choice open.
-        activity: What the backend does besides segmenting, such as building an engine; empty if nothing.
+        reason: Reason for the choice of this backend, if it was automatic.
+        activity: Work besides images, such as building an engine; empty if there is none.
         max_batch: Largest number of images that are faster in one call than one after another.
         failure: Error that the backend cannot recover from, or None.
     """
@@ -56,11 +56,11 @@ class Backend(ABC):
         """
 
     def overlay(self, index: int, blending: np.ndarray) -> np.ndarray | None:
-        """Draw the overlay of an image of the last call, if the backend still has it where it draws fast.
+        """Draw the overlay of an image of the last call, if the backend still has the image where it draws fast.
 
         Args:
             index: Index of the image in its batch.
-            blending: Colours of ``ClassTable.blending_bgr``.
+            blending: Array of ``ClassTable.blending_bgr``.
 
         Returns:
             uint8 BGR ``[H, W, 3]``, or None if the caller has to draw.
@@ -68,12 +68,12 @@ class Backend(ABC):
         return None
 
     def prepare(self, size: tuple[int, int], progress: Callable[[str], None]) -> None:  # noqa: B027  (most need nothing)
-        """Do now what the first image of a size would otherwise wait for.
+        """Do the work now that the first image of a size would otherwise wait for.
 
         Args:
-            size: (height, width) of the images.
-            progress: Function that is told in words how far it is.
+            size: (height, width) of the images, pixels.
+            progress: Function that receives messages about the progress.
         """
 
-    def release(self) -> None:  # noqa: B027  (most hold nothing on a GPU)
+    def release(self) -> None:  # noqa: B027  (most have no memory on a GPU)
         """Give back memory on the GPU. The backend takes it again when the next image comes."""

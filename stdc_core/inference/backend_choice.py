@@ -21,7 +21,7 @@ from stdc_core.io.text import one_line
 #: installation has.
 BACKENDS = ('auto', 'onnxruntime', 'onnxruntime_cuda', 'openvino', 'tensorrt', 'tensorrt_rtx')
 
-# Begins the advice in an error; `auto` does not repeat it.
+# Beginning of the advice in an error, which `auto` leaves out.
 _INSTALL = '; pip install'
 
 _log = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ def make_backend(
         model: Deployed graph, as ``read_model`` returns it.
         threads: Number of CPU threads; 0 takes every core that this process may use.
         precision: One of ``PRECISIONS``.
-        max_batch: Largest number of images in one call, where a GPU takes several together.
-        wait: Whether an image waits until its engine is built. If false, another backend answers meanwhile:
+        max_batch: Largest number of images in one call, on a GPU that takes several together.
+        wait: Whether an image waits until its engine is built. If false, another backend segments it meanwhile:
             TensorRT for RTX where it is installed, else ONNX Runtime.
         scale: Scale at which the network sees images; None takes the scale of the graph.
         build_only: Whether the backend only builds engines. ``tensorrt_rtx`` then needs no GPU.
@@ -53,7 +53,7 @@ def make_backend(
     Raises:
         BackendError: The backend or precision does not exist, or what it needs is missing.
         ValueError: The graph is not as ``stdc export`` writes it, so that a GPU backend cannot split it.
-        Exception: ONNX Runtime's or OpenVINO's own exceptions, where the graph is invalid.
+        Exception: The graph is invalid, and ONNX Runtime or OpenVINO raises an exception of its own.
     """
     if name not in BACKENDS:
         raise BackendError(f'backend {name!r}, expected one of {", ".join(BACKENDS)}')
@@ -133,18 +133,20 @@ class _Choice:
         return make_rtx_backend(self._model, self._precision, self._options(give_up, self.onnxruntime), listed)
 
     def _substitute(self) -> Backend:
-        """Make the backend that answers while TensorRT builds its engine, and after a failure of TensorRT."""
+        """Make the backend that segments images while TensorRT builds its engine, and after a failure of TensorRT."""
         try:
             return self.tensorrt_rtx(give_up=True, listed=True)
-        except Exception as error:  # most often it is not installed
-            _log.debug('TensorRT for RTX does not stand in: %s', error)
+        except Exception as error:  # usually because it is not installed
+            _log.debug('TensorRT for RTX cannot stand in: %s', error)
             return self.onnxruntime()
 
     def _options(self, give_up: bool, other: Callable[[], Backend]) -> GpuOptions:
+        """Return the options of a TensorRT backend; ``other`` makes the backend that stands in for it."""
         return GpuOptions(max_batch=self._max_batch, other=other, wait=self._wait, give_up=give_up, scale=self._scale)
 
     @staticmethod
     def _check_driver(name: str) -> None:
+        """Raise BackendError if the driver of the GPU is missing."""
         reason = missing_driver()
         if reason:
             raise BackendError(f'backend {name}: {reason}')
@@ -171,7 +173,7 @@ class _Choice:
         return OpenVinoBackend(self._scaled(), self._threads)
 
     def _scaled(self) -> onnx.ModelProto:
-        """Return the graph with the input scale inside, for backends that find it there."""
+        """Return the graph with the input scale inside, for backends that run the whole graph."""
         if self._scale is None:
             return self._model
         model = copy.deepcopy(self._model)

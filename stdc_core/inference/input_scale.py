@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scale images for the network: one rule of rounding for torch, ONNX Runtime and TensorRT; other scales for a model."""
+"""Compute the size that the network sees, rounded alike for torch, ONNX Runtime and TensorRT, and set it in a graph."""
 
 from __future__ import annotations
 
@@ -29,17 +29,28 @@ class InputScale(NamedTuple):
     pixels: int | None = None
 
     def of(self, size: Sequence[int]) -> float:
-        """Return the scale for images of (height, width) in pixels."""
+        """Return the scale for images of a size.
+
+        Args:
+            size: (height, width), pixels.
+        """
         height, width = size
         if self.pixels is None or height * width <= self.pixels:
             return self.own
-        # In float32, step by step as the graph of set_input_scale computes it, so that both give the same size.
+        # Computed in float32, in the steps of the graph of set_input_scale, so that both give the same size.
         share = np.float32(self.pixels) / (np.float32(height) * np.float32(width))
         return float(np.float32(self.own) * np.sqrt(share))
 
 
 def scaled_size(size: Sequence[int], scale: float) -> tuple[int, int]:
-    """Return the (h, w) that the network sees of an image of (H, W): products in float32, cut as ONNX's Resize does."""
+    """Return the (h, w) at which the network sees an image.
+
+    The products are computed in float32 and rounded down, as ONNX's Resize does.
+
+    Args:
+        size: (H, W) of the image, pixels.
+        scale: Input scale.
+    """
     height, width = (int(np.float32(side) * np.float32(scale)) for side in size)
     return height, width
 
@@ -53,11 +64,11 @@ def check_input_scale(scale: float) -> None:
 def set_input_scale(model: onnx.ModelProto, scale: float | InputScale) -> None:
     """Change the input scale of a deployed graph in place, in the graph and in its metadata.
 
-    The image is resized bilinearly with aligned corners, as in ``stdc_core.model.deployed_graph``.
+    The graph resizes the image bilinearly with aligned corners, as in ``stdc_core.model.deployed_graph``.
 
     Args:
-        model: Model file of ``stdc export``.
-        scale: Scale above 0 and at most 4.
+        model: Model from ``stdc export``.
+        scale: Scale, above 0 and at most 4.
 
     Raises:
         ValueError: The scale is out of its range, or the graph does not begin as ``stdc export`` writes it.
@@ -71,7 +82,7 @@ def set_input_scale(model: onnx.ModelProto, scale: float | InputScale) -> None:
     if cast is None or cast.op_type != 'Cast':
         raise ValueError('its graph does not begin with an image of bytes; expected one from `stdc export`')
     users = [node for node in graph.node if cast.output[0] in node.input]
-    # Remove what an earlier call has added.
+    # Remove the nodes and tensors of an earlier call.
     for node in [node for node in graph.node if node.output[0].startswith(_SCALES)]:
         graph.node.remove(node)
     for tensor in [tensor for tensor in graph.initializer if tensor.name.startswith(_SCALES)]:
@@ -94,12 +105,12 @@ def set_input_scale(model: onnx.ModelProto, scale: float | InputScale) -> None:
 
 
 def _add_scales(graph: onnx.GraphProto, scale: InputScale) -> None:
-    """Add the ``scales`` input of ONNX's Resize, float32 ``[4]``: a constant, or computed from the image's size."""
+    """Add the ``scales`` input of ONNX's Resize, float32 ``[4]``: constant, or computed from the image size."""
     if scale.pixels is None:
         scales = np.array([1, 1, scale.own, scale.own], np.float32)
         graph.initializer.append(numpy_helper.from_array(scales, _SCALES))
         return
-    # The steps of InputScale.of.
+    # These are the steps of InputScale.of.
     constants = {'own': [scale.own], 'pixels': [scale.pixels], 'one': [1], 'ones': [1, 1]}
     for name, value in constants.items():
         graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), f'{_SCALES}/{name}'))

@@ -20,7 +20,7 @@ from stdc_core.inference.network_description import METADATA_KEY, NetworkDescrip
 from stdc_core.io.text import one_line
 
 #: Formats that are read. Format 2 adds the description of the network, which GPU backends need. `stdc export` writes
-#: format 2; a file that was read as format 1 is written as format 1 again unless its network was described meanwhile.
+#: format 2. A description without one for the network is written as format 1.
 FORMATS = ('1', '2')
 
 CLASSES_KEY = 'stdc.classes'
@@ -52,7 +52,7 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The description inside a model file.
+    """Description inside a model file.
 
     Args:
         backbone: Name of the network; see :func:`is_network`.
@@ -71,7 +71,7 @@ class ModelInfo:
 
     @property
     def name(self) -> str:
-        """Name of the network as in the paper's Table 6, such as ``stdc1-seg50``."""
+        """Return the name of the network as in Table 6 of the paper, such as ``stdc1-seg50``."""
         return f'{self.backbone}-seg' + (f'{self.input_scale * 100:.4g}' if self.input_scale != 1 else '')
 
     @property
@@ -82,7 +82,7 @@ class ModelInfo:
 
     @property
     def scale(self) -> InputScale:
-        """Input scale for images of any size. The network sees at most as many pixels as it saw in its training.
+        """Return the input scale for images of any size. The network sees at most as many pixels as in its training.
 
         Raises:
             ValueError: ``largest_image`` is damaged.
@@ -90,7 +90,7 @@ class ModelInfo:
         return InputScale(self.input_scale, _trained_pixels(self.provenance))
 
     def at(self, scale: float) -> ModelInfo:
-        """Return the description with an input scale that a user gave; it holds for images of every size."""
+        """Return the description with another input scale, which holds for images of every size."""
         provenance = {key: text for key, text in self.provenance.items() if key != 'largest_image'}
         return dataclasses.replace(self, input_scale=scale, provenance=provenance)
 
@@ -109,7 +109,7 @@ class ModelInfo:
 
 
 def read_model(path: str | Path) -> tuple[onnx.ModelProto, ModelInfo]:
-    """Read a model file and its description. No other file is read, whatever the model says.
+    """Read a model file and its description. No other file is read, even if the model refers to one.
 
     Args:
         path: Path of the ``model.onnx``.
@@ -137,7 +137,9 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, ModelInfo]:
         raise ModelError(f'{path}: an ONNX file without a description of its classes; expected one from `stdc export`')
     if metadata['stdc.format'] not in FORMATS:
         found = one_line(metadata['stdc.format'], 20)
-        raise ModelError(f'{path}: of format {found!r}; this version reads the formats {" and ".join(FORMATS)}')
+        raise ModelError(
+            f'{path}: found format {found!r}, expected {" or ".join(FORMATS)}; a newer version of stdc_ros may read it'
+        )
     try:
         info = _info(metadata)
     except (KeyError, ValueError, TypeError) as error:
@@ -154,7 +156,8 @@ def _info(metadata: dict[str, str]) -> ModelInfo:
 
     Raises:
         KeyError: A key is missing.
-        ValueError, TypeError: A value is damaged.
+        ValueError: A value is damaged.
+        TypeError: A value is damaged.
     """
     info = ModelInfo(
         backbone=metadata['stdc.backbone'],
@@ -183,9 +186,9 @@ def read_provenance(text: str) -> dict[str, str]:
     try:
         provenance = json.loads(text)
     except RecursionError as error:
-        raise ValueError('provenance: nested too deep') from error
+        raise ValueError('provenance: nested too deeply') from error
     if not isinstance(provenance, dict) or not all(isinstance(value, str) for value in provenance.values()):
-        raise ValueError('provenance: expected texts by key')
+        raise ValueError('provenance: expected an object of strings')
     _trained_pixels(provenance)
     return provenance
 
@@ -208,7 +211,7 @@ def _trained_pixels(provenance: dict[str, str]) -> int | None:
 def _check_graph(model: onnx.ModelProto, info: ModelInfo, size: int) -> None:
     """Check that the model is one plain graph, complete in its file, from an image to a mask and a confidence.
 
-    These are the checks that need no run of the graph; ONNX Runtime finds the other faults.
+    ONNX Runtime finds the faults that only show when the graph is run.
 
     Args:
         model: Model as read.
@@ -216,7 +219,7 @@ def _check_graph(model: onnx.ModelProto, info: ModelInfo, size: int) -> None:
         size: Size of the file in bytes.
 
     Raises:
-        ValueError: The graph is something else; the message says what.
+        ValueError: The graph is another one. The message says what was found.
     """
     graph, classes = model.graph, len(info.classes)
     for found, expected in ((graph.input, _INPUTS), (graph.output, _OUTPUTS)):
@@ -224,7 +227,7 @@ def _check_graph(model: onnx.ModelProto, info: ModelInfo, size: int) -> None:
         shown = {name: (kind.elem_type, len(kind.shape.dim)) for name, kind in types.items()}
         if shown != expected:
             raise ValueError(f'expected {", ".join(expected)} of uint8, found {", ".join(types) or "nothing"}')
-    # Control flow and functions could run for ever. Operators of other domains can do anything.
+    # Control flow and functions could run forever. Operators of other domains can do anything.
     attributes = [attribute for node in graph.node for attribute in node.attribute]
     if model.functions or any(attribute.HasField('g') or attribute.graphs for attribute in attributes):
         raise ValueError('it has control flow or functions')
@@ -232,16 +235,16 @@ def _check_graph(model: onnx.ModelProto, info: ModelInfo, size: int) -> None:
         raise ValueError(f'it has operators of {", ".join(domains)}')
     constants = [tensor for attribute in attributes for tensor in (attribute.t, *attribute.tensors)]
     for tensor in (*graph.initializer, *constants):
-        # ONNX Runtime would read the tensor from wherever its location points.
+        # ONNX Runtime would read the tensor from any file that its location names.
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise ValueError(f'the tensor {tensor.name} is in another file; expected one file')
         # Every number takes at least one byte.
         if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > size:
             raise ValueError(
-                f'the tensor {tensor.name} of {list(tensor.dims)} is more than the {size} bytes of the file'
+                f'the tensor {tensor.name} of shape {list(tensor.dims)} is larger than the file ({size} bytes)'
             )
         if tensor.name.startswith(_LAST_LAYER) and tensor.dims[:1] not in ([classes], []):
-            raise ValueError(f'{classes} classes, but {tensor.name} is for {tensor.dims[0]}')
+            raise ValueError(f'{classes} classes, but {tensor.name} has {tensor.dims[0]}')
     if graph.sparse_initializer:
         raise ValueError('it has sparse tensors')
     if info.network is not None:

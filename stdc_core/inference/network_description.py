@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Describe the network inside a deployed graph, so that a GPU backend can cut it out without searching the graph."""
+"""Describe the network inside a deployed graph, so that a GPU backend can cut it out of the graph."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stdc_core.io.text import one_line
 #: Key of the description in the metadata of a model file, since format 2.
 METADATA_KEY = 'stdc.network'
 
-#: Mean and standard deviation of ImageNet, RGB in 0 ... 1. Every network of format 1 was exported with them.
+#: Mean and standard deviation of ImageNet, RGB, 0 to 1. Every network of format 1 was exported with them.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -22,14 +22,14 @@ _MOST_CLASSES = 255
 
 @dataclass(frozen=True)
 class NetworkDescription:
-    """What a backend has to know to run the network of a deployed graph on its own.
+    """Description that a backend needs to run the network of a deployed graph without the rest of the graph.
 
     Args:
-        mean: Mean of the R, G and B values, 0 to 1, that is subtracted from an image.
-        std: Standard deviation of the R, G and B values, above 0, that an image is divided by.
+        mean: Mean of the R, G and B values, 0 to 1, to subtract from an image.
+        std: Standard deviation of the R, G and B values, above 0, to divide an image by.
         classes: Number of classes, which is the number of logits of a pixel.
-        planes: Name of the tensor that goes into the network: float32 ``[N, 3, h, w]``, RGB, normalised.
-        logits: Name of the tensor that comes out of the network: float32 ``[N, classes, ceil(h / 8), ceil(w / 8)]``.
+        planes: Name of the input tensor of the network: normalised RGB, float32 ``[N, 3, h, w]``.
+        logits: Name of the output tensor of the network: float32 ``[N, classes, ceil(h / 8), ceil(w / 8)]``.
     """
 
     mean: tuple[float, float, float]
@@ -55,7 +55,7 @@ class NetworkDescription:
         try:
             found = json.loads(text)
         except RecursionError as error:
-            raise ValueError('network: nested too deep') from error
+            raise ValueError('network: nested too deeply') from error
         names = set(cls.__dataclass_fields__)
         if not isinstance(found, dict) or set(found) != names:
             shown = sorted(found) if isinstance(found, dict) else type(found).__name__

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segment images with ONNX Runtime: on any CPU, and on an NVIDIA GPU where its CUDA provider is installed."""
+"""Segment images with ONNX Runtime, on any CPU, and on an NVIDIA GPU where its CUDA provider is installed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _CPU, _CUDA = 'CPUExecutionProvider', 'CUDAExecutionProvider'
 class OnnxRuntimeBackend(Backend):
     """Runs a deployed graph.
 
-    ONNX Runtime computes everything that a graph holds, wanted or not. So there is one session without the confidence,
-    and a second one with it, which is made when the confidence is first asked for.
+    ONNX Runtime computes all outputs of a graph. Therefore there is one session without the confidence, and a second
+    one with it, which is made when the confidence is first needed.
 
     Args:
         model: Deployed graph.
@@ -31,7 +31,7 @@ class OnnxRuntimeBackend(Backend):
 
     Raises:
         BackendError: The CUDA provider is not installed, or it does not start.
-        Exception: ONNX Runtime's own exceptions, where the graph is invalid.
+        Exception: The graph is invalid, and ONNX Runtime raises an exception of its own.
     """
 
     def __init__(self, model: onnx.ModelProto, threads: int = 0, cuda: bool = False):
@@ -48,6 +48,7 @@ class OnnxRuntimeBackend(Backend):
         self._session(('mask',))
 
     def _session(self, outputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
+        """Return the session for these outputs, and make it if it does not exist."""
         with self._lock:
             if outputs not in self._sessions:
                 self._sessions[outputs] = self._make_session(outputs)
@@ -57,15 +58,15 @@ class OnnxRuntimeBackend(Backend):
     def _make_session(self, outputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
-        # Threads that spin between frames take a quarter of the CPU time, which a robot needs for other work, and
-        # save a few per cent of latency.
+        # Threads that spin between frames save a few percent of latency, but take a quarter of the CPU time, which a
+        # robot needs for other work.
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
-        # A user can do nothing about warnings of the graph optimiser; errors are raised besides.
+        # Warnings of the graph optimiser do not help a user, and errors are raised as exceptions.
         options.log_severity_level = 4
         graph = Extractor(self._model).extract_model(['image'], list(outputs)).SerializeToString()
         providers = [_CUDA, _CPU] if self._cuda else [_CPU]
         session = onnxruntime.InferenceSession(graph, options, providers=providers, enable_fallback=0)
-        # Without CUDA's libraries, ONNX Runtime goes on with the CPU and says so in its own log only.
+        # Without the CUDA libraries, ONNX Runtime would use the CPU and say so only in its own log.
         if self._cuda and session.get_providers()[0] != _CUDA:
             raise BackendError(f'backend {self.name}: the CUDA provider does not start; are CUDA and cuDNN installed?')
         return session

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segment images with OpenVINO: on CPUs with bfloat16 several times as fast as ONNX Runtime."""
+"""Segment images with OpenVINO, which is several times as fast as ONNX Runtime on CPUs with bfloat16."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from stdc_core.inference.backend import Backend
 from stdc_core.inference.onnx_graph.quantized_on_cpu import for_cpu
 from stdc_core.io.cpu import cores
 
-#: Number of compiled networks, each for a shape and a set of outputs, that are kept.
+#: Number of compiled networks to keep, each for a shape and a set of outputs.
 KEPT = 4
 
 
 class OpenVinoBackend(Backend):
     """Runs a deployed graph on the CPU.
 
-    OpenVINO computes in bfloat16 where the CPU has instructions for it (AMX, AVX-512 BF16), else in float32. In
-    bfloat16, about one label in a thousand changes.
+    OpenVINO computes in bfloat16 if the CPU has instructions for it (AMX, AVX-512 BF16), else in float32. In bfloat16,
+    about one label in a thousand changes.
 
     Args:
         model: Deployed graph.
@@ -39,7 +39,7 @@ class OpenVinoBackend(Backend):
             outputs: Extractor(model).extract_model(['image'], list(outputs)).SerializeToString()
             for outputs in (('mask',), ('mask', 'confidence'))
         }
-        self._core.read_model(self._graphs[('mask',)])  # finds an invalid graph now
+        self._core.read_model(self._graphs[('mask',)])  # raises now if the graph is invalid
         self._settings = {
             'INFERENCE_NUM_THREADS': threads or cores(),
             'PERFORMANCE_HINT': 'LATENCY',
@@ -64,6 +64,6 @@ class OpenVinoBackend(Backend):
         """Segment images; see :class:`Backend`."""
         outputs = ('mask', 'confidence') if confidence else ('mask',)
         results = self._request(outputs, images.shape).infer({'image': images})
-        # Copies: OpenVINO writes its next results into the same memory.
+        # Copied, because OpenVINO writes its next results into the same memory.
         arrays = [np.array(results[name]) for name in outputs]
         return arrays[0], arrays[1] if confidence else None

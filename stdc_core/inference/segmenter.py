@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Turn images into masks: one object for the node, bags, files and benchmarks."""
+"""Turn images into masks, with one object for the node, bags, files and benchmarks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from stdc_core.io.text import one_line
 #: Path of the shipped model: STDC1 for the eleven classes of CamVid.
 DEFAULT_MODEL = Path(__file__).parent.parent / 'weights' / 'stdc1_camvid.onnx'
 
-#: Largest number of pixels of an image, and of the image as the network sees it: 8K at input scale 1, which takes some
+#: Largest number of pixels of an image, and of the image at its input scale: 8K at input scale 1, which takes several
 #: GB of memory.
 MAX_PIXELS = 1 << 25
 
-# A model is tried on a black image of this height and width, or of the first at which the network sees a pixel.
+# Side of the black image that a model is tried on, pixels. It is larger at scales where the network would see no pixel.
 _TRIAL = 32
 _LARGEST_TRIAL = 1024
 
@@ -33,11 +33,12 @@ class SizeError(ValueError):
 
 
 class Segmentation(NamedTuple):
-    """A mask and its confidence. The arrays of a batch have a leading dimension ``N``.
+    """Mask and its confidence. For a batch, the arrays have a leading dimension ``N``.
 
     Attributes:
         mask: Class ids, uint8 ``[H, W]``.
-        confidence: Probability of the mask's class, 0 to 1 as 0 to 255, uint8 ``[H, W]``; None if it is not wanted.
+        confidence: Probability of the class in the mask, 0 to 1 as 0 to 255, uint8 ``[H, W]``; None if it was not
+            wanted.
     """
 
     mask: np.ndarray
@@ -45,7 +46,16 @@ class Segmentation(NamedTuple):
 
 
 def check_size(height: int, width: int, scale: float) -> None:
-    """Raise SizeError unless images of this size keep one pixel at the input scale, and have at most MAX_PIXELS."""
+    """Check that the network takes images of a size.
+
+    Args:
+        height: Height of the image, pixels.
+        width: Width of the image, pixels.
+        scale: Input scale.
+
+    Raises:
+        SizeError: No pixel is left at the input scale, or there are more than ``MAX_PIXELS``.
+    """
     if not all(scaled_size((height, width), scale)):
         raise SizeError(f'image of {width} x {height} pixels, expected 1 x 1 to be left at input scale {scale:g}')
     if height * width * max(1, scale) ** 2 > MAX_PIXELS:
@@ -60,8 +70,8 @@ class Segmenter:
         info: Description in the model file, with its classes.
         scale: Scale at which the network sees images.
         backend: Name of the backend.
-        reason: Why this backend was chosen, where the user left the choice open.
-        activity: What the backend does besides segmenting, such as building an engine; empty if nothing.
+        reason: Reason for the choice of the backend, if it was automatic.
+        activity: Work besides images, such as building an engine; empty if there is none.
         max_batch: Largest number of images that are faster in one call than one after another.
         failure: Error that the backend cannot recover from, or None.
     """
@@ -73,27 +83,27 @@ class Segmenter:
 
     @property
     def backend(self) -> str:
-        """Name of the backend, such as ``onnxruntime``."""
+        """Return the name of the backend, such as ``onnxruntime``."""
         return self._backend.name
 
     @property
     def reason(self) -> str:
-        """Reason for the choice of the backend, if it was automatic."""
+        """Return the reason for the choice of the backend, if it was automatic."""
         return self._backend.reason
 
     @property
     def activity(self) -> str:
-        """Work besides images, such as building an engine; empty if there is none."""
+        """Return the work besides images, such as building an engine; empty if there is none."""
         return self._backend.activity
 
     @property
     def max_batch(self) -> int:
-        """Number of images to give in one call."""
+        """Return the largest number of images that are faster in one call than one after another."""
         return self._backend.max_batch
 
     @property
     def failure(self) -> BackendError | None:
-        """Error that the backend cannot recover from, or None."""
+        """Return the error that the backend cannot recover from, or None."""
         return self._backend.failure
 
     @classmethod
@@ -113,19 +123,19 @@ class Segmenter:
         Args:
             path: Path of a ``model.onnx`` from ``stdc export``.
             threads: Number of CPU threads, at most 256; 0 takes every core that this process may use.
-            input_scale: Scale at which the network sees the image, above 0 and at most 4; time grows with its square.
-                None takes the model's own, and of images larger than in its training as many pixels as there.
+            input_scale: Scale at which the network sees the image, above 0 and at most 4. Time grows with its square.
+                None takes the scale of the model, and less for larger images than in its training.
             backend: Name of the backend, one of ``BACKENDS``.
             precision: Precision of TensorRT, one of ``PRECISIONS``.
-            max_batch: Largest number of images in one call, where a GPU takes several together.
+            max_batch: Largest number of images in one call, on a GPU that takes several together.
             wait: Whether images of a new size wait until TensorRT has built its engine. If false, another backend
-                answers meanwhile.
+                segments them meanwhile.
             build_only: Whether only :meth:`prepare` is called. TensorRT for RTX then needs no GPU.
 
         Raises:
             ValueError: The number of threads is out of its range.
             FileNotFoundError: The file does not exist.
-            ModelError: The file is another one or damaged, or the input scale is out of its range.
+            ModelError: The file is not a model or is damaged, or the input scale is out of its range.
             BackendError: The backend or precision does not exist, or what it needs is missing.
 
         Example:
@@ -146,7 +156,7 @@ class Segmenter:
             scale = None if info.scale == own else info.scale
             segmenter = cls(info, make_backend(backend, model, threads, precision, max_batch, wait, scale, build_only))
             side = max(_TRIAL, math.ceil(1 / info.input_scale))
-            # OpenVINO compiles for a shape, which takes a second.
+            # Other backends would compile for the shape of this image, which takes a second or more.
             if segmenter.backend == 'onnxruntime' and side <= _LARGEST_TRIAL:
                 segmenter(np.zeros((side, side, 3), np.uint8))
         except BackendError:
@@ -163,8 +173,8 @@ class Segmenter:
             opacity: Weight of the colours, 0 to 1.
 
         Returns:
-            uint8 BGR ``[H, W, 3]`` as ``stdc_core.pictures.overlay.overlay`` draws it, or None if the caller has to
-            draw with that function.
+            uint8 BGR ``[H, W, 3]``, as ``stdc_core.pictures.overlay.overlay`` draws it, or None if the caller has to
+            call that function.
 
         Raises:
             ValueError: The opacity is out of its range.
@@ -174,21 +184,21 @@ class Segmenter:
         return self._backend.overlay(index, self.info.classes.blending_bgr(opacity))
 
     def prepare(self, size: tuple[int, int], progress: Callable[[str], None]) -> None:
-        """Build now what images of a size need, such as an engine.
+        """Do the work now that the first image of a size would otherwise wait for, such as building an engine.
 
         Args:
-            size: (height, width) of the images.
-            progress: Function that is told in words how far it is.
+            size: (height, width) of the images, pixels.
+            progress: Function that receives messages about the progress.
 
         Raises:
-            SizeError: See :meth:`check_size`.
+            SizeError: The network does not take images of this size.
             BackendError: The engine cannot be built.
         """
         self.check_size(*size)
         self._backend.prepare(size, progress)
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise SizeError unless the network takes images of this size, see :func:`check_size`."""
+        """Raise SizeError if the network does not take images of this size; see :func:`check_size`."""
         check_size(height, width, self.scale.of((height, width)))
 
     def __call__(self, image: np.ndarray, confidence: bool = False) -> Segmentation:
@@ -202,7 +212,7 @@ class Segmenter:
             TypeError: The image is not an array of uint8.
             ValueError: The image has another shape.
             SizeError: The image has too few or too many pixels.
-            ModelError: The model cannot be run on it: its graph is damaged, or there is too little memory.
+            ModelError: The model cannot be run on the image: its graph is damaged, or there is too little memory.
             BackendError: The GPU has failed, and no other backend may take over.
         """
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
@@ -212,7 +222,7 @@ class Segmenter:
             raise ValueError(f'image: expected shape [H, W, 3] or [N, H, W, 3], found {list(image.shape)}')
         self.check_size(*image.shape[-3:-1])
         if not len(image):
-            raise ValueError(f'image: of shape {list(image.shape)}, expected one image or more')
+            raise ValueError(f'image: expected one image or more, found shape {list(image.shape)}')
         single = image.ndim == 3
         images = np.ascontiguousarray(image[None] if single else image)
         try:
@@ -223,12 +233,12 @@ class Segmenter:
             raise ModelError(
                 f'the model cannot be run on images of {list(images.shape)} ({one_line(error, 600)})'
             ) from error
-        # Every mask is checked, not only that of the trial: a hostile graph may depend on the image. 0.06 ms at 1080 p.
+        # Every mask is checked, since a hostile graph may depend on the image. The check takes 0.06 ms at 1080p.
         shapes = [array.shape for array in (mask, probability) if array is not None]
         if any(shape != images.shape[:3] for shape in shapes) or mask.max() >= len(self.info.classes):
             raise ModelError(
-                f'the model makes of images of {list(images.shape)} a mask of {list(mask.shape)} '
-                f'with ids up to {mask.max(initial=0)}, expected their size and {len(self.info.classes)} classes'
+                f'the model makes a mask of shape {list(mask.shape)} with ids up to {mask.max(initial=0)} from images '
+                f'of shape {list(images.shape)}, expected their size and {len(self.info.classes)} classes'
             )
         if single:
             return Segmentation(mask[0], None if probability is None else probability[0])

@@ -54,7 +54,7 @@ def interrupt_once() -> None:
 
 
 def first_signal() -> signal.Signals | None:
-    """Return the first signal since :func:`interrupt_once`; or None before it."""
+    """Return the first signal since :func:`interrupt_once`, or None."""
     return signal.Signals(_received[0][0]) if _received else None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work on ONNX graphs: constant folding, splitting for the GPU and quantised graphs.
+"""Change ONNX graphs: fold constants, cut out the network for the GPU, and prepare quantised graphs.
 
 May import ``stdc_core.inference.input_scale``.
 """

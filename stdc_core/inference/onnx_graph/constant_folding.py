@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fold the constants of a deployed graph, as a runtime does at load, for tools that run before."""
+"""Fold the constants of a deployed graph, as a runtime does when it loads one."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from onnx import numpy_helper
 
 
 def fold(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold Casts of weights and batch norms behind convolutions, in place; the graph computes the same.
+    """Fold casts of weights, and batch norms behind convolutions, in place. The graph computes the same.
 
-    A convolution's weight is then called ``<name>/folded`` and has a bias.
+    The weight of a convolution is then called ``<name>/folded``, and the convolution has a bias.
+
+    Args:
+        model: Deployed graph.
+
+    Returns:
+        The same graph.
     """
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -41,7 +47,7 @@ def fold(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def remove_unused(graph: onnx.GraphProto) -> None:
-    """Remove nodes whose outputs nobody uses, then initializers that nobody uses, in place."""
+    """Remove nodes whose outputs are not used, and then initializers that are not used, in place."""
     wanted = {output.name for output in graph.output}
     kept = []
     for node in reversed(graph.node):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the network inside a deployed graph: at export, and in files of format 1, which do not describe it."""
+"""Find the network inside a deployed graph, at export and in files of format 1, which do not describe it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from onnx.reference import ReferenceEvaluator
 from stdc_core.inference.network_description import IMAGENET_MEAN, IMAGENET_STD, NetworkDescription
 from stdc_core.inference.onnx_graph.constant_folding import fold, remove_unused
 
-# Colour, BGR, that the normalisation of a graph is tried with, and the side in pixels of the image.
+# Colour (BGR) and side in pixels of the image that the normalisation of a graph is tried with.
 _COLOUR, _SIDE = (30, 90, 200), 64
 
 
 def describe_network(model: onnx.ModelProto, classes: int) -> NetworkDescription:
-    """Describe the network of a deployed graph that is normalised as ImageNet is, as every network here.
+    """Describe the network of a deployed graph. The normalisation is that of ImageNet, as for every network here.
 
     Args:
         model: Deployed graph, quantised or not.
         classes: Number of classes.
 
     Raises:
-        ValueError: The graph is not a network between an image and an ArgMax.
+        ValueError: The graph does not have a network between an image and an ArgMax.
     """
     producers = {name: node for node in model.graph.node for name in node.output}
     first = next((node for node in model.graph.node if node.op_type == 'Conv'), None)

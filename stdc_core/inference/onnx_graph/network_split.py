@@ -18,7 +18,7 @@ from stdc_core.inference.onnx_graph.network_search import check_normalization, d
 from stdc_core.inference.onnx_graph.quantized import is_quantized
 from stdc_core.inference.tensorrt.kernels import Normalization
 
-#: Names of the network's input, float ``[N, 3, h, w]``, and output, float ``[N, C, ceil(h / 8), ceil(w / 8)]``.
+#: Names of the input, float ``[N, 3, h, w]``, and output, float ``[N, C, ceil(h / 8), ceil(w / 8)]``, of the network.
 PLANES, LOGITS = 'planes', 'logits'
 
 # First ONNX opset whose QuantizeLinear takes float16.
@@ -26,10 +26,10 @@ _HALF_QUANTIZATION_OPSET = 19
 
 
 class Parts(NamedTuple):
-    """The parts of a deployed graph.
+    """Parts of a deployed graph.
 
     Attributes:
-        network: Graph from :data:`PLANES` to :data:`LOGITS`; batch, height and width are free.
+        network: Graph from :data:`PLANES` to :data:`LOGITS`, for any batch, height and width.
         normalization: Numbers that turn bytes into planes.
         scale: Scale at which the network sees images.
         classes: Number of classes, C.
@@ -41,12 +41,12 @@ class Parts(NamedTuple):
     classes: int
 
     def network_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the (h, w) that the network sees of an image of (H, W)."""
+        """Return the (h, w) at which the network sees an image of ``size`` (H, W), pixels."""
         return scaled_size(size, self.scale.of(size))
 
 
 def split(model: onnx.ModelProto, scale: InputScale | None = None) -> Parts:
-    """Split a deployed graph into its network and what surrounds it. The model itself is not changed.
+    """Split a deployed graph into its network and the numbers of the steps around it. The model is not changed.
 
     Args:
         model: Deployed graph with its metadata, as ``read_model`` returns it.
@@ -71,7 +71,11 @@ def split(model: onnx.ModelProto, scale: InputScale | None = None) -> Parts:
 
 
 def _description(model: onnx.ModelProto, metadata: dict[str, str]) -> NetworkDescription:
-    """Return the description in the metadata; in a file of format 1, find the network. Raises ValueError."""
+    """Return the description of the network: from the metadata or, for format 1, from the graph.
+
+    Raises:
+        ValueError: The description is damaged, or the network is not found.
+    """
     if METADATA_KEY in metadata:
         return NetworkDescription.from_json(metadata[METADATA_KEY])
     description = describe_network(model, len(ClassTable.from_json(metadata.get('stdc.classes', ''))))
@@ -96,14 +100,14 @@ def _cut(model: onnx.ModelProto, planes: str, logits: str) -> onnx.ModelProto:
 
 
 def whole(model: onnx.ModelProto, scale: float | None = None) -> onnx.ModelProto:
-    """Return the deployed graph in one piece, changed so that TensorRT reads it. The model itself is not changed.
+    """Return the whole deployed graph in a form that TensorRT reads. The model is not changed.
 
-    TensorRT does nothing with bytes except cast them. The graph serves where no kernels can be compiled, and to compare
-    the kernels with.
+    TensorRT can only cast bytes. This graph is for systems where kernels cannot be compiled, and for comparisons with
+    the kernels.
 
     Args:
         model: Deployed graph.
-        scale: Scale at which the network sees images; None keeps the graph's own.
+        scale: Scale at which the network sees images; None keeps the scale of the graph.
     """
     model = copy.deepcopy(model)
     if scale is not None:
@@ -114,7 +118,7 @@ def whole(model: onnx.ModelProto, scale: float | None = None) -> onnx.ModelProto
     cast = next(node for node in graph.node if planes.output[0] in node.input)
     planes.output[0] = cast.output[0]
     graph.node.remove(cast)
-    for node in graph.node:  # TensorRT does not even take the shape of a tensor of bytes
+    for node in graph.node:  # TensorRT does not accept a tensor of bytes even to take its shape
         node.input[:] = ['image/float' if name == 'image' else name for name in node.input]
     graph.node.insert(0, helper.make_node('Cast', ['image'], ['image/float'], to=TensorProto.FLOAT))
     mask = next(node for node in graph.node if node.op_type == 'Cast' and node.output[0] == 'mask')
@@ -126,7 +130,7 @@ def whole(model: onnx.ModelProto, scale: float | None = None) -> onnx.ModelProto
 
 
 def widen(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Store quantised weights as floats with a QuantizeLinear, in place: TensorRT 8 reads them in this form only."""
+    """Store quantised weights as floats with a QuantizeLinear, in place. TensorRT 8 reads only this form."""
     graph = network.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for node in [n for n in graph.node if n.op_type == 'DequantizeLinear' and n.input[0] in weights]:
@@ -145,10 +149,10 @@ def widen(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_half(network: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert every float of a network to float16 in place, its input and output included.
+    """Convert every float of a network to float16 in place, including its input and output.
 
-    TensorRT 11 and TensorRT for RTX compute in the types of the graph. The scales of a quantised network become float16
-    too, since QuantizeLinear has one type for its input and its scale. A scale that would become 0 gets the smallest
+    TensorRT 11 and TensorRT for RTX compute in the types of the graph. Scales of a quantised network become float16,
+    too, since QuantizeLinear has one type for its input and its scale. A scale that would become 0 becomes the smallest
     float16 above 0.
     """
     graph = network.graph
@@ -175,7 +179,10 @@ def to_half(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _raise_opset(network: onnx.ModelProto) -> None:
-    """Raise the opset in place to one with float16 in QuantizeLinear. From opset 18, ReduceMean takes axes as input."""
+    """Raise the opset, in place, to one whose QuantizeLinear takes float16.
+
+    From opset 18 on, the axes of ReduceMean are an input instead of an attribute.
+    """
     for entry in network.opset_import:
         entry.version = max(entry.version, _HALF_QUANTIZATION_OPSET)
     for node in [node for node in network.graph.node if node.op_type == 'ReduceMean']:

@@ -2,10 +2,10 @@
 """Prepare quantised model files for CPUs.
 
 ``stdc quantize`` writes signed activations around 0, which TensorRT needs. CPUs multiply unsigned by signed bytes much
-faster. And an activation that is never negative uses only half of the values of a signed byte.
+faster. Moreover, an activation that is never negative uses only half of the values of a signed byte.
 
-CPUs without VNNI (Intel before Cascade Lake and Ice Lake, AMD before Zen 4) add two such products in 16 bits, where the
-sum may not fit. ONNX Runtime and OpenVINO then compute wrong sums. With weights of 7 bits the sum fits.
+CPUs without VNNI (Intel before Cascade Lake and Ice Lake, AMD before Zen 4) add two such products in 16 bits, which may
+overflow. ONNX Runtime and OpenVINO then compute wrong sums. With weights of 7 bits, the sum fits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _KEEPS_SIGN = ('AveragePool', 'Concat', 'QuantizeLinear', 'DequantizeLinear')
 
 
 def for_cpu(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the deployed graph for CPUs: a changed copy if it is quantised, else the graph itself."""
+    """Return a deployed graph for CPUs: a changed copy if the graph is quantised, else the graph itself."""
     if not is_quantized(model):
         return model
     model = use_unsigned(copy.deepcopy(model))
@@ -35,7 +35,7 @@ def for_cpu(model: onnx.ModelProto) -> onnx.ModelProto:
 
 @functools.cache
 def products_saturate() -> bool:
-    """Return whether this CPU computes wrong large sums of products of unsigned and signed bytes. It is tried out."""
+    """Return whether sums of products of unsigned and signed bytes overflow on this CPU, found by trying."""
     depth = 64
     inputs = [
         helper.make_tensor_value_info('unsigned', TensorProto.UINT8, [1, depth]),
@@ -53,9 +53,9 @@ def products_saturate() -> bool:
 def use_unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
     """Make the quantised activations of a deployed graph unsigned, in place.
 
-    Activations that are never negative get 255 steps instead of 127, up to the same largest value. A ReLU before them
-    is removed, since quantisation turns values below 0 into 0. The other activations are shifted by 128, which changes
-    nothing.
+    Activations that are never negative get 255 steps instead of 127 up to the same largest value. A ReLU before them is
+    removed, since quantisation turns values below 0 into 0. Other activations are shifted by 128, which changes no
+    value.
     """
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -92,7 +92,7 @@ def use_unsigned(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def narrow_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Round the quantised weights of a deployed graph to 7 bits, in place: 2 * 255 * 64 fits into 16 bits."""
+    """Round the quantised weights of a deployed graph to 7 bits, in place, since 2 * 255 * 64 fits into 16 bits."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     weights = {name for name, tensor in constants.items() if tensor.data_type == TensorProto.INT8}
     for node in model.graph.node:

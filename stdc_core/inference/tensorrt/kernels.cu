@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// What surrounds the network on the GPU: bytes to planes, logits to bytes, and colours over an image. Compiled when it is
-// first needed.
+// Kernels around the network on the GPU: bytes to planes, logits to bytes, and class colours over an image. They are
+// compiled when they are first needed.
 //
-// Coordinates are those of ONNX's Resize with align_corners: x * (from - 1) / (to - 1).
+// Coordinates follow ONNX's Resize with align_corners: x * (from - 1) / (to - 1).
 
 #ifdef HALF
-typedef unsigned short real;  // the bits of an IEEE half: no header is needed for these two instructions
+typedef unsigned short real;  // bits of an IEEE half; these two instructions need no header
 __device__ float from_real(real bits) {
   float value;
   asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
@@ -22,7 +22,7 @@ __device__ float from_real(real value) { return value; }
 __device__ real to_real(float value) { return value; }
 #endif
 
-struct Place {  // between two neighbours: the first, the second, and the share of the second
+struct Place {  // a position between two neighbours, with the share of the second one
   int low, high;
   float share;
 };
@@ -34,14 +34,15 @@ __device__ Place place(int index, int from, int to) {
   return result;
 }
 
-// Of each of the network's planes: which channel of the image it is, and how a byte becomes a number.
+// For each input plane of the network: its channel in the image, and gain and offset that turn a byte into a number.
 struct Normalization {
   int channel[3];
   float gain[3];
   float offset[3];
 };
 
-// uint8 [N, height, width, 3] to real [N, 3, to_height, to_width]. One thread a pixel; blocks: x, row, image.
+// Turn images, uint8 [N, height, width, 3], into planes, real [N, 3, to_height, to_width]. Each thread computes a pixel;
+// the block indices are x, row and image.
 extern "C" __global__ void prepare(const unsigned char* images, real* planes, int height, int width, int to_height,
                                    int to_width, Normalization norm) {
   int x = blockIdx.x * blockDim.x + threadIdx.x;
@@ -60,10 +61,10 @@ extern "C" __global__ void prepare(const unsigned char* images, real* planes, in
   }
 }
 
-// real [N, classes, height, width] to uint8 [N, to_height, to_width]: the class with the largest logit after bilinear
-// upsampling, and its softmax probability as 0 ... 255, unless `confidence` is null. A block takes `span` pixels of a row;
-// blocks: x, row, image. Shared memory holds the row of logits between its two neighbours, as far as the block needs it:
-// [classes][columns], `columns` at most.
+// Turn logits, real [N, classes, height, width], into masks, uint8 [N, to_height, to_width]: the class with the largest
+// logit after bilinear upsampling, and its softmax probability, 0 to 1 as 0 to 255, unless `confidence` is null. A block
+// computes `span` pixels of a row; the block indices are x, row and image. Shared memory contains the interpolated row of
+// logits that the block needs, [classes][at most `columns`].
 extern "C" __global__ void classify(const real* logits, unsigned char* mask, unsigned char* confidence, int classes,
                                     int height, int width, int to_height, int to_width, int span, int columns) {
   extern __shared__ float between[];
@@ -105,8 +106,8 @@ extern "C" __global__ void classify(const real* logits, unsigned char* mask, uns
   }
 }
 
-// Class colours over an image: uint8 [height, width, 3] and its mask, uint8 [height, width], to uint8 [height, width, 3].
-// `blending` has, of each id, what is added to a pixel, and what the pixel is multiplied with before. One thread a pixel.
+// Draw class colours over an image, uint8 [height, width, 3], by its mask, uint8 [height, width]. `blending` has four
+// numbers for each id: BGR to add, and the factor that the pixel is multiplied by before. Each thread computes a pixel.
 extern "C" __global__ void draw(const unsigned char* image, const unsigned char* mask, const float* blending,
                                 unsigned char* overlay, int pixels) {
   int pixel = blockIdx.x * blockDim.x + threadIdx.x;
