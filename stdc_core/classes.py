@@ -28,7 +28,7 @@ class ClassTable:
         colors: RGB colour of each class, 0 to 255.
 
     Raises:
-        ValueError: There are no or too many classes, a name is repeated or not printable, or a colour is invalid.
+        ValueError: There are no classes or too many, a name is repeated or not printable, or a colour is invalid.
 
     Example:
         >>> table = ClassTable(('road', 'rail'), ((128, 64, 128), (230, 150, 140)))
@@ -90,7 +90,7 @@ class ClassTable:
     def from_yaml(cls, path: str | Path) -> ClassTable:
         """Read a user's table from a YAML file.
 
-        The file holds one list, ``classes``, in the order of the ids::
+        The file contains one list, ``classes``, in the order of the ids::
 
             classes:
               - {name: road, color: [128, 64, 128]}

@@ -11,7 +11,7 @@ import torch
 
 from stdc_core.classes import CAMVID, IGNORE, ClassTable
 from stdc_core.commands.main import main
-from stdc_core.data.check import DataError, check, raise_if_bad
+from stdc_core.data.check import DataError, check, raise_problems
 from stdc_core.data.datasets import open_dataset
 from stdc_core.data.label_table import LabelTable
 from stdc_core.evaluation.evaluate import Predictor, evaluate
@@ -88,13 +88,13 @@ def test_invalid_table_is_refused(text, message, tmp_path):
 
 def test_check_counts_sets_and_names_unknown_ids(tmp_path):
     report = check(open_dataset(make(tmp_path / 'good'), 'train', THREE), progress=False)
-    raise_if_bad(report)
+    raise_problems(report)
     assert (report.counts.tolist(), report.coarse, report.ignored) == ([2 * 64 * 24, 0, 0], 2 * 64 * 24, 4 * 64 * 24)
     # Neither class of the set is missing.
     assert report.warnings == []
     bad = check(open_dataset(make(tmp_path / 'bad', ids=(0, 5)), 'train', THREE), progress=False)
     with pytest.raises(DataError, match=r'ids \[5\] are not in .*labels\.yaml'):
-        raise_if_bad(bad)
+        raise_problems(bad)
 
 
 def test_loss_of_a_set_uses_its_summed_probability():

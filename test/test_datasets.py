@@ -11,7 +11,7 @@ import pytest
 
 from stdc_core.classes import CAMVID, CITYSCAPES, IGNORE, ClassTable, class_table
 from stdc_core.data.camvid import COLORS, CamVid, CamVidSegNet, split_of
-from stdc_core.data.check import DataError, check, raise_if_bad, shared_images
+from stdc_core.data.check import DataError, check, raise_problems, shared_images
 from stdc_core.data.cityscapes import LABEL_IDS, Cityscapes
 from stdc_core.data.datasets import open_dataset
 from stdc_core.data.folder import SegmentationFolder
@@ -307,7 +307,7 @@ def test_check_counts_a_good_dataset(tmp_path):
     label[:3] = 1
     make_folder(tmp_path, {'a': ids(0), 'b': label})
     report = check(open_dataset(tmp_path, 'train', TWO), progress=False)
-    raise_if_bad(report)
+    raise_problems(report)
     assert (report.problems, report.warnings) == ([], [])
     assert report.counts.dtype == np.int64
     assert report.counts.tolist() == [96, 36]
@@ -336,7 +336,7 @@ def test_check_lists_all_problems(tmp_path):
     report = check(open_dataset(tmp_path, 'train', TWO, require_labels=False), progress=False)
     assert report.counts[1] == 2 * 96
     with pytest.raises(DataError) as error:
-        raise_if_bad(report)
+        raise_problems(report)
     lines = str(error.value).splitlines()
     assert lines[0].endswith('train: 8 problems')
     for expected in (
@@ -361,7 +361,7 @@ def test_check_lists_the_first_hundred_problems(tmp_path):
     make_folder(tmp_path, {f'{number:03}': None for number in range(103)})
     report = check(open_dataset(tmp_path, 'train', TWO, require_labels=False), limit=2, progress=False)
     with pytest.raises(DataError, match=r'103 problems(\n.*no such label.*){100}\n  and 3 more$'):
-        raise_if_bad(report)
+        raise_problems(report)
 
 
 def test_check_reads_no_more_than_the_limit(tmp_path):
@@ -375,7 +375,7 @@ def test_check_reads_no_more_than_the_limit(tmp_path):
 def test_labels_without_a_labelled_pixel_are_a_problem(tmp_path):
     make_folder(tmp_path, {'a': ids(255)})
     with pytest.raises(DataError, match='none of 1 labels has a labelled pixel'):
-        raise_if_bad(check(open_dataset(tmp_path, 'train', TWO), progress=False))
+        raise_problems(check(open_dataset(tmp_path, 'train', TWO), progress=False))
 
 
 def test_splits_that_share_images_are_found(tmp_path):

@@ -25,8 +25,8 @@ from stdc_core.training.config import ConfigError
 from stdc_core.training.extra_data import ExtraData
 from stdc_core.training.fitting import growing_average, has_bfloat16_instructions
 from stdc_core.training.loaders import largest_size
-from stdc_core.training.run_folder import need_empty
-from stdc_core.training.task import SegmentationTask, _thin, rate
+from stdc_core.training.run_folder import check_empty
+from stdc_core.training.task import SegmentationTask, _subsample, rate_factor
 from stdc_core.training.train_config import TrainConfig, load_config
 
 RECIPES = Path(__file__).parent.parent / 'config' / 'train'
@@ -254,9 +254,9 @@ def test_recipe_of_the_paper():
     assert config.input_scale == 0.75
     assert (config.scale_min, config.scale_max, config.scale_draw, config.pad_crops) == (0.125, 1.5, 'uniform', False)
     assert schedule.lr_lambdas[0](0) == 1 / 1000
-    assert rate(config, 999) == rate(config, 1000) == 1
-    assert rate(config, 30500) == pytest.approx(0.5**0.9)
-    assert rate(config, 60000) == 0
+    assert rate_factor(config, 999) == rate_factor(config, 1000) == 1
+    assert rate_factor(config, 30500) == pytest.approx(0.5**0.9)
+    assert rate_factor(config, 60000) == 0
 
 
 def test_moving_average_does_not_synchronise():
@@ -282,15 +282,15 @@ def test_largest_image_has_the_most_pixels():
 
 def test_cosine_schedule():
     config = TrainConfig(steps=110, warmup_steps=10)
-    assert [rate(config, step) for step in (0, 9, 60, 110)] == pytest.approx([0.1, 1.0, 0.5, 0.0])
+    assert [rate_factor(config, step) for step in (0, 9, 60, 110)] == pytest.approx([0.1, 1.0, 0.5, 0.0])
 
 
 def test_thinned_labels_keep_the_corners():
     label = torch.arange(9).repeat(7, 1)[None]
-    thin = _thin(label, 2)
+    thin = _subsample(label, 2)
     assert thin.shape == (1, 3, 4)
     assert thin[0, 0].tolist() == [0, 3, 5, 8]
-    assert _thin(label, 1) is label
+    assert _subsample(label, 1) is label
 
 
 def test_prior_correction():
@@ -398,11 +398,11 @@ def test_every_device_needs_a_validation_image(dataset, tmp_path, capsys):
 def test_first_machine_creates_the_run_folder(tmp_path, monkeypatch):
     (tmp_path / 'run.yaml').write_text('')
     with pytest.raises(FileExistsError):
-        need_empty(tmp_path)
+        check_empty(tmp_path)
     monkeypatch.setenv('NODE_RANK', '1')
-    need_empty(tmp_path, 2)
+    check_empty(tmp_path, 2)
     with pytest.raises(FileExistsError):
-        need_empty(tmp_path)
+        check_empty(tmp_path)
 
 
 def test_every_loss_trains_its_head():

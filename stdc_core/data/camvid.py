@@ -116,6 +116,7 @@ class CamVid(SegmentationFolder):
         )
 
     def _find(self) -> list[tuple[Path, Path]]:
+        """Return image and label of each frame in the split. Raises the errors of the class."""
         if self.split not in FRAMES:
             raise ValueError(f'{self.root}: CamVid has the splits {", ".join(FRAMES)}, found {self.split!r}')
         _need_camvid(self)
@@ -138,6 +139,7 @@ class CamVid(SegmentationFolder):
         return [(path, labels.get(f'{path.stem}_L.png', default / f'{path.stem}_L.png')) for path in mine]
 
     def _ids(self, path: Path) -> np.ndarray:
+        """Read a label in colours as class ids, uint8 ``[H, W]``."""
         return ids_of_colors(path, _COLORS, _IDS)
 
 
@@ -159,6 +161,7 @@ class CamVidSegNet(SegmentationFolder):
         return bool(pictures(root / split)) and (root / f'{split}annot').is_dir()
 
     def _find(self) -> list[tuple[Path, Path]]:
+        """Return image and label of each frame in the split. Raises the errors of the class."""
         _need_camvid(self)
         images = pictures(self.root / self.split)
         if not images:
@@ -169,6 +172,7 @@ class CamVidSegNet(SegmentationFolder):
         return [(path, self.root / f'{self.split}annot' / f'{path.stem}.png') for path in images]
 
     def _ids(self, path: Path) -> np.ndarray:
+        """Read a label as class ids, uint8 ``[H, W]``, with void as 255."""
         ids = read_ids(path)
         ids[ids == _SEGNET_VOID] = IGNORE
         return ids

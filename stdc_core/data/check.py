@@ -97,7 +97,7 @@ class _Pair:
     size: tuple[int, int] | None = None
 
 
-def raise_if_bad(*reports: DataReport) -> None:
+def raise_problems(*reports: DataReport) -> None:
     """Raise DataError with the lists of problems, if there are any.
 
     Args:
@@ -108,7 +108,7 @@ def raise_if_bad(*reports: DataReport) -> None:
         raise DataError('\n'.join(bad))
 
 
-def need_all_classes(reports: Sequence[DataReport]) -> None:
+def check_all_classes(reports: Sequence[DataReport]) -> None:
     """Check that every class occurs in the data of a training, if 255 does.
 
     Annotation tools write masks of 0 and 255, where 255 is the object. Here 255 stands for no class, and a network

@@ -55,6 +55,7 @@ class Cityscapes(SegmentationFolder):
         return self._files[index][0].name[: -len(_IMAGE)]
 
     def _find(self) -> list[tuple[Path, Path]]:
+        """Return image and label of each sample in the split. Raises the errors of the class."""
         folder = self.root / 'leftImg8bit' / self.split
         images = sorted(folder.glob(f'*/[!.]*{_IMAGE}'), key=lambda path: path.name)
         if not images:
@@ -62,6 +63,7 @@ class Cityscapes(SegmentationFolder):
         return [(image, self._label_path(image)) for image in images]
 
     def _label_path(self, image: Path) -> Path:
+        """Return the label of an image. Raises ValueError if only the 34 ids exist and the class table does not fit."""
         stem = image.name[: -len(_IMAGE)]
         folder = self.root / 'gtFine' / self.split / image.parent.name
         train_ids = folder / f'{stem}{_TRAIN_IDS}'
@@ -75,6 +77,7 @@ class Cityscapes(SegmentationFolder):
         return folder / f'{stem}{_ALL_IDS}'
 
     def _ids(self, path: Path) -> np.ndarray:
+        """Read a label of either kind as train ids, uint8 ``[H, W]``."""
         ids = read_ids(path)
         if path.name.endswith(_TRAIN_IDS):
             return ids

@@ -144,7 +144,8 @@ def _search(
 ) -> tuple[onnx.ModelProto, float, list[str], dict[str, float]]:
     """Return the quantised graph with the fewest blocks in float whose loss is within the limit.
 
-    Blocks turn to float one after another. The block that changes the fewest labels when it alone is in float is first.
+    Blocks turn to float one after another, starting with the block that reduces the changed labels the most when it is
+    the only one in float.
 
     Args:
         full: Graph with all layers quantised.
@@ -154,7 +155,7 @@ def _search(
         path: Model file, for errors.
 
     Returns:
-        Graph, its loss, its blocks in float, and the changed labels of each block alone in float, in percent.
+        Graph, its loss, its blocks in float, and the percent of changed labels with only one block in float, by block.
 
     Raises:
         QuantizeError: The loss is too large even with every block in float.

@@ -114,19 +114,35 @@ class _Choice:
 
     @staticmethod
     def _chosen(backend: Backend, refused: list[str]) -> Backend:
+        """Log a backend and the reasons against the ones before it, and return it with these reasons."""
         backend.reason = '; '.join(filter(None, [backend.reason, *refused]))
         _log.info('using %s%s', backend.name, f': {backend.reason}' if backend.reason else '')
         return backend
 
     def tensorrt(self, give_up: bool = False) -> Backend:
-        """Make the TensorRT backend. Raises BackendError."""
+        """Make the TensorRT backend.
+
+        Args:
+            give_up: Whether another backend takes over after a failure (see ``GpuOptions``).
+
+        Raises:
+            BackendError: It is not installed or cannot run on this GPU.
+        """
         self._check_driver('tensorrt')
         from stdc_core.inference.tensorrt.make_backend import make_tensorrt_backend
 
         return make_tensorrt_backend(self._model, self._precision, self._options(give_up, self._substitute))
 
     def tensorrt_rtx(self, give_up: bool = False, listed: bool = False) -> Backend:
-        """Make the TensorRT for RTX backend. Raises BackendError."""
+        """Make the TensorRT for RTX backend.
+
+        Args:
+            give_up: Whether another backend takes over after a failure (see ``GpuOptions``).
+            listed: Whether the GPU must be one that NVIDIA lists for TensorRT for RTX.
+
+        Raises:
+            BackendError: It is not installed or cannot run on this GPU.
+        """
         self._check_driver('tensorrt_rtx')
         from stdc_core.inference.tensorrt.make_backend import make_rtx_backend
 

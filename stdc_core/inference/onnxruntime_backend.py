@@ -56,6 +56,7 @@ class OnnxRuntimeBackend(Backend):
             return self._sessions[outputs]
 
     def _make_session(self, outputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
+        """Make a session for these outputs. Raises BackendError if the CUDA provider does not start."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
         # Threads that spin between frames save a few percent of latency, but take a quarter of the CPU time, which a

@@ -65,6 +65,7 @@ class _Loader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node. Raises ComposerError at an alias and at deep nesting."""
         if self.check_event(yaml.AliasEvent):
             event = self.get_event()
             raise yaml.composer.ComposerError(
@@ -78,6 +79,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        """Construct a dictionary. Raises ConstructorError at a repeated key."""
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):

@@ -185,7 +185,7 @@ def _expect_complete(
 
 
 def _backbone_name(state: dict[str, Tensor], backbone: str, path: str | Path) -> str:
-    """Return ``stdc1`` or ``stdc2``, told by the length of the reference's flat list of backbone modules.
+    """Return ``stdc1`` or ``stdc2``, which differ in the length of the reference's flat list of backbone modules.
 
     Raises:
         WeightsError: The checkpoint has no backbone, or one of another length.

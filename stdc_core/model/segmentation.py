@@ -177,12 +177,22 @@ class STDCSeg(SegmentationNetwork):
 
 
 def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Upsample logits ``[N, C, h, w]`` to ``[N, C, *size]``: bilinear with aligned corners, as the paper evaluates."""
+    """Upsample logits bilinearly with aligned corners, as the paper does in its evaluation.
+
+    Args:
+        logits: float ``[N, C, h, w]``.
+        size: (height, width) of the result, pixels.
+    """
     return F.interpolate(logits, size=size, mode='bilinear', align_corners=True)
 
 
 def rescale(image: Tensor, scale: float) -> Tensor:
-    """Scale an image ``[N, C, H, W]`` to the input scale of the network; ``scaled_size`` gives the new size."""
+    """Scale an image bilinearly with aligned corners; ``scaled_size`` gives the new size.
+
+    Args:
+        image: float ``[N, C, H, W]``.
+        scale: Input scale.
+    """
     if scale == 1:
         return image
     if torch.onnx.is_in_onnx_export():  # an exported graph takes images of any size

@@ -71,6 +71,7 @@ def save_classifier(model: STDCClassifier, path: str | Path, names: Sequence[str
 
 
 def _save(model: nn.Module, name: str, path: str | Path, provenance: dict[str, str], **metadata: str) -> None:
+    """Write a network with its provenance and further metadata. Raises WriteError."""
     state = {key: value.half() if value.dim() > 1 else value for key, value in model.state_dict().items()}
     metadata |= {'backbone': name, 'provenance': json.dumps(provenance)}
     with appearing(Path(path)) as partial:

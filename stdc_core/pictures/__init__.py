@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw overlays, text and legends.
 
-May import ``classes`` alone.
+May import only ``classes``.
 """

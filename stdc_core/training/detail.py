@@ -37,6 +37,7 @@ def detail_target(label: Tensor, ignore_index: int = IGNORE) -> Tensor:
 
 
 def _detail_target(label: Tensor, ignore_index: int) -> Tensor:
+    """Compute ``detail_target`` in float32."""
     ids = label.unsqueeze(1).float()
     known = (label != ignore_index).unsqueeze(1).float()
     ids = ids * known

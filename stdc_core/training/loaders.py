@@ -49,7 +49,7 @@ def train_loader(
             ``resident`` with a teacher.
     """
     rank, world, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device
-    need_even_batches(config.batch_size, world)
+    check_even_batches(config.batch_size, world)
     datasets = [*own, *extra]
     drawn = dataset_shares([len(d) for d in own], [len(d) for d in extra], shares, config.extra_share)
     schedule = BatchSchedule([len(d) for d in datasets], drawn, config.batch_size, config.seed)
@@ -92,7 +92,7 @@ def largest_size(sizes: Sequence[Sizes]) -> tuple[int, int]:
     return max((size for each in sizes for size in each), key=math.prod)
 
 
-def need_even_batches(batch_size: int, world: int) -> None:
+def check_even_batches(batch_size: int, world: int) -> None:
     """Check that a batch can be divided evenly among the devices, with two or more images for each.
 
     Args:
@@ -109,7 +109,7 @@ def need_even_batches(batch_size: int, world: int) -> None:
         raise ConfigError(f'batch_size: expected 2 or more per device, found {batch_size} on {world}')
 
 
-def need_image_for_each(images: int, source: object, world: int) -> None:
+def check_image_for_each(images: int, source: object, world: int) -> None:
     """Check that each device has an image to validate on.
 
     Args:

@@ -28,10 +28,10 @@ from stdc_core.training.checkpoints import LAST, checkpoint_step
 from stdc_core.training.config import ConfigError
 from stdc_core.training.exhaustion import explain_exhaustion
 from stdc_core.training.fitting import make_trainer, others_wait, stoppable
-from stdc_core.training.loaders import need_even_batches, need_image_for_each, one_opencv_thread
+from stdc_core.training.loaders import check_even_batches, check_image_for_each, one_opencv_thread
 from stdc_core.training.pretrain_config import RUN_KEYS, PretrainConfig, PretrainPlan
-from stdc_core.training.run_folder import RECORD, need_empty, read_record, write_record
-from stdc_core.training.task import rate
+from stdc_core.training.run_folder import RECORD, check_empty, read_record, write_record
+from stdc_core.training.task import rate_factor
 
 CLASSIFIER = 'classifier.safetensors'
 
@@ -84,6 +84,7 @@ class ClassificationTask(lightning.LightningModule):
         return self.model(x).float()
 
     def training_step(self, batch: tuple[Tensor, Tensor], _index: int) -> Tensor:
+        """Return the loss of a batch."""
         image, label = batch
         # The seed of the dropout follows from the step, so that a resumed run gives the same result.
         draw = np.random.SeedSequence([self.plan.seed, self.global_step, self.global_rank])
@@ -93,27 +94,31 @@ class ClassificationTask(lightning.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
+        """Begin new counts of hits and images."""
         self._counts = torch.zeros(3, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
+        """Count top-1 hits, top-5 hits and images of a batch."""
         image, label = batch
         logits = self(image)
         hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == label[:, None]
         self._counts += torch.stack([hits[:, 0].sum(), hits.sum(), torch.tensor(len(label), device=self.device)])
 
     def on_validation_epoch_end(self) -> None:
+        """Log top-1 and top-5 accuracy over the images of all ranks."""
         # Each rank has counted its part of the images.
         top1, top5, images = self.trainer.strategy.reduce(self._counts, reduce_op='sum').tolist()
         self.log_dict({'top1': top1 / images, 'top5': top5 / images}, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return optimiser and schedule. Batch norms have no weight decay."""
         plan = self.plan
         groups = [
             {'params': [p for p in self.model.parameters() if p.dim() > 1], 'weight_decay': plan.weight_decay},
             {'params': [p for p in self.model.parameters() if p.dim() <= 1], 'weight_decay': 0.0},
         ]
         optimizer = torch.optim.SGD(groups, lr=plan.learning_rate, momentum=plan.momentum)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(plan, step))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(plan, step))
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
 
 
@@ -139,7 +144,7 @@ def pretrain(config: PretrainConfig, data: Path, out: Path, progress: bool = Tru
         ExhaustedError: Memory or processes ran out.
     """
     splits = _open(config, data)
-    need_empty(out, config.num_nodes)
+    check_empty(out, config.num_nodes)
     with explain_exhaustion(out, RECORD):
         return _run(config, data, splits, out, progress, resumed=False)
 
@@ -222,8 +227,8 @@ def _run(
     if config.workers:
         one_opencv_thread()
     loading: dict[str, Any] = {'num_workers': config.workers, 'pin_memory': gpu}
-    need_even_batches(config.batch_size, world)
-    need_image_for_each(len(val), f'{data}/val', world)
+    check_even_batches(config.batch_size, world)
+    check_image_for_each(len(val), f'{data}/val', world)
     if not resumed:
         write_record(out, config, {'data': str(data.absolute()), 'classes': list(train.classes), 'images': len(train)})
     schedule = BatchSchedule([len(train)], None, config.batch_size, config.seed)

@@ -20,7 +20,7 @@ from stdc_core.training.ranks import process_rank
 RECORD = 'run.yaml'
 
 
-def need_empty(out: Path, num_nodes: int = 1) -> None:
+def check_empty(out: Path, num_nodes: int = 1) -> None:
     """Check that a new run may use a folder.
 
     Args:
@@ -50,7 +50,7 @@ def write_record(out: Path, config: Any, sources: dict[str, Any]) -> None:
     Raises:
         FileExistsError: The folder is not empty.
     """
-    need_empty(out, config.num_nodes)
+    check_empty(out, config.num_nodes)
     if not process_rank():
         record = {'config': dataclasses.asdict(config), **sources}
         with appearing(out / RECORD) as partial:

@@ -89,10 +89,10 @@ class SegmentationTask(lightning.LightningModule):
             logits = upsample(logits.float(), (label.shape[1], label.shape[2]))
             return ohem_cross_entropy(logits, label, config.ohem_threshold, weight=self.class_weight, sets=self.sets)
 
-        crop, label = label, _thin(label, config.loss_stride)
+        crop, label = label, _subsample(label, config.loss_stride)
         parts = {'main': segmentation_loss(output.logits, label)}
         if config.aux_weight:
-            sparse = _thin(crop, config.aux_stride)
+            sparse = _subsample(crop, config.aux_stride)
             parts['aux8'] = config.aux_weight * segmentation_loss(output.aux8, sparse)
             parts['aux16'] = config.aux_weight * segmentation_loss(output.aux16, sparse)
         if config.detail_weight:
@@ -102,9 +102,9 @@ class SegmentationTask(lightning.LightningModule):
                 known = (label != IGNORE).unsqueeze(1)
             if self.sets is not None:
                 # Pixels labelled with a set do not count: neither the inside nor the border of a set shows the edges.
-                open_ = (label >= self.model.num_classes) & (label != IGNORE)
-                closed, target = ~open_.unsqueeze(1), detail_target(label.masked_fill(open_, IGNORE))
-                known = closed if known is None else closed & known
+                coarse = (label >= self.model.num_classes) & (label != IGNORE)
+                fine, target = ~coarse.unsqueeze(1), detail_target(label.masked_fill(coarse, IGNORE))
+                known = fine if known is None else fine & known
             for stride, logits in output.detail.items():
                 parts[f'detail{stride}'] = config.detail_weight * torch.stack(detail_loss(logits, target, known)).sum()
         if soft is not None:
@@ -127,6 +127,7 @@ class SegmentationTask(lightning.LightningModule):
         return parts
 
     def training_step(self, batch: Sequence[Tensor], _index: int) -> Tensor:
+        """Return the total loss of a batch, and log its parts."""
         image, label, *soft = batch
         image = normalize(image.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
         parts = self.losses(self.model.forward_train(image), label.long(), *soft)
@@ -136,9 +137,11 @@ class SegmentationTask(lightning.LightningModule):
         return total
 
     def on_validation_epoch_start(self) -> None:
+        """Begin a new confusion matrix."""
         self.confusion = ConfusionMatrix(self.model.num_classes)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """Count the pixels of an image in the confusion matrix, and show the first images in TensorBoard."""
         image, label = batch
         network_input = normalize(image.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
         logits = self.model(rescale(network_input, self.config.input_scale)) + self.offset
@@ -148,6 +151,7 @@ class SegmentationTask(lightning.LightningModule):
             self._show(index, image[0].cpu().numpy(), label[0].cpu().numpy(), prediction[0])
 
     def on_validation_epoch_end(self) -> None:
+        """Log mIoU and the IoU of each class over the images of all ranks."""
         # Each rank has counted its part of the images.
         counts = torch.from_numpy(self.confusion.counts).to(self.device)
         self.confusion = ConfusionMatrix.of(self.trainer.strategy.reduce(counts, reduce_op='sum').cpu().numpy())
@@ -165,6 +169,7 @@ class SegmentationTask(lightning.LightningModule):
                 logger.experiment.add_image(f'validation/{index}', picture, self.global_step, dataformats='HWC')
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return optimiser and schedule. Heads have a learning rate, and convolutions a weight decay, of their own."""
         config = self.config
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.model.named_parameters():
@@ -184,12 +189,12 @@ class SegmentationTask(lightning.LightningModule):
             optimizer: torch.optim.Optimizer = torch.optim.SGD(parameters, momentum=config.momentum)
         else:
             optimizer = torch.optim.AdamW(parameters)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config, step))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(config, step))
         return {'optimizer': optimizer, 'lr_scheduler': {'scheduler': schedule, 'interval': 'step'}}
 
 
 class RateSchedule(Protocol):
-    """Keys of a configuration that ``rate`` needs."""
+    """Keys of a configuration that ``rate_factor`` needs."""
 
     @property
     def steps(self) -> int: ...
@@ -204,7 +209,7 @@ class RateSchedule(Protocol):
     def poly_power(self) -> float: ...
 
 
-def rate(config: RateSchedule, step: int) -> float:
+def rate_factor(config: RateSchedule, step: int) -> float:
     """Return the factor on the learning rate: linear warm-up, then cosine or poly decay to 0.
 
     Args:
@@ -222,7 +227,7 @@ def rate(config: RateSchedule, step: int) -> float:
     return 0.5 * (1 - math.cos(math.pi * left))
 
 
-def _thin(label: Tensor, stride: int) -> Tensor:
+def _subsample(label: Tensor, stride: int) -> Tensor:
     """Return every ``stride``-th pixel of a label ``[N, H, W]`` in both directions.
 
     The first and the last pixel are included, so that the result matches logits that are upsampled with aligned

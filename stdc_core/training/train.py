@@ -24,9 +24,9 @@ from stdc_core.training.config import ConfigError
 from stdc_core.training.exhaustion import explain_exhaustion
 from stdc_core.training.extra_data import ExtraData
 from stdc_core.training.fitting import make_trainer, others_wait, stoppable
-from stdc_core.training.loaders import largest_size, need_image_for_each, train_loader
+from stdc_core.training.loaders import check_image_for_each, largest_size, train_loader
 from stdc_core.training.ranks import process_rank
-from stdc_core.training.run_folder import RECORD, need_empty, read_record, write_record
+from stdc_core.training.run_folder import RECORD, check_empty, read_record, write_record
 from stdc_core.training.task import SegmentationTask
 from stdc_core.training.teacher import open_teacher, teach
 from stdc_core.training.train_config import RUN_KEYS, TrainConfig
@@ -88,7 +88,7 @@ def train(
         )
     if init is not None and not init.is_file():
         raise FileNotFoundError(f'{init}: no such file')
-    need_empty(out, config.num_nodes)
+    check_empty(out, config.num_nodes)
     with explain_exhaustion(out, RECORD):
         return _run(config, class_table(config.classes), data, out, others, init, progress, teacher, resumed=False)
 
@@ -169,7 +169,7 @@ def _run(
     loader = train_loader(config, own, datasets.extra, shares, sizes, start, trainer, soft)
     val_loader = None
     if val is not None:
-        need_image_for_each(len(val), val, trainer.world_size)
+        check_image_for_each(len(val), val, trainer.world_size)
         mine = Subset(ImagesAndLabels(val), range(trainer.global_rank, len(val), trainer.world_size))
         val_loader = DataLoader(mine, batch_size=1, num_workers=config.workers)
     if not resumed:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from stdc_core.classes import ClassTable
-from stdc_core.data.check import check, need_all_classes, raise_if_bad, shared_images
+from stdc_core.data.check import check, check_all_classes, raise_problems, shared_images
 from stdc_core.data.datasets import open_dataset
 from stdc_core.data.folder import SegmentationFolder
 from stdc_core.data.resident import Sizes
@@ -55,10 +55,10 @@ class TrainingData:
         first = not process_rank()
         validated = [self.val] if self.val is not None else []
         reports = [check(dataset, progress=progress and first) for dataset in (*self.own, *self.extra, *validated)]
-        raise_if_bad(*reports)
+        raise_problems(*reports)
         trained = reports[: len(self.own) + len(self.extra)]
         if refuse_absent:
-            need_all_classes(trained)
+            check_all_classes(trained)
         if first:
             warnings = [warning for report in reports for warning in report.warnings]
             warnings += [text for dataset in self.own for other in validated for text in shared_images(dataset, other)]

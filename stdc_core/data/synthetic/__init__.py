@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Render driving scenes with exact labels, with NumPy and OpenCV.
 
-May import ``stdc_core.classes`` alone.
+May import only ``stdc_core.classes``.
 """
 
 from stdc_core.data.synthetic.drive import Frame, SyntheticDrive
