@@ -21,6 +21,7 @@ from stdc_core.inference import Segmenter
 from stdc_core.inference.input_scale import InputScale
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import WeightsError, load_weights, save_weights
+from stdc_core.training.checkpoints import BestCheckpoint, LastCheckpoint
 from stdc_core.training.config import ConfigError
 from stdc_core.training.extra_data import ExtraData
 from stdc_core.training.fitting import growing_average, has_bfloat16_instructions
@@ -393,6 +394,11 @@ def test_every_device_needs_a_validation_image(dataset, tmp_path, capsys):
     assert main([*arguments, *(f'--set={setting}' for setting in settings)]) == 2
     assert 'expected at least one image for each of the 4 devices, found 3' in capsys.readouterr().err
     assert not (tmp_path / 'run').exists()
+
+
+def test_checkpoints_keep_the_keys_of_earlier_versions(tmp_path):
+    assert LastCheckpoint(dirpath=tmp_path).state_key.startswith('_Last{')
+    assert BestCheckpoint(dirpath=tmp_path, monitor='miou').state_key.startswith('ModelCheckpoint{')
 
 
 def test_first_machine_creates_the_run_folder(tmp_path, monkeypatch):
