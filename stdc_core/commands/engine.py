@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     if options.target != 'any':
         raise ValueError('--target is for --backend tensorrt_rtx: tensorrt builds for the GPU of this machine')
     segmenter = Segmenter.load(model, 0, options.input_scale, 'tensorrt', options.precision, max_batch=options.batch)
-    with killed_by_signals():  # the cache has only whole files
+    with killed_by_signals():  # an interrupted build leaves no incomplete file in the cache
         segmenter.prepare(options.size, print)
     print(f'{model}: the engine for {segmenter.backend} on {segmenter.reason} is ready')
 

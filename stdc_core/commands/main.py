@@ -30,10 +30,10 @@ COMMANDS = {
     'benchmark': ('benchmark', 'Compare the speed of the segmenter and of PyTorch on this machine.'),
 }
 
-#: Exit status after a mistake of the user, as argparse has it.
+#: Exit status after a mistake of the user, as in argparse.
 USER_ERROR = 2
 
-#: Added to the number of a signal, it is the exit status after this signal, as shells have it: 130 after Ctrl-C.
+#: Number to add to that of a signal for the exit status after this signal, as in shells: 130 after Ctrl-C.
 SIGNALLED = 128
 
 
@@ -43,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     A user's mistake is reported in one line on stderr.
 
     Args:
-        arguments: Command line without the program; None: that of the process.
+        arguments: Command line without the program; None takes that of the process.
 
     Returns:
-        Exit status: 0, 2 after a user's mistake, 130 after Ctrl-C, or 143 after SIGTERM. Signals that follow the first
-        one change nothing.
+        Exit status: 0, 2 after a user's mistake, 130 after Ctrl-C, or 143 after SIGTERM. Signals after the first one
+        change nothing.
     """
     if arguments is None:
         interrupt_once()
@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    """Run the subcommand, report a mistake of the user in one line on stderr, and return the exit status."""
     try:
         command_module(options.command).run(options)
     except ModuleNotFoundError as error:

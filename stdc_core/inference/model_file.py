@@ -76,7 +76,7 @@ class ModelInfo:
 
     @property
     def summary(self) -> str:
-        """Name and training data in one line, such as ``stdc1-seg50, trained on camvid/train``."""
+        """Return name and training data in one line, such as ``stdc1-seg50, trained on camvid/train``."""
         data = one_line(self.provenance.get('data', ''))
         return f'{self.name}, trained on {data}' if data else self.name
 
