@@ -59,7 +59,7 @@ setup(
             'ros-std-srvs==5.3.6',
         ],
         # `stdc export` uses the older ONNX exporter, which newer versions of torch may drop: see docs/architecture.md.
-        'train': ['torch>=2.5,<2.14', 'lightning>=2.6', 'safetensors', 'tensorboard'],
+        'train': ['torch>=2.5,<2.15', 'lightning>=2.6', 'safetensors', 'tensorboard'],
         # Backbones of timm under the STDC decoder.
         'compare': ['timm>=1.0.9', 'torchvision', 'huggingface_hub'],
         'openvino': ['openvino>=2024.4'],
