@@ -62,7 +62,8 @@ def test_a_quick_comparison(compare, tmp_path):
     network = outline('bisenetv2', 19)
     assert other[0][3] == f'{parameters(network) / 1e6:.2f}'
     assert other[0][4] == f'{multiply_adds(network, 64, 128) / 1e9:.2f}'
-    assert float(other[0][5]) > 20
+    # Of a process of its own: torch, which this process has loaded, takes more.
+    assert 20 < float(other[0][5]) < 400
     assert reference[0][8] == '1.00'
     times = {(row['network'], row['scale']): row['seconds'] for row in found['networks']}
     assert other[0][8] == f'{times["stdc2", 0.5] / times["bisenetv2", 0.5]:.2f}'
