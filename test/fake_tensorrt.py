@@ -1,45 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stand-ins for TensorRT 8.5 to 11: each has what that version has, and no more, and notes what it is told."""
+"""Stand in for what TensorRT 8.5 to 11 does on a GPU: build an engine, read it, run it, and fail at that.
+
+Graphs are parsed by the real library of TensorRT for RTX. Networks, profiles, configurations, loggers and progress
+monitors are real, too. What stands in here, and what a version of TensorRT has more or less than TensorRT for RTX, is
+compared with the real modules by test_fake_tensorrt.py.
+"""
 
 from __future__ import annotations
 
-import weakref
 from enum import Enum
 from functools import partial
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from host_device import HostDevice, HostEngine
-from onnx import helper
 
 from stdc_core.inference.onnx_graph.network_split import to_half
+from stdc_core.inference.tensorrt.library import logger_of
 
-# By version: flags of builder and network, preview features, and whether it tells progress. As in NVIDIA's wheels of
-# 8.6.1, 10.16 and 11.4; of 12, which there is not, that what 11 has as the only way may be asked for no more.
-WEAK, SHARING = {'FP16': 0, 'INT8': 1, 'TF32': 7}, 'PROFILE_SHARING_0806'
+real = pytest.importorskip('tensorrt_rtx', reason='TensorRT for RTX is not installed')
+
+#: Flags and features of TensorRT that TensorRT for RTX does not have, with their values in NVIDIA's Python packages.
+WEAK, SHARING = {'FP16': 0, 'INT8': 1}, 'PROFILE_SHARING_0806'
+
+#: By version: flags of builder and network, preview features, and whether it tells progress. As in NVIDIA's packages of
+#: 8.6.1, 10.16 and 11.4. Version 12 does not exist yet: it stands for one where what 11 has as the only way is not
+#: named any more.
 GENERATIONS = {
-    '8.5.2': (WEAK, {'EXPLICIT_BATCH': 0}, ['FASTER_DYNAMIC_SHAPES_0805'], False),
-    '8.6.1': (WEAK, {'EXPLICIT_BATCH': 0}, ['FASTER_DYNAMIC_SHAPES_0805', SHARING], False),
-    '10.16.1': (WEAK, {'EXPLICIT_BATCH': 0, 'STRONGLY_TYPED': 1}, [SHARING, 'ALIASED_PLUGIN_IO_10_03'], True),
-    '11.4.0': ({'TF32': 7}, {'STRONGLY_TYPED': 1}, ['ALIASED_PLUGIN_IO_10_03'], True),
-    '12.0.0': ({'REFIT': 5}, {'PREFER_AOT_PYTHON_PLUGINS': 2}, ['ALIASED_PLUGIN_IO_10_03'], True),
+    '8.5.2': ([*WEAK, 'TF32'], {'EXPLICIT_BATCH': 0}, ['FASTER_DYNAMIC_SHAPES_0805'], False),
+    '8.6.1': ([*WEAK, 'TF32'], {'EXPLICIT_BATCH': 0}, ['FASTER_DYNAMIC_SHAPES_0805', SHARING], False),
+    '10.16.1': ([*WEAK, 'TF32'], {'EXPLICIT_BATCH': 0, 'STRONGLY_TYPED': 1}, [SHARING], True),
+    '11.4.0': (['TF32'], {'STRONGLY_TYPED': 1}, [], True),
+    '12.0.0': (['REFIT'], {'PREFER_AOT_PYTHON_PLUGINS': 2}, [], True),
 }
 
 
 class Flag(Enum):
-    """Like those of pybind11: no number, but it has one."""
+    """A flag with a number, as pybind11 makes them."""
 
     def __int__(self) -> int:
         return self.value
 
 
 class FakeTensorRt(ModuleType):
-    """TensorRT of a version, which notes what it is told. What that version lacks is an AttributeError.
+    """TensorRT of a version. Everything that is not replaced here is of TensorRT for RTX.
+
+    Args:
+        version: One of ``GENERATIONS``.
+        device: Device that engines run on, by ONNX Runtime.
+        timed: Whether it has timing caches.
 
     Attributes:
-        failing: names of steps that fail; ``silent``: without a word.
-        device: its engines run there, by ONNX Runtime.
+        failing: Names of steps that fail.
+        silent: Whether they fail without a word.
+        builds: Networks that were built, as ONNX files.
+        config: Configuration of the last build.
+        network: Network of the last build.
+        profiles: Optimisation profiles that were created.
+        contexts: Execution contexts that were created.
     """
 
     def __init__(self, version: str, device: HostDevice | None = None, timed: bool = True):
@@ -49,254 +70,232 @@ class FakeTensorRt(ModuleType):
         self.failing: set[str] = set()
         self.silent = False
         self.builds: list[bytes] = []
+        self.profiles: list[Any] = []
         self.contexts: list[Context] = []
-        self.logger = None
-        self.BuilderFlag = Flag('BuilderFlag', flags)
+        self.config: Config | None = None
+        self.network: Network | None = None
+        self.BuilderFlag = Flag('BuilderFlag', {name: WEAK.get(name, index + 5) for index, name in enumerate(flags)})
         self.NetworkDefinitionCreationFlag = Flag('NetworkDefinitionCreationFlag', creation)
-        self.PreviewFeature = Flag('PreviewFeature', features)
-        self.TensorFormat = Flag('TensorFormat', {'LINEAR': 0, 'CHW2': 1})
-        self.TacticSource = Flag('TacticSource', {'CUBLAS': 0, 'EDGE_MASK_CONVOLUTIONS': 3, 'JIT_CONVOLUTIONS': 4})
-        self.float16 = 'float16'
-        self.ILogger = ILogger
+        self.PreviewFeature = Flag('PreviewFeature', [*features, 'ALIASED_PLUGIN_IO_10_03'])
         self.Builder, self.Runtime = partial(Builder, self), partial(Runtime, self)
-        self.OnnxParser = partial(OnnxParser, self)
-        if self.monitored:
-            self.IProgressMonitor = IProgressMonitor
+        self.OnnxParser = lambda network, logger: network.parser(logger)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith('__') or (name == 'IProgressMonitor' and not self.monitored):
+            raise AttributeError(name)
+        return getattr(real, name)
 
     def fails(self, step: str, wrong: bool = False) -> bool:
-        """Whether a step is to fail, or has to, as what is asked for is wrong; the log says so then."""
+        """Return whether a step fails, because a test wants it or what is asked for is wrong. The logger is told."""
         failing = wrong or step in self.failing
         if failing and not self.silent:
-            self.logger.log(ILogger.Severity.WARNING, 'slow')
-            self.logger.log(ILogger.Severity.ERROR, f'{step} fails\n')
+            logger_of(self).log(real.ILogger.Severity.WARNING, 'slow')
+            logger_of(self).log(real.ILogger.Severity.ERROR, f'{step} fails\n')
         return failing
 
-    def start(self, step: str, logger: ILogger) -> None:
-        assert logger.initialized
-        assert self.logger in (None, logger)  # TensorRT goes on using the first
-        self.logger = logger
+    def start(self, step: str, logger: Any) -> None:
+        """Check the logger: TensorRT goes on using the first one."""
+        assert logger is logger_of(self)
         if self.fails(step):
             raise TypeError('pybind11::init(): factory function returned nullptr')
 
 
-class ILogger:
-    initialized = False
-    Severity = Enum('Severity', ['INTERNAL_ERROR', 'ERROR', 'WARNING', 'INFO', 'VERBOSE'])
-
-    def __init__(self) -> None:
-        self.initialized = True
-
-
-class IProgressMonitor:
-    initialized = False
-
-    def __init__(self) -> None:
-        self.initialized = True
-
-
 class Builder:
-    def __init__(self, trt: FakeTensorRt, logger: ILogger):
+    """TensorRT's builder, which needs a GPU. It parses with the real library, and keeps the network as it is."""
+
+    def __init__(self, trt: FakeTensorRt, logger: Any):
         trt.start('Builder', logger)
-        self._trt = trt
+        self._trt, self._real = trt, real.Builder(logger_of(real))
 
     def create_network(self, flags: int) -> Network:
-        self._trt.creation, self._trt.network = flags, Network()
+        self._trt.creation = flags
+        typed = 1 << int(real.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        self._trt.network = Network(self._trt, self._real.create_network(typed))
         return self._trt.network
 
     def create_builder_config(self) -> Config:
-        kinds = (Monitored,) * self._trt.monitored + (Timed,) * self._trt.timed
-        self._trt.config = type('IBuilderConfig', (*kinds, Config), {'__slots__': ()})(self._trt)
+        kind = Timed if self._trt.timed else Config
+        self._trt.config = kind(self._trt, self._real.create_builder_config())
         return self._trt.config
 
-    def create_optimization_profile(self) -> Profile:
-        return Profile()
+    def create_optimization_profile(self) -> Any:
+        self._trt.profiles.append(self._real.create_optimization_profile())
+        return self._trt.profiles[-1]
 
     def build_serialized_network(self, network: Network, config: Config) -> memoryview | None:
-        if self._trt.monitored and not config.build():
-            return None
         if self._trt.fails('build'):
             return None
         model = network.model
-        if {each.dtype for each in network.tensors} == {'float16'} and 'FP16' in config.flags:
+        if {tensor.dtype for tensor in network.tensors()} == {real.float16} and 'FP16' in config.flags:
             model = to_half(model)
         self._trt.builds.append(model.SerializeToString())
         return memoryview(self._trt.builds[-1])
 
 
 class Network:
-    def read(self, trt: FakeTensorRt, model: onnx.ModelProto) -> None:
-        self.model = model
-        self.inputs = [Tensor(trt, value) for value in model.graph.input]
-        self.outputs = [Tensor(trt, value) for value in model.graph.output]
-        self.tensors = self.inputs + self.outputs
-        self.num_outputs = len(self.outputs)
+    """A real network, whose inputs and outputs may change their type where TensorRT is weakly typed."""
 
-    def get_input(self, index: int) -> Tensor:
-        return self.inputs[index]
+    def __init__(self, trt: FakeTensorRt, network: Any):
+        self._network, self._kind = network, Tensor if hasattr(trt.BuilderFlag, 'FP16') else None
+        self._tensors: dict[str, Any] = {}
 
-    def get_output(self, index: int) -> Tensor:
-        return self.outputs[index]
+    def parser(self, logger: Any) -> Any:
+        """Return a real parser for this network, which keeps the graph."""
+        network = self
+
+        class Parser(real.OnnxParser):
+            def parse(self, model: bytes) -> bool:
+                network.model = onnx.load_from_string(model)
+                return super().parse(model)
+
+        return Parser(self._network, logger_of(real))
+
+    @property
+    def num_outputs(self) -> int:
+        return self._network.num_outputs
+
+    def _tensor(self, tensor: Any) -> Any:
+        return self._tensors.setdefault(tensor.name, self._kind(tensor) if self._kind else tensor)
+
+    def get_input(self, index: int) -> Any:
+        return self._tensor(self._network.get_input(index))
+
+    def get_output(self, index: int) -> Any:
+        return self._tensor(self._network.get_output(index))
+
+    def tensors(self) -> list[Any]:
+        """Return input and outputs."""
+        return [self.get_input(0), *map(self.get_output, range(self.num_outputs))]
 
 
 class Tensor:
-    __slots__ = ('_dtype', '_strong', 'allowed_formats', 'name', 'shape')
+    """A real tensor, whose type can be set."""
 
-    def __init__(self, trt: FakeTensorRt, value: onnx.ValueInfoProto):
-        self.name = value.name
-        kind = value.type.tensor_type
-        self._dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)).name
-        self.shape = tuple(each.dim_value if each.HasField('dim_value') else -1 for each in kind.shape.dim)
-        self.allowed_formats = 0b11
-        self._strong = not hasattr(trt.BuilderFlag, 'FP16')
+    def __init__(self, tensor: Any):
+        self._tensor, self.dtype = tensor, tensor.dtype
 
-    @property
-    def dtype(self) -> str:
-        return self._dtype
-
-    @dtype.setter
-    def dtype(self, dtype: str) -> None:
-        assert not self._strong
-        self._dtype = dtype
-
-
-class OnnxParser:
-    def __init__(self, trt: FakeTensorRt, network: Network, logger: ILogger):
-        assert logger is trt.logger
-        self._trt, self._network = trt, network
-        self._errors = ['no such layer', 'no such type'] if 'parse' in trt.failing else []
-        self.num_errors = len(self._errors)
-
-    def parse(self, data: bytes) -> bool:
-        self._network.read(self._trt, onnx.load_from_string(data))
-        return not self._errors and not self._trt.fails('read')
-
-    def get_error(self, index: int) -> SimpleNamespace:
-        return SimpleNamespace(desc=lambda: self._errors[index])
-
-
-class Profile:
-    def set_shape(self, name: str, least: tuple, best: tuple, most: tuple) -> None:
-        self.shapes = name, least, best, most
+    name = property(lambda self: self._tensor.name)
+    shape = property(lambda self: self._tensor.shape)
+    allowed_formats = property(
+        lambda self: self._tensor.allowed_formats,
+        lambda self, formats: setattr(self._tensor, 'allowed_formats', formats),
+    )
 
 
 class Config:
-    __slots__ = ('flags', 'monitor', 'preview', 'profiles', 'tactics', 'timings', 'trt')
+    """A real configuration, with the flags and preview features of a version.
 
-    def __init__(self, trt: FakeTensorRt):
-        self.trt = trt
+    Attributes:
+        flags: Names of the flags that are set.
+        preview: Preview features that were switched, by name.
+        monitor: Progress monitor.
+    """
+
+    def __init__(self, trt: FakeTensorRt, config: Any):
+        self._trt, self._real = trt, config
         self.flags = {'TF32'} & set(trt.BuilderFlag.__members__)
         self.preview: dict[str, bool] = {}
-        self.profiles: list[Profile] = []
-        self.tactics = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ('create_timing_cache', 'set_timing_cache'):
+            raise AttributeError(name)
+        return getattr(self._real, name)
 
     def set_flag(self, flag: Flag) -> None:
-        self.flags.add(self.trt.BuilderFlag(flag).name)
+        self.flags.add(self._trt.BuilderFlag(flag).name)
 
     def clear_flag(self, flag: Flag) -> None:
-        self.flags.discard(self.trt.BuilderFlag(flag).name)
+        self.flags.discard(self._trt.BuilderFlag(flag).name)
 
-    def add_optimization_profile(self, profile: Profile) -> int:
-        self.profiles.append(profile)
-        return len(self.profiles) - 1
-
-    def set_preview_feature(self, feature: Flag, on: bool) -> None:
-        self.preview[self.trt.PreviewFeature(feature).name] = on
-
-    def set_tactic_sources(self, sources: int) -> bool:
-        self.tactics = sources
-        return True
+    def set_preview_feature(self, feature: Flag, enable: bool) -> None:
+        self.preview[self._trt.PreviewFeature(feature).name] = enable
 
 
-class Timed:
-    __slots__ = ()
+class Timed(Config):
+    """A configuration with timing caches: TensorRT times kernels on the GPU."""
 
-    def create_timing_cache(self, data: bytes) -> SimpleNamespace | None:
-        assert isinstance(data, bytes)
-        if data and self.trt.fails('timings'):
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> SimpleNamespace | None:
+        if serialized_timing_cache and self._trt.fails('timings'):
             return None
-        return SimpleNamespace(serialize=lambda: memoryview(data + b', more'))
+        return SimpleNamespace(serialize=lambda: memoryview(serialized_timing_cache + b', more'))
 
     def set_timing_cache(self, cache: SimpleNamespace, ignore_mismatch: bool) -> bool:
         self.timings = cache, ignore_mismatch
         return True
 
 
-class Monitored:
-    __slots__ = ()
-
-    @property
-    def progress_monitor(self) -> IProgressMonitor | None:
-        return self.monitor()
-
-    @progress_monitor.setter
-    def progress_monitor(self, monitor: IProgressMonitor) -> None:
-        assert monitor.initialized
-        self.monitor = weakref.ref(monitor)
-
-    def build(self) -> bool:
-        """Tell the progress. Returns whether to go on."""
-        monitor = self.progress_monitor
-        monitor.phase_start('build', None, 2)
-        goes_on = monitor.step_complete('build', 0)
-        monitor.phase_start('tactics', 'build', 4)
-        goes_on &= all(monitor.step_complete('tactics', step) for step in range(3))
-        monitor.phase_finish('tactics')
-        monitor.phase_finish('build')
-        return goes_on
-
-
 class Runtime:
-    def __init__(self, trt: FakeTensorRt, logger: ILogger):
+    """TensorRT's runtime, which needs a GPU."""
+
+    def __init__(self, trt: FakeTensorRt, logger: Any):
         trt.start('Runtime', logger)
         self._trt = trt
 
-    def deserialize_cuda_engine(self, data: bytes) -> CudaEngine | None:
-        return None if self._trt.fails('deserialize') else CudaEngine(self._trt, data)
+    def deserialize_cuda_engine(self, serialized_engine: bytes) -> CudaEngine | None:
+        return None if self._trt.fails('deserialize') else CudaEngine(self._trt, serialized_engine)
 
 
 class CudaEngine:
+    """An engine: the graph that it was built of, run by ONNX Runtime."""
+
     def __init__(self, trt: FakeTensorRt, data: bytes):
-        self.trt, self.host = trt, HostEngine(trt.device, data)
-        self.network = Network()
-        self.network.read(trt, onnx.load_from_string(data))
+        self._trt, self._host = trt, HostEngine(trt.device, data)
+        graph = onnx.load_from_string(data).graph
+        self._shapes = {
+            value.name: tuple(each.dim_value or -1 for each in value.type.tensor_type.shape.dim)
+            for value in (*graph.input, *graph.output)
+        }
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return next(tensor.shape for tensor in self.network.tensors if tensor.name == name)
+        return self._shapes[name]
 
     def create_execution_context(self) -> Context | None:
-        if self.trt.fails('context'):
+        if self._trt.fails('context'):
             return None
-        self.trt.contexts.append(Context(self, self.trt.__version__.startswith('8.') and bool(self.trt.contexts)))
-        return self.trt.contexts[-1]
+        bare = self._trt.__version__.startswith('8.') and bool(self._trt.contexts)
+        self._trt.contexts.append(Context(self._trt, self._host, self._shapes, bare))
+        return self._trt.contexts[-1]
 
 
 class Context:
-    def __init__(self, engine: CudaEngine, bare: bool):
-        self._engine, self._trt = engine, engine.trt
-        self.active_optimization_profile = -1 if bare else 0
-        self.addresses: dict[str, int] = {}
-        self.streams: list[int] = []
+    """An execution context. From TensorRT 8.6's second one on, it is bare: it begins without a profile."""
 
-    def set_optimization_profile_async(self, index: int, stream: int) -> bool:
-        self.active_optimization_profile = index
-        self.streams.append(stream)
+    def __init__(self, trt: FakeTensorRt, host: HostEngine, shapes: dict[str, tuple[int, ...]], bare: bool):
+        self._trt, self._host, self._shapes = trt, host, shapes
+        self.active_optimization_profile = -1 if bare else 0
+        self._addresses: dict[str, int] = {}
+        self._streams: list[int] = []
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        self.active_optimization_profile = profile_index
+        self._streams.append(stream_handle)
         return True
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-        fits = shape == self._engine.get_tensor_shape(name)
-        if -1 in self._engine.get_tensor_shape(name) and self.active_optimization_profile == 0:
-            _, least, _, most = self._trt.config.profiles[0].shapes
+        fits = shape == self._shapes[name]
+        if -1 in self._shapes[name] and self.active_optimization_profile == 0:
+            least, _, most = map(tuple, self._trt.profiles[0].get_shape(name))
             fits = least[0] <= shape[0] <= most[0] and shape[1:] == most[1:]
-        self.input, self.shape = name, shape
+        self._input, self._shape = name, shape
         return not self._trt.fails('shape', not fits)
 
-    def set_tensor_address(self, name: str, address: int) -> bool:
-        self.addresses[name] = address
-        return not self._trt.fails('address', name not in {tensor.name for tensor in self._engine.network.tensors})
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        self._addresses[name] = memory
+        return not self._trt.fails('address', name not in self._shapes)
 
-    def execute_async_v3(self, stream: int) -> bool:
-        self.streams.append(stream)
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        self._streams.append(stream_handle)
         if self._trt.fails('execute'):
             return False
-        self._engine.host.execution(self.addresses, self.input, self.shape, stream, int)()
+        self._host.execution(self._addresses, self._input, self._shape, stream_handle, int)()
         return True
+
+
+def streams_of(context: Context) -> list[int]:
+    """Return the streams that a context was told to work on."""
+    return context._streams
+
+
+def numpy_type(dtype: Any) -> str:
+    """Return the name of a library's type as NumPy calls it."""
+    return np.dtype(real.nptype(dtype)).name

@@ -76,7 +76,7 @@ def build(
     network = builder.create_network(_creation_flags(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(sized(network_file, options.shape)):
-        errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+        errors = [_described(parser.get_error(index)) for index in range(parser.num_errors)]
         said = one_line('; '.join(errors) or logger.said(), _SAID)
         raise EngineError(f'{title_of(trt)} cannot read the graph: {said}')
     config = builder.create_builder_config()
@@ -116,6 +116,12 @@ def sized(network_file: bytes, shape: tuple[int, int, int, int]) -> bytes:
         if index or shape[0] == 1:
             dimension.dim_value = shape[index]
     return model.SerializeToString()
+
+
+def _described(error: Any) -> str:
+    """Return what the parser says, and the operator that it is about. Before TensorRT 10, it does not name it."""
+    operator = error.node_operator() if hasattr(error, 'node_operator') else ''
+    return f'{error.desc()} (operator {operator})' if operator else error.desc()
 
 
 def _creation_flags(trt: ModuleType) -> int:
