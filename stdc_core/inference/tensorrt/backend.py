@@ -15,6 +15,7 @@ import onnx
 from stdc_core.inference.backend import Backend, BackendError
 from stdc_core.inference.tensorrt.cuda import CudaError
 from stdc_core.inference.tensorrt.engine_store import EngineStore
+from stdc_core.inference.tensorrt.failure_state import FailureState
 from stdc_core.inference.tensorrt.kernels import Kernels
 from stdc_core.inference.tensorrt.library import TENSORRT, TITLES, EngineError
 from stdc_core.inference.tensorrt.options import GpuOptions
@@ -28,29 +29,6 @@ from stdc_core.inference.tensorrt.rtx import ANY_TARGET
 KEPT = 4
 
 _log = logging.getLogger(__name__)
-
-
-class FailureState:
-    """Whether a GPU error is worth another try.
-
-    Attributes:
-        lost: Whether the GPU is given up.
-    """
-
-    def __init__(self) -> None:
-        self.lost = False
-        self._shaky = False
-
-    def succeeded(self) -> None:
-        """Note that an image was segmented."""
-        self._shaky = False
-
-    def may_retry(self, error: Exception) -> bool:
-        """Return whether to try again after an error: once between two images, and never after a lasting error."""
-        if self._shaky or getattr(error, 'lasting', False):
-            return False
-        self._shaky = True
-        return True
 
 
 class TensorRtBackend(Backend):

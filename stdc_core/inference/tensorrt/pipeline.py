@@ -90,6 +90,11 @@ class Pipeline:
             self.close()
             raise
 
+    @property
+    def captured(self) -> bool:
+        """Whether runs are captured as a CUDA graph."""
+        return self._graph is not None
+
     def _allocate(self, size: int) -> Any:
         self._memory.append(self._device.allocate(int(size)))
         return self._memory[-1]
