@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run the GPU pipeline on the CPU: a stand-in for ``CudaDevice`` that compiles the same kernel source for the CPU."""
+"""Stand in for a GPU with the CPU: the same calls, and kernels of the same source."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
+from stdc_core.classes import class_table
+from stdc_core.data.synthetic import SyntheticDrive
+from stdc_core.inference import DEFAULT_MODEL
+from stdc_core.inference.input_scale import set_input_scale
+from stdc_core.inference.model_file import read_model
 from stdc_core.inference.tensorrt import kernels
 from stdc_core.inference.tensorrt.backend import TensorRtBackend
 from stdc_core.inference.tensorrt.cuda import CudaError, Graph, Memory
@@ -25,13 +32,14 @@ from stdc_core.inference.tensorrt.engine_builder import EngineOptions
 from stdc_core.inference.tensorrt.engine_cache import EngineCache
 from stdc_core.inference.tensorrt.engine_store import EngineStore
 from stdc_core.inference.tensorrt.options import GpuOptions
+from stdc_core.pictures.overlay import overlay
 
 # Barriers between CPU threads are much slower than on a GPU.
 kernels.BLOCK = 8
 
 HEADER = Path(__file__).with_name('host_device.h')
 
-#: C++ code for the two instructions in the kernels that are not C++.
+#: The two instructions of the kernels that are not C++, and what replaces them.
 HALF = {
     'asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));': 'value = _cvtsh_ss(bits);',
     'asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));': 'bits = _cvtss_sh(value, 0);',
@@ -58,13 +66,13 @@ def _compile(source: str, names: tuple[str, ...], macros: tuple[str, ...]) -> ct
 
 
 class HostDevice:
-    """Does immediately on the CPU what ``CudaDevice`` starts on a GPU.
+    """Do at once, on the CPU, what ``CudaDevice`` begins on a GPU.
 
     Attributes:
         fail: Function of a test that gets the name of each call before it is made, and may raise ``CudaError``.
-        allocated: Memory that has not been freed.
-        graphs: Number of graphs that have not been freed.
-        calls: Names of the calls so far.
+        allocated: Pieces of memory that have not been given back, by address.
+        graphs: Number of graphs that have not been given back.
+        calls: Names of the calls that were made.
     """
 
     name = 'CPU'
@@ -163,12 +171,12 @@ class HostDevice:
 
 
 def cuda_error(code: int, call: str = 'cudaMalloc') -> CudaError:
-    """Return a CUDA error. 2 is out of memory; 700 is an illegal address, after which the GPU stays unusable."""
+    """Return an error: 2 is out of memory; 700 is an illegal address, which is lasting."""
     return CudaError(call, {2: 'cudaErrorMemoryAllocation', 700: 'cudaErrorIllegalAddress'}[code], code)
 
 
 class HostExecution:
-    """Run of a :class:`HostEngine`, which a test can make impossible to capture."""
+    """A run of a :class:`HostEngine`. A test may say that it cannot be captured."""
 
     capturable = True
 
@@ -183,7 +191,7 @@ class HostExecution:
 
 
 class HostEngine:
-    """Engine for a :class:`HostDevice` that runs ONNX Runtime."""
+    """An engine for a :class:`HostDevice`, run by ONNX Runtime."""
 
     def __init__(self, device: HostDevice, model: bytes):
         self._device = device
@@ -223,7 +231,7 @@ class HostEngine:
 
 
 class Bench:
-    """Backend with its stand-in device, engines and cache."""
+    """A backend on the CPU, with its device and the builds that it asked for."""
 
     def __init__(self, model, folder, precision='fp32', typed=False, library='tensorrt', **options):
         self.device = HostDevice()
@@ -247,7 +255,7 @@ class Bench:
         return network, b''
 
     def fail_next(self, call: str, *codes: int) -> None:
-        """Let the next calls of a name fail with these errors."""
+        """Let the next calls of a name fail with these codes."""
         left = list(codes)
 
         def fail(name: str) -> None:
@@ -255,3 +263,37 @@ class Bench:
                 raise cuda_error(left.pop(0), call)
 
         self.device.fail = fail
+
+
+def half_scale_model() -> onnx.ModelProto:
+    """Return the deployed graph of the shipped model at half the scale."""
+    model, _ = read_model(DEFAULT_MODEL)
+    set_input_scale(model, 0.5)
+    return model
+
+
+def three_images() -> np.ndarray:
+    """Return rendered images of an even height and an odd half width, uint8 BGR ``[3, 96, 130, 3]``."""
+    drive = SyntheticDrive(seed=3, height=96, width=130, frames=60)
+    return np.stack([drive[0].image, drive[30].image, drive[50].image])
+
+
+def assert_equal(found: tuple, expected: Sequence, share: float = 0.9999) -> None:
+    """Check that masks and, where there are any, confidences are equal but for rounding."""
+    assert found[0].shape == expected[0].shape
+    assert (found[0] == expected[0]).mean() >= share
+    if found[1] is not None:
+        assert (np.abs(found[1].astype(int) - expected[1]) <= 1).mean() >= share
+
+
+def assert_drawn(found: np.ndarray, image: np.ndarray, mask: np.ndarray, opacity: float) -> None:
+    """Check that an overlay of CamVid's colours is that of the CPU but for rounding."""
+    assert np.abs(found.astype(int) - overlay(image, mask, class_table('camvid'), opacity)).max() <= 1
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds, at most half a minute."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

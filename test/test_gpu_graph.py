@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Test the GPU kernels around the network, and the graphs for TensorRT, against the deployed graph."""
+"""Compare kernels and the graphs that TensorRT gets with the deployed graph."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The graphs that TensorRT's parsers get hold nothing but what those read, from version 8.5 to 11."""
+"""Give TensorRT's parsers only what they read, from version 8.5 to 11."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from stdc_core.inference.model_file import read_model
 from stdc_core.inference.onnx_graph.network_split import LOGITS, PLANES, split, to_half, whole, widen
 from stdc_core.inference.tensorrt.engine_builder import sized
 
-#: Operators, and of each the attributes, that all these parsers read: builtin_op_importers.cpp of onnx/onnx-tensorrt,
-#: branch release/8.5-GA; onnxOpImporters.cpp of the later ones.
+#: Operators that all these parsers read, with their attributes. Source: builtin_op_importers.cpp of onnx/onnx-tensorrt,
+#: branch release/8.5-GA, and onnxOpImporters.cpp of later ones.
 READ = {
     'Add': '',
     'ArgMax': 'axis keepdims',
