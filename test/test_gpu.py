@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a GPU computes is what the CPU does, on a machine with an NVIDIA GPU; how fast it is, benchmarks/gpu.py says.
+"""Compare what a GPU computes with what the CPU computes: memory, graphs and kernels.
 
-``pytest -m gpu`` runs these alone, and without it they see no GPU. Engines are built: it takes minutes.
+``pytest -m gpu`` runs these tests alone; without it, tests see no GPU. Engines are in test_gpu_engines.py, and
+``benchmarks/gpu.py`` measures the speed.
 """
 
 from __future__ import annotations
@@ -13,22 +14,16 @@ import pytest
 from host_device import HostDevice, needs_compiler
 
 from stdc_core.classes import IGNORE, class_table
-from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.inference import Segmenter
 from stdc_core.inference.tensorrt import cuda, kernels
-from stdc_core.inference.tensorrt import make_backend as tensorrt_backend
 from stdc_core.inference.tensorrt.cuda import CudaDevice, CudaError, missing_driver
 from stdc_core.inference.tensorrt.kernels import Kernels, Normalization
-from stdc_core.pictures.overlay import overlay
 
 
 def missing() -> str:
-    """Why there is nothing to test here; empty: there is."""
+    """Return why there is nothing to test here, or an empty text."""
     reason = missing_driver()
     if not reason:
         try:
-            import tensorrt  # noqa: F401
-
             cuda._bindings()
         except ImportError as error:
             reason = str(error)
@@ -38,9 +33,7 @@ def missing() -> str:
 REASON = missing()
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(REASON), reason=REASON)]
 
-SIZE = (360, 480)
-
-#: Threads of a block, as without host_device.py, which makes it smaller for every test.
+#: Number of threads of a block, as without host_device.py, which makes it smaller for every test.
 BLOCK, HOST_BLOCK = 128, kernels.BLOCK
 
 
@@ -183,78 +176,3 @@ def test_colours_are_those_of_the_cpu(both, opacity):
 
     ((found, expected),) = both(work, [image, mask, blending], [np.full_like(image, 77)])
     assert np.abs(found.astype(int) - expected).max() <= 1
-
-
-@pytest.fixture(scope='module')
-def frames() -> np.ndarray:
-    drive = SyntheticDrive(seed=3, height=SIZE[0], width=SIZE[1], frames=160)
-    return np.stack([drive[index].image for index in (0, 50, 100, 150)])
-
-
-@pytest.fixture(scope='module', autouse=True)
-def cache(tmp_path_factory):
-    """Engines are kept from test to test, and no longer."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('STDC_CACHE_DIR', str(tmp_path_factory.mktemp('engines')))
-        yield
-
-
-def load(precision: str, max_batch: int = 1, backend: str = 'tensorrt') -> Segmenter:
-    return Segmenter.load(input_scale=1.0, backend=backend, precision=precision, max_batch=max_batch)
-
-
-@pytest.fixture(scope='module')
-def expected(frames):
-    return load('auto', backend='onnxruntime')(frames, confidence=True)
-
-
-def assert_alike(found, expected, indices) -> None:
-    """As in benchmarks/gpu.py."""
-    assert found.mask.shape == expected.mask[indices].shape
-    assert (found.mask == expected.mask[indices]).mean() >= 0.999
-    assert np.abs(found.confidence.astype(float) - expected.confidence[indices]).mean() <= 1
-
-
-@pytest.mark.parametrize('precision', ['fp32', 'fp16'])
-def test_masks_are_those_of_onnx_runtime(frames, expected, precision):
-    segmenter = load(precision)
-    assert segmenter.backend == f'tensorrt {precision}'
-    for index, frame in enumerate(frames):
-        assert_alike(segmenter(frame, confidence=True), expected, index)
-    alone = segmenter(frames[0])
-    assert alone.confidence is None
-    assert (alone.mask == expected.mask[0]).mean() >= 0.999
-
-
-def test_other_sizes_come_and_go(frames):
-    segmenter, on_cpu = load('fp32'), load('auto', backend='onnxruntime')
-    for height, width in ((96, 128), (97, 131), (96, 128)):
-        image = np.ascontiguousarray(frames[1, :height, :width])
-        assert (segmenter(image).mask == on_cpu(image).mask).mean() >= 0.999
-
-
-def test_batches_are_the_masks_of_their_images(frames, expected):
-    segmenter = load('fp32', max_batch=3)
-    if segmenter.max_batch == 1:
-        pytest.skip('this TensorRT takes no batches')
-    for indices in (slice(0, 3), slice(1, 3), slice(2, 3), slice(0, 4)):
-        assert_alike(segmenter(frames[indices], confidence=True), expected, indices)
-
-
-def test_overlays_are_those_of_the_cpu(frames):
-    segmenter = load('fp32')
-    for frame in frames[:2]:
-        mask = segmenter(frame).mask
-        drawn = segmenter.overlay(0, 0.5)
-        assert drawn is not None, 'NVRTC is not installed'
-        assert np.abs(drawn.astype(int) - overlay(frame, mask, segmenter.info.classes, 0.5)).max() <= 1
-
-
-def test_the_second_time_the_engine_is_read(frames, expected, monkeypatch):
-    load('fp32').prepare(SIZE, lambda text: None)
-    monkeypatch.setattr(tensorrt_backend, 'build', lambda *_: pytest.fail('built again'))
-    told: list[str] = []
-    segmenter = load('fp32')
-    segmenter.prepare(SIZE, told.append)
-    assert told == []
-    assert_alike(segmenter(frames[0], confidence=True), expected, 0)
