@@ -37,7 +37,7 @@ POISON = 251
 #: Share of labels that have to be those of float32, and how far confidences may be off on average, of 255.
 EQUAL, UNSURE = 0.999, 1.0
 
-#: Points of mIoU that int8 may lose.
+#: Points of mIoU that int8 on the GPU may lose against int8 on the CPU.
 LOST = 0.5
 
 
@@ -167,7 +167,7 @@ def test_the_larger_network_with_nineteen_classes_computes_the_same(library, tmp
 
 
 @each_library
-def test_int8_keeps_the_miou(library, tmp_path, drive, frames, expected):
+def test_int8_has_the_miou_that_it_has_on_the_cpu(library, tmp_path, drive, frames):
     quantization = pytest.importorskip('stdc_core.export.quantize', reason='torch is not installed')
     from stdc_core.io.files import write_png
 
@@ -175,9 +175,12 @@ def test_int8_keeps_the_miou(library, tmp_path, drive, frames, expected):
     for index in range(0, 160, 20):
         write_png(tmp_path / f'{index:03}.png', other[index].image)
     quantization.quantize(DEFAULT_MODEL, tmp_path / 'int8.onnx', sorted(tmp_path.glob('*.png')))
-    backend = make(library, read_model(tmp_path / 'int8.onnx')[0], 'int8')
-    scores = []
-    for masks in (expected[0], np.concatenate([backend(frame[None], False)[0] for frame in frames])):
+    int8 = read_model(tmp_path / 'int8.onnx')[0]
+    backend, scores = make(library, int8, 'int8'), []
+    for masks in (
+        OnnxRuntimeBackend(int8)(frames, False)[0],
+        np.concatenate([backend(frame[None], False)[0] for frame in frames]),
+    ):
         confusion = ConfusionMatrix(len(class_table('camvid')))
         for mask, frame in zip(masks, drive, strict=True):
             confusion.update(mask, frame.label)
