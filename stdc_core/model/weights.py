@@ -6,32 +6,23 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
-from onnx import numpy_helper
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from stdc_core.classes import ClassTable
-from stdc_core.inference.model_file import NETWORK_NAMES, ModelError, is_network, read_model, read_provenance
-from stdc_core.inference.onnx_graph.quantized import is_quantized
 from stdc_core.io.files import appearing
 from stdc_core.io.text import one_line
 from stdc_core.model.networks import make_network, outline
 from stdc_core.model.segmentation import SegmentationNetwork, STDCSeg
-from stdc_core.model.stdc import STAGE_BLOCKS, STDCBackbone, STDCClassifier
+from stdc_core.model.stdc import STDCBackbone, STDCClassifier
+from stdc_core.model.stored_network import Stored, StoredClassifier, StoredNetwork, WeightsError, read_stored
 from stdc_core.model.timm_backbone import BackboneError
 
 # Parts of STDCSeg that only training uses; a model.onnx does not contain them.
 _TRAINING_ONLY = ('aux8_head.', 'aux16_head.', 'detail_heads.')
 # Layers of STDCSeg with an output for each class.
 _CLASS_LAYERS = ('head.1.', 'aux8_head.1.', 'aux16_head.1.')
-
-
-class WeightsError(ValueError):
-    """A weights file that cannot be used. The message names the file, what was found and what was expected."""
 
 
 def save_weights(model: SegmentationNetwork, path: str | Path, classes: ClassTable, provenance: dict[str, str]) -> None:
@@ -78,27 +69,6 @@ def _save(model: nn.Module, name: str, path: str | Path, provenance: dict[str, s
         partial.write_bytes(save({key: value.contiguous() for key, value in state.items()}, metadata))
 
 
-class _StoredNetwork(NamedTuple):
-    """Content of a file with a segmentation network."""
-
-    backbone: str
-    classes: ClassTable
-    provenance: dict[str, str]
-    state: dict[str, Tensor]
-
-
-class _StoredClassifier(NamedTuple):
-    """Content of a file with an image classifier; its classes are names without colours."""
-
-    backbone: str
-    classes: tuple[str, ...]
-    provenance: dict[str, str]
-    state: dict[str, Tensor]
-
-
-_Stored = _StoredNetwork | _StoredClassifier
-
-
 def load_weights(path: str | Path) -> tuple[SegmentationNetwork, ClassTable, dict[str, str]]:
     """Read a segmentation network from a file of ``save_weights`` or from a ``model.onnx``.
 
@@ -114,8 +84,8 @@ def load_weights(path: str | Path) -> tuple[SegmentationNetwork, ClassTable, dic
         FileNotFoundError: The file does not exist.
         WeightsError: The file is damaged, or does not contain an STDC-Seg network.
     """
-    stored = _read(path)
-    if isinstance(stored, _StoredClassifier):
+    stored = read_stored(path)
+    if isinstance(stored, StoredClassifier):
         raise WeightsError(
             f'{path}: an image classifier, expected a segmentation network; '
             '`stdc train --init` takes the backbone of a classifier'
@@ -128,7 +98,7 @@ def load_weights(path: str | Path) -> tuple[SegmentationNetwork, ClassTable, dic
     return model.eval(), stored.classes, stored.provenance
 
 
-def _network(stored: _StoredNetwork, strides: tuple[int, ...], path: str | Path) -> SegmentationNetwork:
+def _network(stored: StoredNetwork, strides: tuple[int, ...], path: str | Path) -> SegmentationNetwork:
     """Return the network of a file with its weights.
 
     The state is checked before the network takes any memory: a small file may name a network with billions of weights.
@@ -161,8 +131,8 @@ def load_classifier(path: str | Path) -> tuple[STDCClassifier, tuple[str, ...], 
         FileNotFoundError: The file does not exist.
         WeightsError: The file is damaged, or does not contain an image classifier.
     """
-    stored = _read(path)
-    if isinstance(stored, _StoredNetwork):
+    stored = read_stored(path)
+    if isinstance(stored, StoredNetwork):
         raise WeightsError(f'{path}: a segmentation network, expected an image classifier')
     outputs = stored.state.get('fc2.weight')
     # Checked before a network with this number of outputs takes memory.
@@ -193,9 +163,9 @@ def initialise(model: SegmentationNetwork, path: str | Path, classes: ClassTable
         FileNotFoundError: The file does not exist.
         WeightsError: The file is damaged, is not one of the three, or has another backbone. The model is unchanged.
     """
-    stored = _read(path)
+    stored = read_stored(path)
     _expect_backbone(stored, model.name, path)
-    if isinstance(stored, _StoredClassifier):
+    if isinstance(stored, StoredClassifier):
         assert isinstance(model, STDCSeg)  # as its name is that of a classifier
         prefix = 'backbone.'
         state = {key.removeprefix(prefix): value for key, value in stored.state.items() if key.startswith(prefix)}
@@ -293,88 +263,7 @@ def _detail_strides(state: dict[str, Tensor]) -> set[int]:
     return {s for s in STDCBackbone.channels if any(key.startswith(f'detail_heads.{s}.') for key in state)}
 
 
-def _expect_backbone(stored: _Stored, name: str, path: str | Path) -> None:
+def _expect_backbone(stored: Stored, name: str, path: str | Path) -> None:
     """Raise WeightsError if a file has another backbone than ``name``."""
     if stored.backbone != name:
         raise WeightsError(f'{path}: found backbone {stored.backbone}, expected {name}')
-
-
-def _read(path: str | Path) -> _Stored:
-    """Read a file and check its backbone and class offset.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        WeightsError: The file is damaged or of another kind.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'{path}: no such file')
-    stored = _read_onnx(path) if Path(path).suffix == '.onnx' else _read_safetensors(path)
-    known = stored.backbone in STAGE_BLOCKS if isinstance(stored, _StoredClassifier) else is_network(stored.backbone)
-    if not known:
-        found = one_line(stored.backbone, 20)
-        expected = f'one of {", ".join(STAGE_BLOCKS)}' if isinstance(stored, _StoredClassifier) else NETWORK_NAMES
-        raise WeightsError(f'{path}: found backbone {found!r}, expected {expected}')
-    try:
-        offset = json.loads(stored.provenance.get('class_offset', 'null'))
-    except (ValueError, RecursionError):
-        offset = 'damaged'
-    if offset is not None and not (isinstance(offset, list) and all(isinstance(number, float) for number in offset)):
-        raise WeightsError(f'{path}: class_offset in its provenance: expected a list of numbers')
-    if offset is not None and len(offset) != len(stored.classes):
-        raise WeightsError(
-            f'{path}: class_offset in its provenance: {len(offset)} numbers for {len(stored.classes)} classes'
-        )
-    return stored
-
-
-def _read_safetensors(path: str | Path) -> _Stored:
-    """Read a file of ``save_weights`` or ``save_classifier``. Raises WeightsError if the file is damaged."""
-    try:
-        with safe_open(path, 'pt') as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, ValueError, TypeError, RuntimeError, MemoryError) as error:
-        advice = '; `stdc import` reads checkpoints' if Path(path).suffix in ('.pth', '.pt', '.tar') else ''
-        raise WeightsError(f'{path}: not a safetensors file ({one_line(error)}){advice}') from error
-    classifies = metadata.get('kind') == 'classifier'
-    missing = {'backbone', 'provenance', 'names' if classifies else 'classes'} - metadata.keys()
-    if missing:
-        raise WeightsError(
-            f'{path}: no {", ".join(sorted(missing))} in its metadata; '
-            'expected weights from `stdc train`, `stdc pretrain` or `stdc import`'
-        )
-    try:
-        provenance = read_provenance(metadata['provenance'])
-        if classifies:
-            return _StoredClassifier(metadata['backbone'], _names(metadata['names']), provenance, state)
-        return _StoredNetwork(metadata['backbone'], ClassTable.from_json(metadata['classes']), provenance, state)
-    except ValueError as error:
-        raise WeightsError(f'{path}: its metadata is damaged ({one_line(error)})') from error
-
-
-def _names(text: str) -> tuple[str, ...]:
-    """Return the class names in a JSON list of strings. Raises ValueError if the text is not one."""
-    try:
-        names = json.loads(text)
-    except RecursionError as error:
-        raise ValueError('names: nested too deeply') from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError('names: expected a list of strings')
-    return tuple(names)
-
-
-def _read_onnx(path: str | Path) -> _StoredNetwork:
-    """Read the weights inside a ``model.onnx``. Raises WeightsError if it is damaged or quantised."""
-    try:
-        proto, info = read_model(path)
-    except ModelError as error:
-        raise WeightsError(str(error)) from error
-    if is_quantized(proto):
-        raise WeightsError(f'{path}: is quantised and has no float weights; expected the model that it was made from')
-    prefix = 'model.'
-    state = {
-        tensor.name.removeprefix(prefix): torch.from_numpy(numpy_helper.to_array(tensor).copy())
-        for tensor in proto.graph.initializer
-        if tensor.name.startswith(prefix)
-    }
-    return _StoredNetwork(info.backbone, info.classes, info.provenance, state)
