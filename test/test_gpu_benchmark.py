@@ -22,7 +22,7 @@ from stdc_core.inference.tensorrt.cuda import missing_driver
 
 sys.path.append(str(REPOSITORY / 'benchmarks'))
 
-from gpu_comparison import workload
+from gpu_comparison import engine_runner, timing, workload
 from gpu_comparison.engine_runner import EngineRunner, run_trial
 from gpu_comparison.plan import (
     EAGER_16,
@@ -52,6 +52,13 @@ def work(tmp_path_factory) -> Path:
     work = tmp_path_factory.mktemp('work')
     workload.make_ready(work, None, (64, 128), 2, max_loss=100.0)
     return work
+
+
+@pytest.fixture(autouse=True)
+def no_warm_up(monkeypatch):
+    """Leave out the runs that are not timed: on the CPU they take long."""
+    for module in (engine_runner, timing):
+        monkeypatch.setattr(module, 'WARM_UP', 0)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import pytest
 
 from stdc_core.classes import class_table
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter
 from stdc_core.inference.input_scale import InputScale
 from stdc_core.inference.model_file import read_model
@@ -37,8 +36,8 @@ POISON = 251
 #: Share of labels that have to be those of float32, and how far confidences may be off on average, of 255.
 EQUAL, UNSURE = 0.999, 1.0
 
-#: Points of mIoU that int8 on the GPU may lose against int8 on the CPU.
-LOST = 0.5
+#: Share of labels that int8 may change on the GPU beyond those that it changes on the CPU.
+MORE_CHANGED = 0.01
 
 
 def missing(library: str) -> str:
@@ -76,15 +75,9 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def drive() -> list:
-    """Four rendered frames with labels."""
+def frames() -> np.ndarray:
     drive = SyntheticDrive(seed=3, height=SIZE[0], width=SIZE[1], frames=160)
-    return [drive[index] for index in (0, 50, 100, 150)]
-
-
-@pytest.fixture(scope='module')
-def frames(drive) -> np.ndarray:
-    return np.stack([frame.image for frame in drive])
+    return np.stack([drive[index].image for index in (0, 50, 100, 150)])
 
 
 @pytest.fixture(scope='module')
@@ -167,7 +160,7 @@ def test_the_larger_network_with_nineteen_classes_computes_the_same(library, tmp
 
 
 @each_library
-def test_int8_has_the_miou_that_it_has_on_the_cpu(library, tmp_path, drive, frames):
+def test_int8_changes_as_few_labels_as_on_the_cpu(library, tmp_path, frames, expected):
     quantization = pytest.importorskip('stdc_core.export.quantize', reason='torch is not installed')
     from stdc_core.io.files import write_png
 
@@ -176,16 +169,10 @@ def test_int8_has_the_miou_that_it_has_on_the_cpu(library, tmp_path, drive, fram
         write_png(tmp_path / f'{index:03}.png', other[index].image)
     quantization.quantize(DEFAULT_MODEL, tmp_path / 'int8.onnx', sorted(tmp_path.glob('*.png')))
     int8 = read_model(tmp_path / 'int8.onnx')[0]
-    backend, scores = make(library, int8, 'int8'), []
-    for masks in (
-        OnnxRuntimeBackend(int8)(frames, False)[0],
-        np.concatenate([backend(frame[None], False)[0] for frame in frames]),
-    ):
-        confusion = ConfusionMatrix(len(class_table('camvid')))
-        for mask, frame in zip(masks, drive, strict=True):
-            confusion.update(mask, frame.label)
-        scores.append(100 * confusion.miou())
-    assert scores[1] >= scores[0] - LOST
+    backend = make(library, int8, 'int8')
+    on_cpu, _ = OnnxRuntimeBackend(int8)(frames, False)
+    on_gpu = np.concatenate([backend(frame[None], False)[0] for frame in frames])
+    assert (on_gpu == expected[0]).mean() >= (on_cpu == expected[0]).mean() - MORE_CHANGED
 
 
 @each_library
