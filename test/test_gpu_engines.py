@@ -249,10 +249,15 @@ def test_an_engine_that_was_built_without_a_gpu_runs_and_its_kernels_are_kept(
 def test_rtx_answers_until_tensorrt_has_built_its_engine(frames, expected, monkeypatch, tmp_path):
     monkeypatch.setenv('STDC_CACHE_DIR', str(tmp_path))
     model = read_model(DEFAULT_MODEL)[0]
-    options = GpuOptions(other=lambda: make_rtx_backend(model, 'fp16'), wait=False)
-    backend = make_tensorrt_backend(model, 'fp16', options)
+    others: list[TensorRtBackend] = []
+
+    def other() -> TensorRtBackend:
+        others.append(make_rtx_backend(model, 'fp16'))
+        return others[-1]
+
+    backend = make_tensorrt_backend(model, 'fp16', GpuOptions(other=other, wait=False))
     assert_alike(backend(frames[:1], True), [each[:1] for each in expected])
-    assert backend.activity.startswith('building the engine for 480x360 images')
+    assert [each.name for each in others] == ['tensorrt_rtx fp16']
     backend._builder.join(600)
     assert not backend.activity
     assert_alike(backend(frames[:1], True), [each[:1] for each in expected])
