@@ -49,7 +49,9 @@ def test_node_and_segment_bag_give_the_same_masks(tmp_path):
     expected = (tmp_path / 'one.mcap').read_bytes()
     for other in ('two.mcap', 'one/drive.mcap', 'two/drive.mcap'):
         assert (tmp_path / other).read_bytes() == expected, other
-    with NodeProcess('-r', f'image:={CAMERA}') as process, Client(image=CAMERA) as client, Bag(source) as bag:
+    # Reliable: every image must arrive, also where the node discovers the player late.
+    arguments = ['-p', 'image_reliability:=reliable', '-r', f'image:={CAMERA}']
+    with NodeProcess(*arguments) as process, Client(image=CAMERA) as client, Bag(source) as bag:
         client.listen('mask')
         player = Player(client.node, bag, [CAMERA])
         client.spin_until(lambda: not player.unheard(), 'the node listens to the player')
