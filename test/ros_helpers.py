@@ -50,6 +50,7 @@ from rclpy.context import Context  # noqa: E402
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.publisher import Publisher  # noqa: E402
 from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
 from rclpy.subscription import Subscription  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
@@ -258,6 +259,10 @@ class Client:
         stamp = message.header.stamp
         self.send_until(lambda: bool(self._found(output, stamp)), message, _described(output, stamp))
         return self._found(output, stamp)[0]
+
+    def send_with_info(self, message: Image, camera: Publisher, info: CameraInfo, output: str) -> None:
+        """Publish an image and its CameraInfo until an output arrives; best effort may lose either of them."""
+        self.spin_until(lambda: bool(self.received[output]) or camera.publish(info) or self.send(message), output)
 
     def wait_for(self, output: str, stamp: Time) -> Image:
         """Wait for the message of an output with this stamp and return it."""

@@ -47,9 +47,11 @@ def test_camera_pose_from_tf():
         image = SyntheticDrive(frames=1)[0].image
         message = message_of(image)
         info = pinhole_info(image)
-        camera.publish(info)
         unknown = "no drivable_grid of /right/image: no transform from 'camera' to 'base_link'"
-        client.spin_until(lambda: unknown in process.output or client.send(message), 'a warning of a missing transform')
+        client.spin_until(
+            lambda: unknown in process.output or camera.publish(info) or client.send(message),
+            'a warning of a missing transform',
+        )
         pitch = (0.0, math.sin(0.05), 0.0, math.cos(0.05))
         ahead = (-0.5, 0.5, -0.5, 0.5)  # rotation from the body (x forward) to the optical frame (z forward)
         known = [

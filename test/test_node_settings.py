@@ -169,8 +169,7 @@ def test_drivable_grid_of_the_mask(rectified):
         info = pinhole_info(image)
         info.r = np.eye(3).reshape(-1)
         info.p = np.array([600.0, 0, 240, 0, 0, 600, 180, 0, 0, 0, 1, 0])  # a focal length that differs from K
-        camera.publish(info)
-        client.spin_until(lambda: bool(client.received['drivable_grid']) or client.send(message), 'a drivable_grid')
+        client.send_with_info(message, camera, info, 'drivable_grid')
         grid = client.received['drivable_grid'][0]
         late: list[OccupancyGrid] = []
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
