@@ -36,6 +36,7 @@ KEYS = {
 PIP = {
     *('av', 'backports', 'colcon_core', 'compression', 'google', 'lz4', 'onnx', 'onnxruntime', 'rosbags', 'simplejpeg'),
     *('cuda', 'lightning', 'openvino', 'ray', 'safetensors', 'tensorrt', 'tensorrt_rtx', 'torch', 'torchmetrics'),
+    *('huggingface_hub', 'timm'),
 }
 
 
@@ -78,6 +79,7 @@ def imported(folder: str) -> dict[str, str]:
         'stdc_ros',
         *sys.stdlib_module_names,
         *(path.stem for path in (REPOSITORY / 'test').rglob('*.py')),
+        *(path.stem for path in (REPOSITORY / 'benchmarks').iterdir()),
     }
     found: dict[str, str] = {}
     for path in (REPOSITORY / folder).rglob('*.py'):
@@ -120,7 +122,7 @@ def test_extras(installed):
     base, *sections = re.split(r'^\[(.+)\]$', text, flags=re.MULTILINE)
     extras = dict(zip(sections[::2], sections[1::2], strict=True))
     assert extras.pop(':python_version < "3.14"').split() == ['backports.zstd']
-    assert extras.keys() == {'ros', 'train', 'openvino', 'ray', 'rtx', 'tensorrt', 'test', 'video'}
+    assert extras.keys() == {'compare', 'ros', 'train', 'openvino', 'ray', 'rtx', 'tensorrt', 'test', 'video'}
     # Without this, colcon runs no test and reports success.
     assert 'pytest' in extras['test'] and 'hypothesis' in extras['test']
     assert 'numpy' in base

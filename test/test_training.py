@@ -190,7 +190,7 @@ def test_misspelt_and_mistyped_keys_are_named(tmp_path):
         load_config(tmp_path / 'broken.yaml', [])
     with pytest.raises(ConfigError, match='expected key=value'):
         load_config(None, ['batch_size'])
-    with pytest.raises(ConfigError, match="backbone: expected one of stdc1, stdc2, found 'stdc9'"):
+    with pytest.raises(ConfigError, match="backbone: expected one of stdc1, stdc2, bis.* or timm/NAME, found 'stdc9'"):
         load_config(None, ['backbone=stdc9'])
     assert load_config(None, ['learning_rate=1']).learning_rate == 1.0
 
