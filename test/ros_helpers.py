@@ -172,6 +172,7 @@ class Client:
         self._executor.add_node(self.node)
         quality = QoSProfile(depth=5, reliability=reliability)
         self._camera = self.node.create_publisher(of, image or f'{inside}/image', quality)
+        self.sent = 0  # images
         self._listening: list[Subscription] = []
         self.received: dict[str, list[Image]] = {}
         self._diagnostics: dict[str, str] = {}
@@ -230,6 +231,7 @@ class Client:
 
     def send(self, message: Image | CompressedImage) -> None:
         self._camera.publish(message)
+        self.sent += 1
 
     @property
     def camera_subscriptions(self) -> int:
