@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
@@ -25,23 +27,29 @@ os.environ['ROS_PYTHON_CHECK_FIELDS'] = '1'
 # Before the first logger. The loggers of launch, which ROS 2's pytest plugin imports, would hide records from caplog.
 logging.setLoggerClass(logging.Logger)
 
-# A robot has no torch. `colcon test` then runs everything except training and export.
-_NEED_TORCH = [
-    f'test_{name}.py'
-    for name in (
-        *('backbones', 'bisenet', 'compare', 'explain', 'export', 'losses', 'model', 'pretrain', 'quantize'),
-        *('reference', 'resident', 'resume', 'training'),
+# A robot has no torch. `colcon test` there leaves out the files that import it, or a room that does.
+_IMPORTS_TORCH = re.compile(r'^(?:import|from) (?:torch|stdc_core\.(?:export|model))\b', re.MULTILINE)
+collect_ignore = (
+    []
+    if find_spec('torch')
+    else sorted(
+        path.name for path in Path(__file__).parent.glob('test_*.py') if _IMPORTS_TORCH.search(path.read_text())
     )
-]
-collect_ignore = [] if find_spec('torch') else _NEED_TORCH
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide GPUs unless ``pytest -m gpu`` is running, because tests compare masks of the CPU byte for byte."""
+    """Hide GPUs unless ``pytest -m gpu`` is running, and let Ctrl-C work.
+
+    Tests compare masks of the CPU byte for byte.
+    """
     if config.option.markexpr != 'gpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
+    # A shell that runs the tests in the background ignores SIGINT, for all processes that the tests start, too.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str | None:
