@@ -19,8 +19,8 @@ import time
 from stdc_core.io import signals
 signals.PATIENCE = 0.3
 signals.interrupt_once()
-print('ready', flush=True)
 try:
+    print('ready', flush=True)
     time.sleep(30)
 finally:
     print('cleaning up', flush=True)
