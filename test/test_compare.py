@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 
 from stdc_core.model.networks import outline
 from stdc_core.model.size import multiply_adds, parameters
-from stdc_core.pictures.scatter import Point, scatter, ticks
+from stdc_core.pictures.scatter import Point, place_names, scatter, ticks
 
 
 @pytest.fixture(scope='module')
@@ -51,6 +51,12 @@ def test_points_lie_where_their_values_are():
     picture = scatter(points, 'title', 'x', 'y')
     centres = [np.argwhere((picture == color).all(axis=2)).mean(axis=0) for color in (red, blue)]
     assert centres[0][0] > centres[1][0] and centres[0][1] < centres[1][1]
+
+
+def test_names_of_close_points_do_not_overlap():
+    (first, same, far) = place_names(['STDC1', 'EfficientNet-B0', 'STDC2'], [(100, 50), (101, 50), (400, 50)])
+    assert first == (111, 54) and far == (411, 54)
+    assert same[1] - first[1] >= 12
 
 
 def test_a_quick_comparison(compare, tmp_path):

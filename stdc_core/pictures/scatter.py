@@ -10,11 +10,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from stdc_core.pictures.drawing import GREY, WHITE, Color, canvas, put_text
+from stdc_core.pictures.drawing import GREY, WHITE, Color, canvas, put_text, text_width
 
 _INK: Color = (50, 46, 42)
 _GRID: Color = (228, 226, 224)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 90, 190, 70, 70
+_NAME_SIZE, _LINE = 9, 16  # height of capital letters, and of a line, pixels
 
 
 class Point(NamedTuple):
@@ -68,11 +69,35 @@ def scatter(
     put_text(picture, title, (_LEFT, 32), 13, _INK, bold=True)
     put_text(picture, x_label, ((width - _RIGHT + _LEFT) // 2, height - 18), 10, _INK, 'center')
     put_text(picture, y_label, (20, _TOP - 14), 10, _INK)
-    for point in points:
-        at = place(point.x, point.y)
-        cv2.circle(picture, at, 6, point.color, -1, cv2.LINE_AA)
-        put_text(picture, point.name, (at[0] + 11, at[1] + 4), 9, _INK)
+    dots = [place(point.x, point.y) for point in points]
+    for point, dot, (column, row) in zip(
+        points, dots, place_names([point.name for point in points], dots), strict=True
+    ):
+        cv2.circle(picture, dot, 6, point.color, -1, cv2.LINE_AA)
+        put_text(picture, point.name, (column, row), _NAME_SIZE, _INK)
     return picture
+
+
+def place_names(names: Sequence[str], dots: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return where names are written: right of their dots, and moved down where another name is.
+
+    Args:
+        names: Name of each point.
+        dots: Column and row of each point, pixels.
+
+    Returns:
+        Column and row of the left end of each baseline.
+    """
+    taken: list[tuple[int, int, int]] = []  # left, right, row
+    found: dict[int, tuple[int, int]] = {}
+    for index in sorted(range(len(dots)), key=lambda index: dots[index][1]):
+        left, row = dots[index][0] + 11, dots[index][1] + 4
+        right = left + text_width(names[index], _NAME_SIZE)
+        while any(left < end and begin < right and abs(row - line) < _LINE for begin, end, line in taken):
+            row += 1
+        taken.append((left, right, row))
+        found[index] = left, row
+    return [found[index] for index in range(len(dots))]
 
 
 def ticks(values: Sequence[float]) -> list[float]:
