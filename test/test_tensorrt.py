@@ -27,12 +27,9 @@ from stdc_core.inference.model_file import read_model
 from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
 from stdc_core.inference.tensorrt import pipeline as gpu_pipeline
 from stdc_core.inference.tensorrt.backend import KEPT
-from stdc_core.inference.tensorrt.cuda import missing_driver
 from stdc_core.inference.tensorrt.library import EngineError
 
 pytestmark = needs_compiler
-
-no_driver = pytest.mark.skipif(not missing_driver(), reason='there is an NVIDIA driver')
 
 CLASSES = class_table('camvid')
 
@@ -55,10 +52,6 @@ def expected(model, images) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture
 def bench(model, tmp_path):
     return lambda **settings: Bench(model, tmp_path / 'cache', **settings)
-
-
-def other_of(model):
-    return lambda: OnnxRuntimeBackend(model, 1)
 
 
 def test_images_become_the_masks_that_onnx_runtime_gives(bench, images, expected):

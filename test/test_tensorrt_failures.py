@@ -24,12 +24,10 @@ from stdc_core.classes import class_table
 from stdc_core.inference import BackendError
 from stdc_core.inference.onnxruntime_backend import OnnxRuntimeBackend
 from stdc_core.inference.tensorrt import cuda
-from stdc_core.inference.tensorrt.cuda import CudaError, missing_driver
+from stdc_core.inference.tensorrt.cuda import CudaError
 from stdc_core.inference.tensorrt.library import EngineError
 
 pytestmark = needs_compiler
-
-no_driver = pytest.mark.skipif(not missing_driver(), reason='there is an NVIDIA driver')
 
 CLASSES = class_table('camvid')
 
