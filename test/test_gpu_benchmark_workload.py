@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -28,8 +27,6 @@ from gpu_comparison.plan import (
     Contender,
     groups,
 )
-
-ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': ''}
 
 
 def test_the_files_are_small_enough_to_be_carried_one_by_one():
