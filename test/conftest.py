@@ -75,6 +75,19 @@ def root_logger_at_warning() -> Iterator[None]:
     root.setLevel(before)
 
 
+@pytest.fixture(autouse=True)
+def unchanged_signal_handlers() -> Iterator[None]:
+    """Fail a test that leaves handlers of signals behind; they would change the tests after it."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    after = [signal.getsignal(number) for number in numbers]
+    for number, earlier, later in zip(numbers, before, after, strict=True):
+        if later != earlier:
+            signal.signal(number, earlier)
+    assert after == before
+
+
 @pytest.fixture(scope='session')
 def quantized(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
     """Return the int8 graph of the shipped model, calibrated on three rendered frames. Tests must not change it."""

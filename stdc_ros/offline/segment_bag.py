@@ -32,8 +32,10 @@ MAX_SECONDS = 3600.0
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status: 0, 1 if it failed, 130 if it was interrupted."""
-    given = _parse(sys.argv[1:] if args is None else list(args))
-    interrupt_once()
+    if args is None:
+        interrupt_once()
+        args = sys.argv[1:]
+    given = _parse(list(args))
     return _segment_one(given) if given.out_dir is None else segment_many(given)
 
 

@@ -44,6 +44,8 @@ LAST_TIMEOUT = 3.0
 
 def main(args: list[str] | None = None) -> int:
     """Run the demo. Return the exit status: 0, 1 if it failed, 130 if it was interrupted."""
+    if args is None:
+        interrupt_once()
     parser = argparse.ArgumentParser(prog='stdc_demo', description='Replay a drive to the segmentation node.')
     parser.add_argument('--bag', type=expand_user, help='bag to replay; default: render a drive')
     parser.add_argument('--topic', help='image topic of the bag; needed if it has several')
@@ -58,7 +60,6 @@ def main(args: list[str] | None = None) -> int:
         parser.error(f'--input-scale is {given.input_scale:g}, expected 0.1 to 4')
     if given.frames < 1:
         parser.error(f'--frames is {given.frames}, expected 1 or more')
-    interrupt_once()
     try:
         run(given)
     except (NodeProcessError, BagError, ModelError, OSError) as error:
