@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from bag_helpers import CAMERA, make_bag, picture
 
+from stdc_core.data.synthetic import SCENES, SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
 from stdc_core.inference.model_file import read_model
 from stdc_ros.bags.message import make_header
@@ -25,6 +26,7 @@ from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE, TYPES
 from stdc_ros.messages.images import make_image
 from stdc_ros.playback.demo import fast_scale
 from stdc_ros.playback.isolation import profile_variable
+from stdc_ros.playback.rendered_drive import PARTS, render_drive
 
 TIMEOUT = 120.0
 
@@ -108,8 +110,23 @@ def check_bag(path: Path, camera: str, sent: int, masks: int, information: bool)
     assert set(by_stamp['/segmentation/overlay']) <= set(images)
     if information:
         assert set(by_stamp['/camera/camera_info']) == set(images)
-        matrix = next(iter(by_stamp['/camera/camera_info'].values())).message.k
-        assert matrix[0] > 0 and matrix[8] == 1
+        matrices = [by_stamp['/camera/camera_info'][stamp].message.k for stamp in images]
+        assert all(matrix[8] == 1 for matrix in matrices)
+        focal = [SyntheticDrive(seed, scene=scene).camera_matrix[0, 0] for scene, _, seed in PARTS]
+        assert [matrix[0] for matrix in matrices] == [f for f in focal for _ in range(sent // len(PARTS))]
+
+
+@pytest.mark.parametrize('frames', [1, 4])
+def test_rendered_drive_shows_each_kind_of_street(frames, tmp_path):
+    labels = render_drive(tmp_path / 'drive.mcap', frames)
+    assert len(labels) == frames
+    with Bag(tmp_path / 'drive.mcap') as bag:
+        images = [message.bgr() for message in bag.messages(['/camera/image_raw'])]
+    for image, label, (scene, weather, seed) in zip(images, labels, PARTS[:frames], strict=True):
+        frame = SyntheticDrive(seed, frames=1, scene=scene, weather=weather)[0]
+        np.testing.assert_array_equal(image, frame.image)
+        np.testing.assert_array_equal(label, frame.label)
+    assert {scene for scene, _, _ in PARTS} == set(SCENES)
 
 
 @pytest.mark.parametrize(('of', 'name'), [(IMAGE, CAMERA), (COMPRESSED_IMAGE, CAMERA + '/compressed')])

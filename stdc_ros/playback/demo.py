@@ -97,7 +97,7 @@ def run(given: argparse.Namespace) -> None:
             scale = given.input_scale or fast_scale(bag, topic, info)
             info = info.at(scale)
             recorder = Recorder(node, [MASK, OVERLAY], work)
-            drive = Drive(camera, info, recorder, labels, first_camera_info(bag, topic))
+            drive = Drive(camera, info, recorder, labels, camera_infos(bag, topic))
             with node_process(given.model, camera, work / 'node.log', scale) as process:
                 replay(node, Player(node, bag, [topic]), drive, process)
             if bag.damage:
@@ -124,16 +124,18 @@ def fast_scale(bag: Bag, topic: str, info: ModelInfo) -> float:
     return scale.own
 
 
-def first_camera_info(bag: Bag, topic: str) -> Any | None:
-    """Return the first ``CameraInfo`` beside an image topic of a rosbag2.
+def camera_infos(bag: Bag, topic: str) -> list[Any]:
+    """Return the ``CameraInfo`` messages beside an image topic of a rosbag2.
 
     Returns:
-        Message; None if the bag has none, and for rosbag1, whose fields have other names.
+        One message for each image; the first message alone if the numbers differ. Empty if the bag has none, and for
+        rosbag1, whose fields have other names.
     """
     name = topic.removesuffix('/compressed').rpartition('/')[0] + '/camera_info'
     if name not in bag.topics or bag.topics[name].type != CAMERA_INFO or bag.path.suffix == '.bag':
-        return None
-    return next((message.message for message in bag.messages([name])), None)
+        return []
+    infos = [message.message for message in bag.messages([name])]
+    return infos if len(infos) == bag.topics[topic].message_count else infos[:1]
 
 
 def replay(node: Node, player: Player, drive: Drive, process: NodeProcess) -> None:

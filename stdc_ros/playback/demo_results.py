@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Drive:
         info: Description of the model.
         recorder: Recorder of the images on ``camera`` and of the outputs on :data:`MASK` and :data:`OVERLAY`.
         labels: True class ids of every image, uint8 ``[H, W]``; None if they are unknown.
-        camera_info: ``sensor_msgs/CameraInfo`` of all images, or None.
+        camera_infos: ``sensor_msgs/CameraInfo`` of each image; a single one counts for all; empty if there is none.
     """
 
     def __init__(
@@ -45,14 +46,14 @@ class Drive:
         info: ModelInfo,
         recorder: Recorder,
         labels: list[np.ndarray] | None,
-        camera_info: Any | None,
+        camera_infos: list[Any],
     ):
         self.camera = camera
         self.classes = info.classes
         self._model = info.summary
         self.recorder = recorder
         self._labels = labels
-        self._camera_info = camera_info
+        self._camera_infos = camera_infos
 
     def _message(self, entry: Entry) -> Any:
         return TYPES.deserialize_cdr(self.recorder.data(entry), IMAGE)
@@ -155,11 +156,12 @@ class Drive:
             bag.set_classes(self.classes, self._model)
             for topic in (self.camera, MASK, OVERLAY):
                 bag.add_topic(topic, IMAGE)
-            if self._camera_info:
-                bag.add_topic(info_topic, self._camera_info.__msgtype__)
+            if self._camera_infos:
+                bag.add_topic(info_topic, self._camera_infos[0].__msgtype__)
+            infos = chain(self._camera_infos, repeat(self._camera_infos[-1])) if self._camera_infos else repeat(None)
             entries = sorted(self.recorder.entries, key=lambda entry: entry.arrival)
             for entry in tqdm(entries, desc='Writing the bag', unit='message'):
-                if self._camera_info and entry.topic == self.camera:
-                    self._camera_info.header = self._message(entry).header
-                    bag.write(info_topic, entry.arrival, self._camera_info)
+                if entry.topic == self.camera and (info := next(infos)):
+                    info.header = self._message(entry).header
+                    bag.write(info_topic, entry.arrival, info)
                 bag.write_cdr(entry.topic, entry.arrival, self.recorder.data(entry))
