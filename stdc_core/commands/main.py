@@ -23,6 +23,7 @@ COMMANDS = {
     'explain': ('explain', 'Draw what networks see: heat maps, details, masks and errors.'),
     'predict': ('predict', 'Segment images, folders of images and videos.'),
     'classes': ('classes', 'Print the class table of a segmented bag, a model or a dataset.'),
+    'blend': ('blend', 'Blend weights with those from before a training.'),
     'export': ('export', 'Convert weights to a model.onnx that describes itself.'),
     'quantize': ('quantize', 'Convert a model.onnx to int8, calibrated on your images.'),
     'engine': ('engine', 'Build the engine of a model for an NVIDIA GPU ahead of time.'),

@@ -19,8 +19,8 @@ from stdc_core.model.stdc import STDCBackbone, STDCClassifier
 from stdc_core.model.stored_network import Stored, StoredClassifier, StoredNetwork, WeightsError, read_stored
 from stdc_core.model.timm_backbone import BackboneError
 
-# Parts of STDCSeg that only training uses; a model.onnx does not contain them.
-_TRAINING_ONLY = ('aux8_head.', 'aux16_head.', 'detail_heads.')
+#: Beginnings of the keys of STDCSeg that only training uses; a model.onnx does not contain them.
+TRAINING_ONLY = ('aux8_head.', 'aux16_head.', 'detail_heads.')
 # Layers of STDCSeg with an output for each class.
 _CLASS_LAYERS = ('head.1.', 'aux8_head.1.', 'aux16_head.1.')
 
@@ -107,7 +107,7 @@ def _network(stored: StoredNetwork, strides: tuple[int, ...], path: str | Path) 
         WeightsError: The state is not that of the network.
     """
     count = len(stored.classes)
-    absent = _TRAINING_ONLY if Path(path).suffix == '.onnx' else None
+    absent = TRAINING_ONLY if Path(path).suffix == '.onnx' else None
     try:
         hollow = outline(stored.backbone, count, strides)
         check_state(hollow, _completed(hollow, stored.state, absent), path)
@@ -174,7 +174,7 @@ def initialise(model: SegmentationNetwork, path: str | Path, classes: ClassTable
     own_strides = _detail_strides(model.state_dict())
     strides = _detail_strides(stored.state)
     onnx = Path(path).suffix == '.onnx'
-    absent = _TRAINING_ONLY if onnx else tuple(f'detail_heads.{s}.' for s in own_strides - strides)
+    absent = TRAINING_ONLY if onnx else tuple(f'detail_heads.{s}.' for s in own_strides - strides)
     surplus = tuple(f'detail_heads.{s}.' for s in strides - own_strides)
     left = ['the auxiliary heads'] if onnx else []
     if own_strides - strides:
