@@ -14,14 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from host_device import Bench, HostExecution, needs_compiler
-
-from stdc_core.inference.model_file import read_model
-from stdc_core.inference.onnx_graph.quantized import is_quantized
-from stdc_core.inference.tensorrt.cuda import missing_driver
-
-sys.path.append(str(REPOSITORY / 'benchmarks'))
-
 from gpu_comparison import engine_runner, timing, workload
 from gpu_comparison.engine_runner import EngineRunner, run_trial
 from gpu_comparison.plan import (
@@ -41,6 +33,11 @@ from gpu_comparison.plan import (
 )
 from gpu_comparison.timing import check_trial, trial_network
 from gpu_comparison.worker import Worker, serve
+from host_device import Bench, HostExecution, needs_compiler
+
+from stdc_core.inference.model_file import read_model
+from stdc_core.inference.onnx_graph.quantized import is_quantized
+from stdc_core.inference.tensorrt.cuda import missing_driver
 
 ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(REPOSITORY), 'CUDA_VISIBLE_DEVICES': ''}
 

@@ -8,12 +8,8 @@ import sys
 import time
 from types import SimpleNamespace
 
-import pytest
-from conftest import REPOSITORY
-
-sys.path.append(str(REPOSITORY / 'benchmarks'))
-
 import gpu as program
+import pytest
 from gpu_comparison import first_mask, measuring
 from gpu_comparison.measuring import TURNS, Comparison
 from gpu_comparison.plan import (

@@ -3,13 +3,7 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
-from conftest import REPOSITORY
-
-sys.path.append(str(REPOSITORY / 'benchmarks'))
-
 from gpu_comparison.plan import (
     AUTOTUNED,
     COMPILED,

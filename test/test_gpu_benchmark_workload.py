@@ -4,17 +4,10 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
-
-from stdc_core.io.files import write_png
-
-sys.path.append(str(REPOSITORY / 'benchmarks'))
-
 from gpu_comparison import workload
 from gpu_comparison.plan import (
     INT8,
@@ -27,6 +20,8 @@ from gpu_comparison.plan import (
     Contender,
     groups,
 )
+
+from stdc_core.io.files import write_png
 
 
 def test_the_files_are_small_enough_to_be_carried_one_by_one():

@@ -3,15 +3,10 @@
 
 from __future__ import annotations
 
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
-
-sys.path.append(str(REPOSITORY / 'benchmarks'))
-
 import rtx_wheels
 
 
