@@ -1,49 +1,70 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compare STDC with BiSeNet and with other backbones on this machine, beside the numbers of the papers.
 
-    make compare                                       # speed, size and memory of all networks
-    make compare COMPARE='--data camvid --seeds 3'     # and the accuracy, after the same short training of each
+    make compare                                # speed, size and memory of all networks
+    make compare COMPARE='--data camvid'        # and the accuracy, after the same training of each
 
 All networks are exported as by `stdc export`. The segmenter runs them in turns, from the bytes of an image to its mask.
-Without timm, the backbones from timm are left out. OUT/compare.md has the tables, OUT/compare.png the plot and
-OUT/compare.json the numbers.
+Without timm, the backbones from timm are left out. Without a GPU, each training has 300 steps unless --set steps=...
+says otherwise. OUT/compare.md has the tables, OUT/compare.png the plot and OUT/compare.json the numbers.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from network_comparison.measuring import time_classifiers, time_networks
+from network_comparison.measuring import Row, time_classifiers, time_networks
 from network_comparison.published import NETWORKS, PUBLISHED_CLASSIFIERS, SCALES
 from network_comparison.report import write
-from network_comparison.training import train_and_score
+from network_comparison.training import check_trainings, train_and_score
 
 from stdc_core.commands.arguments import image_size
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the comparison and print its tables."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison and print its tables. Returns 0, or 2 after a user's mistake, which is one line on stderr."""
     options = parse(arguments)
+    try:
+        compare(options)
+    except (ValueError, OSError) as error:
+        print(f'compare: {error}', file=sys.stderr)
+        return 2
+    print((options.out / 'compare.md').read_text())
+    return 0
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Measure all networks and, with a dataset, train them; write the tables after each part."""
     names = networks_to_compare(options.only)
+    if options.data:
+        check_trainings(options, names)
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
     rows = [row for scale in options.scales for row in time_networks(names, scale, options)]
     classifiers = time_classifiers([name for name in names if name in PUBLISHED_CLASSIFIERS], options)
     write(options, rows, classifiers)
     if options.data:
-        for seed in range(options.seeds):
-            for name in names:
-                score = train_and_score(options, name, seed)
-                for row in rows:
-                    if row.network == name:
-                        row.miou.append(score)
-            # After each seed: a comparison that must end early is complete with fewer seeds.
-            write(options, rows, classifiers)
-    print((options.out / 'compare.md').read_text())
+        add_accuracy(options, names, rows, classifiers)
+
+
+def add_accuracy(
+    options: argparse.Namespace, names: Sequence[str], rows: Sequence[Row], classifiers: Sequence[Row]
+) -> None:
+    """Train the networks once for each seed, add the mIoU to their rows, and write the tables after each seed."""
+    for seed in range(options.seeds):
+        for name in names:
+            print(f'training {NETWORKS[name]}, seed {seed} (seeds: 0 to {options.seeds - 1})', flush=True)
+            score = train_and_score(options, name, seed)
+            for row in rows:
+                if row.network == name:
+                    row.miou.append(score)
+        # A comparison that must end early is complete with fewer seeds.
+        write(options, rows, classifiers)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -60,10 +81,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--data', type=Path, help='dataset to train and validate each network on')
     parser.add_argument('--seeds', type=int, default=3, help='trainings of each network (default: 3)')
-    parser.add_argument('--config', type=Path, default=Path('config/train/camvid_stdc1.yaml'), help='the recipe')
-    parser.add_argument('--extra', type=Path, action='append', default=[], help='synthetic drives')
-    parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE', help='override in all trainings')
+    recipe = Path('config/train/camvid_stdc1.yaml')
+    parser.add_argument('--config', type=Path, default=recipe, help=f'recipe of all trainings (default: {recipe})')
+    parser.add_argument('--extra', type=Path, action='append', default=[], help='more training data')
+    parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE', help='override a key of the recipe')
     options = parser.parse_args(arguments)
+    for name in ('runs', 'threads', 'seeds'):
+        if getattr(options, name) < 1:
+            parser.error(f'--{name}: expected 1 or more, found {getattr(options, name)}')
     options.scales = SCALES
     if options.quick:
         options.size, options.runs, options.scales = (128, 256), 1, SCALES[:1]
@@ -82,4 +107,4 @@ def networks_to_compare(only: Sequence[str] | None) -> list[str]:
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

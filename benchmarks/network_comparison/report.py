@@ -18,6 +18,7 @@ import torch
 
 from network_comparison.measuring import Row
 from network_comparison.published import NETWORKS, PUBLISHED_CLASSIFIERS, PUBLISHED_NETWORKS, SCALES, STDC
+from network_comparison.training import recipe
 from stdc_core.io.files import write_png
 from stdc_core.pictures.drawing import Color
 from stdc_core.pictures.scatter import Point, scatter
@@ -32,11 +33,12 @@ def write(options: argparse.Namespace, networks: Sequence[Row], classifiers: Seq
     found = {'networks': networks, 'classifiers': classifiers}
     text = json.dumps({key: [dataclasses.asdict(row) for row in rows] for key, rows in found.items()}, indent=1)
     (options.out / 'compare.json').write_text(text)
-    tables = [machine(options), network_table(networks, options.size), classifier_table(classifiers)]
-    (options.out / 'compare.md').write_text('\n'.join(tables))
+    measured = any(row.miou for row in networks)
+    parts = [machine(options), network_table(networks, options.size)]
+    parts += [accuracy(options, max(len(row.miou) for row in networks))] if measured else []
+    (options.out / 'compare.md').write_text('\n'.join([*parts, classifier_table(classifiers)]))
     if points := plot_points(networks):
-        measured = any(row.miou for row in networks)
-        label = f'mIoU in %, {options.data} val' if measured else 'mIoU in %, Cityscapes val, as published'
+        label = f'mIoU in %, {validated_on(options)}' if measured else 'mIoU in %, Cityscapes val, as published'
         write_png(options.out / 'compare.png', scatter(points, 'Speed and accuracy', 'frames/s, measured here', label))
 
 
@@ -54,10 +56,24 @@ def machine(options: argparse.Namespace) -> str:
     )
 
 
+def accuracy(options: argparse.Namespace, seeds: int) -> str:
+    """Return one line that says how the mIoU was measured."""
+    config = recipe(options, 'stdc2', 0)
+    return (
+        f'mIoU on {validated_on(options)} at input scale {config.input_scale:g}, after {config.steps} steps of '
+        f'{options.config.name}: mean (lowest to highest) of {seeds} seeds. Published mIoU: Cityscapes val.\n'
+    )
+
+
+def validated_on(options: argparse.Namespace) -> str:
+    """Return the name of the dataset and the split that the mIoU is measured on."""
+    return f'{options.data.name}/{recipe(options, "stdc2", 0).val_split}'
+
+
 def network_table(rows: Sequence[Row], size: tuple[int, int]) -> str:
     """Return the table of networks in Markdown. Ratios of frames per second are to STDC2 on the same backend."""
     titles = ['network', 'sees', 'backend', 'parameters, M', 'multiply-adds, G', 'memory, MB', 'ms', 'frames/s']
-    titles += ['to STDC2', 'mIoU in %', 'published: frames/s', 'to STDC2', 'mIoU in %']
+    titles += ['to STDC2', 'mIoU in %', 'published frames/s', 'published to STDC2', 'published mIoU in %']
     reference = {(row.scale, row.backend): row.seconds for row in rows if row.network == 'stdc2'}
     lines = []
     for row in rows:
@@ -85,7 +101,7 @@ def network_table(rows: Sequence[Row], size: tuple[int, int]) -> str:
 def classifier_table(rows: Sequence[Row]) -> str:
     """Return the table of ImageNet classifiers in Markdown, with a line above it."""
     titles = ['classifier', 'parameters, M', 'published', 'multiply-adds, M', 'published', 'ms', 'images/s', 'to STDC2']
-    titles += ['published: images/s', 'to STDC2', 'top-1 in %']
+    titles += ['published images/s', 'published to STDC2', 'published top-1 in %']
     reference = next((row.seconds for row in rows if row.network == 'stdc2'), float('nan'))
     lines = []
     for row in rows:
