@@ -20,7 +20,7 @@ setup(
     license=MANIFEST.findtext('license'),
     python_requires='>=3.10',
     packages=find_packages(include=['stdc_core', 'stdc_core.*', 'stdc_ros', 'stdc_ros.*']),
-    package_data={'stdc_core': ['weights/*', 'inference/tensorrt/*.cu']},
+    package_data={'stdc_core': ['weights/*', 'inference/*.jpg', 'inference/tensorrt/*.cu']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),

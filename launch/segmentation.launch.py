@@ -93,8 +93,8 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         'precision',
         default_value='',
-        choices=['', 'auto', 'fp32', 'fp16', 'int8'],
-        description=f'Precision of the tensorrt backend. {UNSET}, which is auto.',
+        choices=['', 'auto', 'fp32', 'bf16', 'fp16', 'int8'],
+        description=f'Precision of the network. {UNSET}, which is auto.',
     ),
     DeclareLaunchArgument(
         'build_only',

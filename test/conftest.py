@@ -41,12 +41,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide GPUs unless ``pytest -m gpu`` is running, and let Ctrl-C work.
+    """Hide GPUs unless ``pytest -m gpu`` is running, pin the backend of ``auto``, and let Ctrl-C work.
 
-    Tests compare masks of the CPU byte for byte.
+    Tests compare masks of the CPU byte for byte. On a CPU with bfloat16, ``auto`` would take OpenVINO, see also
+    :func:`in_own_process`.
     """
     if config.option.markexpr != 'gpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
+        os.environ['STDC_BACKEND'] = 'onnxruntime'
     # A shell that runs the tests in the background ignores SIGINT, for all processes that the tests start, too.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

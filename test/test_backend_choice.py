@@ -45,6 +45,8 @@ def gpu(monkeypatch) -> type[Gpu]:
     monkeypatch.setitem(sys.modules, 'tensorrt', tensorrt)
     monkeypatch.setitem(sys.modules, 'tensorrt_rtx', None)
     monkeypatch.setattr(backends, 'missing_driver', lambda: '')
+    monkeypatch.setattr(backends, 'cpu_flags', frozenset)
+    monkeypatch.delenv(backends.BACKEND_VARIABLE)
     monkeypatch.setattr(tensorrt_backend, 'CudaDevice', Gpu)
     monkeypatch.setattr(Gpu, 'capability', (9, 0))
     return Gpu
@@ -85,7 +87,7 @@ def test_quantised_model_on_a_gpu_without_int8_runs_on_the_cpu(gpu, model, monke
     assert backend.name == 'onnxruntime'
     assert backend.reason == (
         'tensorrt: precision int8: a GPU of compute capability 6.0 has none; '
-        'tensorrt_rtx: import of tensorrt_rtx halted; None in sys.modules'
+        'tensorrt_rtx: import of tensorrt_rtx halted; None in sys.modules; the CPU lacks bfloat16'
     )
 
 

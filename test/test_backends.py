@@ -20,11 +20,17 @@ def image() -> np.ndarray:
     return SyntheticDrive(frames=1)[0].image
 
 
-def test_auto_without_a_gpu_is_onnx_runtime(image):
+def test_auto_takes_the_backend_that_the_environment_names(image, monkeypatch):
     segmenter = Segmenter.load(input_scale=1.0)
-    assert segmenter.backend == 'onnxruntime'
+    assert (segmenter.backend, segmenter.reason) == ('onnxruntime', 'STDC_BACKEND=onnxruntime')
     named = Segmenter.load(input_scale=1.0, backend='onnxruntime')
     np.testing.assert_array_equal(segmenter(image).mask, named(image).mask)
+    monkeypatch.setenv('STDC_BACKEND', 'openvion')
+    with pytest.raises(
+        BackendError, match="^environment variable STDC_BACKEND: backend 'openvion', expected one of auto"
+    ):
+        Segmenter.load()
+    assert Segmenter.load(backend='onnxruntime').reason == ''
 
 
 def test_unknown_backend_is_an_error():

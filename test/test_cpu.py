@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Test that the number of cores respects affinity and the CPU quotas of both cgroup versions."""
+"""Test the features of the CPU, and the number of cores with affinity and the CPU quotas of both cgroup versions."""
 
 from __future__ import annotations
 
@@ -61,3 +61,18 @@ def test_quota_of_version_1_limits_the_cores(cgroups, quota, count):
 def test_damaged_quota_is_ignored(cgroups, damage):
     cgroups('0::/\nnonsense\n', **{'cpu.max': damage})
     assert cpu.cores() == 64
+
+
+@pytest.mark.parametrize(
+    ('text', 'flags'),
+    [
+        ('processor\t: 0\nvmx flags\t: vnmi\nflags\t\t: fpu avx512_bf16\n\nflags\t\t: fpu\n', {'fpu', 'avx512_bf16'}),
+        ('processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd bf16 i8mm\n', set()),
+        ('', set()),
+    ],
+)
+def test_features_of_the_cpu(text, flags, tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu, '_CPU_INFO', tmp_path / 'cpuinfo')
+    assert cpu.cpu_flags() == set()
+    (tmp_path / 'cpuinfo').write_text(text)
+    assert cpu.cpu_flags() == flags

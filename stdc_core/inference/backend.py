@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-#: Precisions of TensorRT; other backends compute in the precision of the model. ``auto`` takes float16 on GPUs that are
-#: fast in it, else float32. ``int8`` needs a model from ``stdc quantize``.
-PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
+#: Precisions. ``auto`` takes what is fast: on a GPU float16, in OpenVINO bfloat16 where the CPU has it, else float32; a
+#: model from ``stdc quantize`` runs in int8. ``fp32`` is exact, ``fp16`` is for TensorRT and ``bf16`` for OpenVINO.
+#: ``int8`` needs a model from ``stdc quantize``.
+PRECISIONS = ('auto', 'fp32', 'bf16', 'fp16', 'int8')
 
 #: Largest number of CPU threads.
 MAX_THREADS = 256

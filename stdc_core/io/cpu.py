@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count the CPU cores that this process may use, CPU quotas of containers included."""
+"""Count the CPU cores that this process may use, quotas of containers included, and read the features of the CPU."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 _CGROUPS = Path('/sys/fs/cgroup')
 _OWN_CGROUP = Path('/proc/self/cgroup')
+_CPU_INFO = Path('/proc/cpuinfo')
 
 
 def cores() -> int:
@@ -21,6 +22,17 @@ def cores() -> int:
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     return max(1, min([allowed, *map(math.ceil, _quotas())]))
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the features of the CPU as Linux names them, such as ``avx512_vnni``; none for a CPU that is not x86."""
+    try:
+        lines = _CPU_INFO.read_text(errors='replace').splitlines()
+    except OSError:
+        return frozenset()
+    # "flags : fpu vme ...", the same for every core. CPUs that are not x86 have other keys, such as "Features".
+    found = next((line for line in lines if line.split(':')[0].strip() == 'flags'), '')
+    return frozenset(found.partition(':')[2].split())
 
 
 def _quotas() -> Iterator[float]:

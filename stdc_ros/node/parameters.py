@@ -70,13 +70,15 @@ class Parameters:
     )
     backend: str = _parameter(
         'auto',
-        'Library that runs the network. auto: tensorrt on an NVIDIA GPU if it is installed, else onnxruntime; openvino '
-        'is faster on CPUs that have bfloat16.',
+        'Library that runs the network. auto: the one that the environment variable STDC_BACKEND names; without it, '
+        'tensorrt on an NVIDIA GPU, openvino on a CPU with bfloat16 (or VNNI, in int8), each where it is installed, '
+        'else onnxruntime.',
         choices=BACKENDS,
     )
     precision: str = _parameter(
         'auto',
-        'Number format of tensorrt. auto: fp16 if the GPU is fast in it, or int8 for a model of `stdc quantize`.',
+        'Number format. auto: int8 for a model of `stdc quantize`; else fp16 on a GPU and bf16 in openvino where they '
+        'are fast, else fp32, which is exact. int8: takes model.int8.onnx beside the model.',
         choices=PRECISIONS,
     )
     build_only: bool = _parameter(

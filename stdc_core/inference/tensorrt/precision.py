@@ -31,6 +31,8 @@ def choose_precision(precision: str, quantized: bool, capability: tuple[int, int
         BackendError: The model or the GPU does not have the precision.
     """
     check_precision(precision)
+    if precision == 'bf16':
+        raise BackendError('precision bf16 is for CPUs, expected auto, fp32, fp16 or int8 on a GPU')
     if precision == 'int8' and not quantized:
         raise BackendError('precision int8 needs a quantised model: stdc quantize makes one')
     if quantized and precision in ('fp32', 'fp16'):
