@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -158,12 +159,14 @@ def test_model_without_quantisable_blocks_is_an_error(model, images, tmp_path):
 
 
 def test_command_measures_miou_before_and_after(model, images, tmp_path, capsys):
-    out = tmp_path / 'int8.onnx'
-    command = ['quantize', str(model), str(out), '--images', str(images / 'val' / 'images'), '--data', str(images)]
+    model = shutil.copy(model, tmp_path / 'mine.onnx')
+    command = ['quantize', str(model), '--images', str(images / 'val' / 'images'), '--data', str(images)]
     assert main([*command, '--max-loss', '50']) == 0
     printed = capsys.readouterr().out
     assert 'calibrated on 6 images' in printed
     assert '% before' in printed
+    assert f'{tmp_path / "mine.int8.onnx"}: ' in printed
+    assert 'int8 changed' in Segmenter.load(model, precision='int8').reason
     assert main(command) == 2
     assert 'add --overwrite' in capsys.readouterr().err
 

@@ -95,6 +95,7 @@ def test_outputs_of_other_options_are_refused(tmp_path, drives, capsys):
     assert '--overwrite replaces; nothing is done yet' in error
     assert 'with input_scale None, expected 1.0' in refused('--input-scale', '1')
     assert 'with backend auto, expected onnxruntime' in refused('--backend', 'onnxruntime')
+    assert 'with precision None, expected fp32' in refused('--precision', 'fp32')
     os.utime(drives / 'north' / 'drive.bag', (0, 0))
     error = refused()
     assert 'drive.bag has changed since it was made' in error and error.count('was made') == 1

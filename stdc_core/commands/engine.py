@@ -69,13 +69,13 @@ def _build_for_rtx(model: Path, options: argparse.Namespace) -> None:
     """
     from stdc_core.inference import BackendError, ModelError
     from stdc_core.inference.input_scale import InputScale, check_input_scale
-    from stdc_core.inference.model_file import read_model
+    from stdc_core.inference.int8_file import read_model_for
     from stdc_core.inference.segmenter import check_size
     from stdc_core.inference.tensorrt.make_backend import RtxEngineBuilder
     from stdc_core.inference.tensorrt.rtx import parse_target
 
     target = parse_target(options.target)
-    proto, info = read_model(model)
+    model, proto, info = read_model_for(model, options.precision)
     scale: InputScale = info.scale
     if options.input_scale is not None:
         check_input_scale(options.input_scale)

@@ -37,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='auto',
         help='backend for a model.onnx: auto (default), onnxruntime, openvino or tensorrt',
     )
-    parser.add_argument(
-        '--precision', default='auto', help='precision for tensorrt: auto (default), fp32, fp16 or int8'
-    )
+    parser.add_argument('--precision', default='auto', help='precision: auto (default), fp32, bf16, fp16 or int8')
     parser.epilog = (
         'A model.onnx runs as in the node, without torch. Weights, several scales and mirror images run in torch, and '
         'so does a model.onnx with --device cuda.'

@@ -32,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='weight of the class colours in the overlay, 0 to 1 (default: 0.5)',
     )
     parser.add_argument('--backend', default='auto', help='backend: auto (default), onnxruntime, openvino or tensorrt')
-    parser.add_argument(
-        '--precision', default='auto', help='precision for tensorrt: auto (default), fp32, fp16 or int8'
-    )
+    parser.add_argument('--precision', default='auto', help='precision: auto (default), fp32, bf16, fp16 or int8')
     parser.add_argument(
         '--video-format', choices=('webm', 'mp4'), default='webm', help='webm (VP8, default) or mp4 (H.264, needs PyAV)'
     )

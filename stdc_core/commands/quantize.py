@@ -12,7 +12,9 @@ LISTS = {'--images': lambda text: not text.endswith('.onnx')}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``stdc quantize``."""
     parser.add_argument('model', type=Path, help='model.onnx from stdc export')
-    parser.add_argument('out', type=Path, help='model.onnx to write')
+    parser.add_argument(
+        'out', type=Path, nargs='?', help='model.onnx to write (default: MODEL.int8.onnx, where precision int8 looks)'
+    )
     parser.add_argument(
         '--images', type=Path, action='append', required=True, help='images, or folders to search for them'
     )
@@ -39,13 +41,15 @@ def run(options: argparse.Namespace) -> None:
     from stdc_core.data.datasets import open_dataset
     from stdc_core.export.calibration_images import find_images
     from stdc_core.export.quantize import quantize
+    from stdc_core.inference.int8_file import int8_path
     from stdc_core.inference.model_file import read_model
 
     classes = read_model(options.model)[1].classes
     data = open_dataset(options.data, options.split, classes) if options.data else None
+    out = options.out or int8_path(options.model)
     report = quantize(
         options.model,
-        options.out,
+        out,
         find_images(options.images),
         data,
         options.max_loss,
@@ -60,4 +64,4 @@ def run(options: argparse.Namespace) -> None:
         print(f'kept in float: {", ".join(report.kept)}; % of labels changed with only this block in float:')
         for block, changed in sorted(report.blocks.items(), key=lambda item: item[1]):
             print(f'  {block:<20} {changed:.2f}')
-    print(f'{options.out}: {report.size[1] / 1e6:.1f} MB, before {report.size[0] / 1e6:.1f} MB')
+    print(f'{out}: {report.size[1] / 1e6:.1f} MB, before {report.size[0] / 1e6:.1f} MB')

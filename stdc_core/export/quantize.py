@@ -7,6 +7,7 @@ Blocks of layers that cost too much accuracy stay in float. Which ones these are
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from stdc_core.export.quantized_layers import block_names, keep_in_float, quanti
 from stdc_core.inference.backend import check_threads
 from stdc_core.inference.backend_choice import make_backend
 from stdc_core.inference.input_scale import InputScale, set_input_scale
+from stdc_core.inference.int8_file import MADE_FROM, int8_path
 from stdc_core.inference.model_file import ModelError, read_model
 from stdc_core.inference.onnx_graph.constant_folding import fold
 from stdc_core.inference.onnx_graph.network_search import describe_network
@@ -65,7 +67,7 @@ class Report:
 
 def quantize(
     model_path: Path,
-    out: Path,
+    out: Path | None,
     images: Sequence[Path],
     data: Dataset | None = None,
     max_loss: float | None = None,
@@ -76,7 +78,7 @@ def quantize(
 
     Args:
         model_path: ``model.onnx`` from ``stdc export``.
-        out: File to write.
+        out: File to write; None for ``mine.int8.onnx`` beside ``mine.onnx``, where precision int8 looks for it.
         images: Image files like those that the model will see. A selection, spread evenly, is used.
         data: Labelled images to measure mIoU on.
         max_loss: Largest loss: of mIoU in points, or without ``data``, of labels in percent. None means 0.5 and 1.
@@ -93,6 +95,7 @@ def quantize(
             data has a label, or the loss is too large whichever blocks are quantised.
         ValueError: ``max_loss`` or ``threads`` is out of its range.
     """
+    out = out or int8_path(model_path)
     check_no_folder(out)
     if out.exists() and not overwrite:
         raise FileExistsError(f'{out} exists; add --overwrite to replace it')
@@ -124,6 +127,7 @@ def quantize(
     miou = None if loss_of.miou is None else (loss_of.miou, loss_of.miou - loss)
     changed = loss_of.changed(candidate)
     recipe: dict[str, Any] = {'images': len(calibrated), 'in float': kept, 'labels changed (%)': round(changed, 3)}
+    recipe[MADE_FROM] = hashlib.sha256(model_path.read_bytes()).hexdigest()
     if miou is not None:
         recipe['mIoU before and after (%)'] = [round(value, 2) for value in miou]
     provenance = {**info.provenance, 'quantized': json.dumps(recipe)}

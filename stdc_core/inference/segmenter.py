@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ import numpy as np
 
 from stdc_core.inference.backend import Backend, BackendError, check_threads
 from stdc_core.inference.backend_choice import make_backend
+from stdc_core.inference.cpu_choice import NotQuantizedError
 from stdc_core.inference.input_scale import InputScale, check_input_scale, scaled_size
-from stdc_core.inference.model_file import ModelError, ModelInfo, read_model
+from stdc_core.inference.int8_file import int8_path, quantize_command, read_model_for
+from stdc_core.inference.model_file import ModelError, ModelInfo
 from stdc_core.io.text import one_line
 
 #: Path of the shipped model: STDC1 for the eleven classes of CamVid.
@@ -26,6 +29,8 @@ MAX_PIXELS = 1 << 25
 # Side of the black image that a model is tried on, pixels. It is larger at scales where the network would see no pixel.
 _TRIAL = 32
 _LARGEST_TRIAL = 1024
+
+_log = logging.getLogger(__name__)
 
 
 class SizeError(ValueError):
@@ -125,8 +130,10 @@ class Segmenter:
             threads: Number of CPU threads, at most 256; 0 takes every core that this process may use.
             input_scale: Scale at which the network sees the image, above 0 and at most 4. Time grows with its square.
                 None takes the scale of the model, and less for larger images than in its training.
-            backend: Name of the backend, one of ``BACKENDS``.
-            precision: Precision of TensorRT, one of ``PRECISIONS``.
+            backend: Name of the backend, one of ``BACKENDS``. ``auto`` takes the one that the environment variable
+                ``STDC_BACKEND`` names, or else the fastest.
+            precision: One of ``PRECISIONS``. ``int8`` takes the file ``model.int8.onnx`` beside ``model.onnx``, unless
+                the model is in int8 itself.
             max_batch: Largest number of images in one call, on a GPU that takes several together.
             wait: Whether images of a new size wait until TensorRT has built its engine. If false, another backend
                 segments them meanwhile.
@@ -135,8 +142,9 @@ class Segmenter:
         Raises:
             ValueError: The number of threads is out of its range.
             FileNotFoundError: The file does not exist.
-            ModelError: The file is not a model or is damaged, or the input scale is out of its range.
-            BackendError: The backend or precision does not exist, or what it needs is missing.
+            ModelError: The file is not a model or is damaged, the input scale is out of its range, or the int8 file was
+                made from another model.
+            BackendError: The backend or precision does not exist, or what it needs is missing, such as the int8 file.
 
         Example:
             >>> segmenter = Segmenter.load()
@@ -144,7 +152,7 @@ class Segmenter:
             (360, 480)
         """
         check_threads(threads)
-        model, info = read_model(path)
+        asked, (path, model, info) = Path(path), read_model_for(Path(path), precision)
         own = InputScale(info.input_scale)
         if input_scale is not None:
             try:
@@ -159,10 +167,17 @@ class Segmenter:
             # Other backends would compile for the shape of this image, which takes a second or more.
             if segmenter.backend == 'onnxruntime' and side <= _LARGEST_TRIAL:
                 segmenter(np.zeros((side, side, 3), np.uint8))
+        except NotQuantizedError as error:
+            raise BackendError(
+                f'{path}: precision int8 needs {int8_path(path).name} beside it, which does not exist; '
+                f'make it: {quantize_command(path)}'
+            ) from error
         except BackendError:
             raise
         except Exception as error:  # ONNX Runtime's errors on a bad graph have no common base class
             raise ModelError(f'{path}: the backend {backend} cannot run it ({one_line(error, 600)})') from error
+        if path != asked:
+            _log.info('precision int8: using %s', path)
         return segmenter
 
     def overlay(self, index: int, opacity: float) -> np.ndarray | None:

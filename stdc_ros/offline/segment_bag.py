@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from stdc_core.inference import BACKENDS, DEFAULT_MODEL, BackendError, ModelError, Segmenter
+from stdc_core.inference import BACKENDS, DEFAULT_MODEL, PRECISIONS, BackendError, ModelError, Segmenter
 from stdc_core.inference.backend import MAX_THREADS
 from stdc_core.io.arguments import expand_user, separate_lists
 from stdc_core.io.signals import interrupt_once
@@ -42,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _segment_one(given: argparse.Namespace) -> int:
     source, target = given.bags
     try:
-        segmenter = Segmenter.load(given.model, given.threads, given.input_scale, given.backend)
+        segmenter = Segmenter.load(given.model, given.threads, given.input_scale, given.backend, given.precision)
         # The delay lets an unusable bag fail before the bar appears, so that the error is the only line.
         with tqdm(unit='image', desc='segmenting', delay=0.1) as bar:
 
@@ -118,6 +118,12 @@ changed since, are replaced only with --overwrite. A bag that cannot be segmente
     )
     parser.add_argument(
         '--backend', choices=BACKENDS, default='auto', help='library that runs the network; default: auto'
+    )
+    parser.add_argument(
+        '--precision',
+        choices=PRECISIONS,
+        default='auto',
+        help='fp32 is exact, int8 takes model.int8.onnx beside the model; default: auto, what is fast on this machine',
     )
     parser.add_argument('--threads', type=int, default=0, help='CPU threads of each worker; 0: divide all cores')
     parser.add_argument('--overwrite', action='store_true', help='replace existing bags')

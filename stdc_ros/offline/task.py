@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stdc_core.inference import DEFAULT_MODEL, ModelError, Segmenter
+from stdc_core.inference.int8_file import file_for
 from stdc_core.io.text import one_line
 from stdc_ros.bags.message import BagError
 from stdc_ros.bags.writer import check_target
@@ -78,7 +79,8 @@ class SegmentOptions(NamedTuple):
 
     Args:
         model: Path of a model.onnx; None for the shipped model of the machine that does the work.
-        model_sha256: SHA-256 of the model file, so that every machine and every later run uses the same model.
+        model_sha256: SHA-256 of the model file, or of the int8 file beside it for precision int8, so that every machine
+            and every later run uses the same model.
         input_scale: See :meth:`Segmenter.load`.
         backend: Name of ``stdc_core.inference.BACKENDS``.
         topics: See :func:`stdc_ros.offline.one_bag.segment_bag`.
@@ -86,6 +88,7 @@ class SegmentOptions(NamedTuple):
         outputs: See the same function.
         with_input: See the same function.
         points: See the same function.
+        precision: See :meth:`Segmenter.load`.
     """
 
     model: Path | None
@@ -97,6 +100,7 @@ class SegmentOptions(NamedTuple):
     outputs: tuple[str, ...]
     with_input: bool
     points: PointOptions = PointOptions()
+    precision: str = 'auto'
 
     def load(self, threads: int) -> Segmenter:
         """Load the segmenter.
@@ -107,9 +111,9 @@ class SegmentOptions(NamedTuple):
             FileNotFoundError: The model does not exist.
         """
         path = self.model or DEFAULT_MODEL
-        if (found := sha256(path)) != self.model_sha256:
+        if (found := sha256(file_for(path, self.precision))) != self.model_sha256:
             raise ModelError(f'{path}: expected the model with SHA-256 {self.model_sha256[:12]}, found {found[:12]}')
-        return Segmenter.load(path, threads, self.input_scale, self.backend)
+        return Segmenter.load(path, threads, self.input_scale, self.backend, self.precision)
 
     @property
     def may_use_gpu(self) -> bool:
@@ -123,8 +127,10 @@ class SegmentOptions(NamedTuple):
             'topics': list(self.topics),
             'outputs': list(self.outputs),
         }
-        # As JSON gives it back. Without clouds it is left out, as in the records of earlier releases.
+        # As JSON gives it back. Defaults are left out, as in the records of earlier releases.
         del record['points']
+        if self.precision == 'auto':
+            del record['precision']
         return record | ({'points': json.loads(json.dumps(self.points._asdict()))} if self.points.topics else {})
 
 
@@ -166,7 +172,7 @@ def _difference(task: Task, options: SegmentOptions) -> str:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f'exists already, without a record {task.record.name} of how it was made'
     # The SHA-256 identifies the model; its name may change.
-    for key, value in ({'points': None} | options.to_record()).items():
+    for key, value in ({'points': None, 'precision': None} | options.to_record()).items():
         if key != 'model' and made.get(key) != value:
             return f'was made with {key} {one_line(made.get(key))}, expected {value}'
     if source != _state(task.source):
