@@ -20,7 +20,7 @@ from stdc_ros.bags.writer import write_bag
 from stdc_ros.messages.cdr import IMAGE, TYPES
 from stdc_ros.messages.images import make_image
 from stdc_ros.offline.segment_bag import main as segment_bag
-from stdc_ros.playback.play_bag import Player
+from stdc_ros.playback.player import Player
 
 #: Input scale. A small one suffices to compare the masks of 303 frames.
 SCALE = 0.5

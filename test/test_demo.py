@@ -24,9 +24,9 @@ from stdc_ros.bags.reader import Bag
 from stdc_ros.bags.writer import write_bag
 from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE, TYPES
 from stdc_ros.messages.images import make_image
-from stdc_ros.playback.demo import fast_scale
 from stdc_ros.playback.isolation import profile_variable
 from stdc_ros.playback.rendered_drive import PARTS, render_drive
+from stdc_ros.playback.run_demo import fast_scale
 
 TIMEOUT = 120.0
 

@@ -17,7 +17,7 @@ from stdc_core.io.files import write_png
 from stdc_core.io.video import VideoReader, webm_writer
 from stdc_ros.bags.reader import Bag
 from stdc_ros.offline.segment_bag import main as segment_bag
-from stdc_ros.playback.play_bag import Player
+from stdc_ros.playback.player import Player
 
 FRAMES = 12
 

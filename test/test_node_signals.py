@@ -11,18 +11,9 @@ from pathlib import Path
 import pytest
 from ros_helpers import TIMEOUT, Client, NodeProcess
 from scenes import message_of, scene
+from test_signals import AT_IMPORT
 
 SHARED_MEMORY = Path('/dev/shm')
-
-# Sends SIGINT to the process when it imports a module.
-AT_IMPORT = """
-import os, signal, sys
-class Interrupt:
-    def find_spec(self, name, path=None, target=None):
-        if name == '{module}':
-            os.kill(os.getpid(), signal.SIGINT)
-sys.meta_path.insert(0, Interrupt())
-"""
 
 
 def shared_files(process: NodeProcess) -> set[str]:
@@ -47,13 +38,13 @@ def check_clean_end(process: NodeProcess, status: int, shared: set[str] = frozen
     ids=['before the imports', 'among the imports', 'while the model is loaded'],
 )
 def test_signal_at_the_start_ends_the_node(module):
-    with NodeProcess(namespace='/left', prelude=AT_IMPORT.format(module=module)) as process:
+    with NodeProcess(namespace='/left', prelude=AT_IMPORT.format(name=module, number=int(signal.SIGINT))) as process:
         check_clean_end(process, process.wait())
 
 
 def test_signal_during_load_ends_build_only():
     arguments = ['-p', 'build_only:=true', '-p', 'image_size:=64x48']
-    prelude = AT_IMPORT.format(module='onnxruntime')
+    prelude = AT_IMPORT.format(name='onnxruntime', number=int(signal.SIGINT))
     with NodeProcess(*arguments, namespace='/left', prelude=prelude) as process:
         check_clean_end(process, process.wait())
         assert 'built' not in process.output

@@ -221,7 +221,7 @@ def test_interrupted_run_leaves_nothing_unfinished(tmp_path, long, number):
         workers = children(process)
         process.send_signal(number)
         _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
+    assert process.returncode == 128 + number, error
     assert 'interrupted: 0 of 2 bags are done; the same command continues' in error and 'Traceback' not in error
     assert contents(out) == {}
     assert len(workers) == 1 and gone(workers)
@@ -332,7 +332,7 @@ def test_interrupted_run_on_ray(tmp_path, long):
     with started(long, out, '--ray', 'local') as process:
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
+    assert process.returncode == 143, error
     assert 'the same command continues' in error and 'Traceback' not in error
     assert not any('long' in name or '.part.' in name for name in contents(out))
 

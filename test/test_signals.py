@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,10 +22,25 @@ signals.PATIENCE = 0.3
 signals.interrupt_once()
 try:
     print('ready', flush=True)
-    time.sleep(30)
+    while True:  # a signal just before a sleep does not end it
+        time.sleep(0.1)
 finally:
     print('cleaning up', flush=True)
     time.sleep(30)
+"""
+
+#: Sends a signal to the process when it imports a module whose name ends so.
+AT_IMPORT = """
+import os, sys
+class Signal:
+    def find_spec(self, name, path=None, target=None):
+        if name.endswith('{name}'):
+            sys.meta_path.remove(self)
+            try:
+                os.kill(os.getpid(), {number})
+            finally:
+                print('sent', flush=True)
+sys.meta_path.insert(0, Signal())
 """
 
 # Clean-up and interpreter shutdown take a while, so that signals arrive in both.
@@ -58,6 +74,46 @@ class Slow:
 sys.slow = Slow()
 sys.exit(7)
 """
+
+
+#: Imported by numpy's C code, which turns a KeyboardInterrupt inside into an ImportError.
+IN_NUMPY = '._exceptions'
+
+STDC = 'stdc_core.commands.main'
+
+
+@pytest.mark.parametrize(
+    ('module', 'arguments', 'place', 'numbers'),
+    [
+        ('stdc_ros.offline.segment_bag', 'in.mcap out.mcap', IN_NUMPY, 'INT TERM'),
+        ('stdc_ros.offline.segment_bag', 'in.mcap out.mcap', 'onnxruntime', 'TERM INT'),
+        ('stdc_ros.playback.play_bag', 'in.mcap', 'rclpy', 'TERM INT'),
+        ('stdc_ros.playback.demo', '--bag in.mcap', IN_NUMPY, 'INT INT'),
+        (STDC, 'evaluate model.onnx --data data', IN_NUMPY, 'TERM INT'),
+        (STDC, 'evaluate model.onnx --data data', 'cv2', 'INT INT'),
+        (STDC, 'quantize model.onnx out.onnx --images data', 'onnx', 'INT TERM'),
+        (STDC, 'export weights.safetensors out.onnx', 'torch', 'TERM TERM'),
+        (STDC, 'pretrain --data data --out out', 'lightning', 'INT TERM'),
+    ],
+)
+def test_signals_during_the_imports_end_a_program(module, arguments, place, numbers, tmp_path):
+    first, second = (signal.Signals[f'SIG{name}'] for name in numbers.split())
+    prelude = AT_IMPORT.format(name=place, number=int(first))
+    command = [sys.executable, '-c', f'{prelude}from {module} import main\nsys.exit(main())', *arguments.split()]
+    path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
+    environment = {**os.environ, 'PYTHONPATH': path}
+    streams = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, **streams) as process:
+        assert process.stdout is not None
+        before = process.stdout.readline()
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            process.send_signal(second)
+            time.sleep(0.005)
+        rest = process.stdout.read()
+    assert process.returncode == 128 + first, before + rest
+    assert before == 'sent\n' and 'Traceback' not in rest
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('numbers', ['INT INT', 'TERM TERM', 'INT TERM', 'TERM INT'])

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -12,7 +11,7 @@ from types import ModuleType
 
 from stdc_core.io.arguments import separate_lists
 from stdc_core.io.missing_module import how_to_install
-from stdc_core.io.signals import first_signal, interrupt_once
+from stdc_core.io.signals import interrupt_after_block, interrupt_once, interrupted_status
 
 #: Subcommands in the order of a project: name, module in this folder, and summary for ``stdc --help``.
 COMMANDS = {
@@ -34,9 +33,6 @@ COMMANDS = {
 #: Exit status after a mistake of the user, as in argparse.
 USER_ERROR = 2
 
-#: Number to add to that of a signal for the exit status after this signal, as in shells: 130 after Ctrl-C.
-SIGNALLED = 128
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand.
@@ -56,12 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(build_parser(arguments).parse_args(separate_lists(arguments, _lists(arguments))))
     except KeyboardInterrupt:
-        return SIGNALLED + (first_signal() or signal.SIGINT)
+        return interrupted_status()
 
 
 def _run(options: argparse.Namespace) -> int:
     """Run the subcommand, report a mistake of the user in one line on stderr, and return the exit status."""
     try:
+        with interrupt_after_block():
+            import numpy  # noqa: F401  (most commands load it inside torch, which would swallow the interrupt)
         command_module(options.command).run(options)
     except ModuleNotFoundError as error:
         print(f'stdc {options.command}: {how_to_install(error)}', file=sys.stderr)

@@ -22,6 +22,9 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 #: Time after the first signal from which another one ends the process, seconds. Launch sends SIGKILL 10 s after SIGINT.
 PATIENCE = 10.0
 
+#: Number to add to that of a signal for the exit status after this signal, as in shells: 130 after Ctrl-C.
+SIGNALLED = 128
+
 #: Number and time (seconds of ``monotonic``) of the first signal; empty before it.
 _received: list[tuple[int, float]] = []
 
@@ -56,6 +59,30 @@ def interrupt_once() -> None:
 def first_signal() -> signal.Signals | None:
     """Return the first signal since :func:`interrupt_once`, or None."""
     return signal.Signals(_received[0][0]) if _received else None
+
+
+def interrupted_status() -> int:
+    """Return the exit status after the KeyboardInterrupt: 130 after Ctrl-C, 143 after SIGTERM."""
+    return SIGNALLED + (first_signal() or signal.SIGINT)
+
+
+@contextmanager
+def interrupt_after_block() -> Iterator[None]:
+    """Raise the KeyboardInterrupt of :func:`interrupt_once` at the end of the block instead of inside, for imports.
+
+    C extensions that import modules swallow an exception inside, or turn it into an ImportError: numpy, and torch while
+    it loads numpy.
+    """
+    ours = [number for number in (*ENDING, signal.SIGHUP) if signal.getsignal(number) is _interrupt]
+    for number in ours:
+        signal.signal(number, _note)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, _interrupt)
+    if ours and _received:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -21,17 +21,19 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM.
 
     Args:
-        args: Command line without the program's name; None for the arguments of the process.
+        args: Command line without the program's name; None for that of the process, whose signals are then handled.
 
     Returns:
         Exit status: 0, or 1 if the node could not start or continue.
     """
-    signals = keep_signals()
-    args = sys.argv[1:] if args is None else list(args)
+    signals: list[int] = []
+    if args is None:
+        signals = keep_signals()
+        args = sys.argv[1:]
     given = _parser().parse_args(_without_ros_arguments(args))
     from stdc_ros.node.run_node import run
 
-    return run(signals, args, given.lifecycle)
+    return run(signals, list(args), given.lifecycle)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -70,7 +70,7 @@ def _spin(node: Node, signals: list[int]) -> int:
     try:
         while not signals and node.failure is None:
             executor.spin_once(timeout_sec=LISTENER_PERIOD)
-    except ExternalShutdownException:
+    except (ExternalShutdownException, KeyboardInterrupt):  # KeyboardInterrupt: a caller of main has its own handlers
         pass
     failure = node.failure
     try:

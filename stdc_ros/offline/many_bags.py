@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from stdc_core.inference import DEFAULT_MODEL, ModelError
 from stdc_core.inference.int8_file import read_model_for
+from stdc_core.io.signals import interrupted_status
 from stdc_core.io.terminal import print_result
 from stdc_ros.bags.message import BagError
 from stdc_ros.offline import process_pool, ray_pool
@@ -39,10 +40,10 @@ def segment_many(given: argparse.Namespace) -> int:
     """Run the command with ``--out-dir``.
 
     Args:
-        given: Options of :mod:`stdc_ros.offline.segment_bag`.
+        given: Options of :mod:`stdc_ros.offline.run_segment_bag`.
 
     Returns:
-        Exit status: 0; 1 if a bag failed or the command could not start; 130 if it was interrupted.
+        Exit status: 0; 1 if a bag failed or the command could not start; that of ``interrupted_status``.
     """
     report = None
     try:
@@ -71,7 +72,7 @@ def segment_many(given: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         done = report.summary() if report else 'nothing is done'
         print(f'segment_bag: interrupted: {done}; the same command continues', file=sys.stderr)
-        return 130
+        return interrupted_status()
     for reason in report.failed:
         print(f'segment_bag: {reason}', file=sys.stderr)
     print_result(lambda: print(f'{given.out_dir}: {report.summary()}'))
