@@ -74,13 +74,15 @@ def test_every_frame_is_segmented(tmp_path, segmenter, kind, of, output):
 
 def test_reproducible_bytes(tmp_path):
     source = make_bag(tmp_path, 'mcap')
-    for name in ('a.mcap', 'b.mcap', 'c', 'd'):
+    (tmp_path / 'again').mkdir()
+    for name in ('a.mcap', 'b.mcap', 'c', 'again/c'):
         assert main([str(source), str(tmp_path / name)]) == 0
     assert (tmp_path / 'a.mcap').read_bytes() == (tmp_path / 'b.mcap').read_bytes()
     files = sorted(path.name for path in (tmp_path / 'c').iterdir())
-    assert files == ['bag.mcap', 'metadata.yaml']
+    # `ros2 bag reindex` looks for files whose names end in a number, as those of `ros2 bag record`.
+    assert files == ['c_0.mcap', 'metadata.yaml']
     for name in files:
-        assert (tmp_path / 'c' / name).read_bytes() == (tmp_path / 'd' / name).read_bytes()
+        assert (tmp_path / 'c' / name).read_bytes() == (tmp_path / 'again' / 'c' / name).read_bytes()
 
 
 def test_several_cameras(tmp_path, capsys):

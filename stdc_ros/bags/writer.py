@@ -79,10 +79,10 @@ class BagWriter:
 
 @contextmanager
 def write_bag(path: str | Path, overwrite: bool = False) -> Iterator[BagWriter]:
-    """Write a new bag: one MCAP file if the name ends in ``.mcap``, else the folder of a rosbag2.
+    """Write a new bag: one MCAP file if the name ends in ``.mcap``, else a rosbag2 folder with ``NAME/NAME_0.mcap``.
 
     The bag appears when the block ends without an exception; otherwise nothing is left. The same messages give the same
-    bytes.
+    bytes, in folders of the same name.
 
     Args:
         path: File or folder.
@@ -96,14 +96,16 @@ def write_bag(path: str | Path, overwrite: bool = False) -> Iterator[BagWriter]:
     try:
         with unfinished(path) as hidden:
             hidden.mkdir(mode=0o700)
-            # The writer names the file after the folder and writes the name into it, so the name is always the same.
-            writer = Writer(hidden / 'bag', version=8, storage_plugin=StoragePlugin.MCAP)
+            # The writer names the file after its folder and writes that name into it; a single file always gets the
+            # same. `ros2 bag reindex` finds the files of a folder only if their names end in a number.
+            single = path.suffix == '.mcap'
+            made = hidden / ('bag' if single else f'{path.name}_0')
+            writer = Writer(made, version=8, storage_plugin=StoragePlugin.MCAP)
             writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
             with writer:
                 yield BagWriter(writer)
-            made = hidden / 'bag'
             check_target(path, overwrite)  # again: another program may have written one meanwhile
-            put_in_place(made / 'bag.mcap' if path.suffix == '.mcap' else made, path)
+            put_in_place(made / 'bag.mcap' if single else made, path)
     except WriteError as error:
         raise BagError(f'{path}: cannot be written: {error.strerror}') from error
 
