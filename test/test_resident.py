@@ -21,6 +21,7 @@ from stdc_core.data.resident import (
     resident_bytes,
 )
 from stdc_core.data.schedule import AugmentedSamples, BatchSchedule, SampleKey, ScheduleSampler, dataset_shares
+from stdc_core.data.soft_targets import SoftTargets
 
 without_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA')
 DEVICES = ['cpu', pytest.param('cuda', marks=[pytest.mark.gpu, without_cuda])]
@@ -108,6 +109,29 @@ def test_batch_equals_that_of_the_ordinary_loader(datasets, device):
     difference = abs(images.cpu().numpy().astype(int) - image)
     assert difference.mean() < 0.5
     assert (difference <= 2).mean() > 0.99
+
+
+@pytest.mark.parametrize('device', DEVICES)
+def test_probabilities_equal_those_of_the_ordinary_loader(datasets, device, tmp_path):
+    soft = SoftTargets(tmp_path, 3)
+    rng = np.random.default_rng(0)
+    for number, dataset in enumerate(datasets):
+        (tmp_path / str(number)).mkdir()
+        for index in range(len(dataset)):
+            cells = rng.dirichlet([1, 1, 1], (4, 5)).transpose(2, 0, 1).astype(np.float32)
+            cells = [cv2.resize(plane, (23 + index, 17)) for plane in cells]
+            np.save(soft.path(number, index), np.rint(np.stack(cells) * 255).astype(np.uint8))
+    augmentation = Augmentation((46, 62))
+    keys = keys_of(datasets)
+    ordinary = AugmentedSamples(datasets, augmentation, soft=soft)
+    data = ResidentDataset(datasets, [sizes_of(dataset) for dataset in datasets], device, soft)
+    found = BatchAugmentation(augmentation)(data, keys)[2].cpu().numpy()
+    expected = np.stack([ordinary[key][2] for key in keys])
+    assert found.dtype == np.uint8 and found.shape == (len(keys), 3, 12, 16)
+    # OpenCV places cells to 1/32 only, which is visible at the border between image and 0.
+    difference = abs(found.astype(int) - expected)
+    assert difference.mean() < 0.5 and (difference <= 2).mean() > 0.98
+    assert soft.nbytes([5, 3]) > 8 * 3 * 17 * 23
 
 
 def test_padding_is_never_a_class(datasets):

@@ -181,16 +181,17 @@ def data(tmp_path):
     return tmp_path
 
 
-def command(data, out, *more, steps=30):
+def command(data, out, *more, steps=40):
     settings = [f'classes={data / "three.yaml"}', 'crop_height=64', 'crop_width=96', 'batch_size=4', f'steps={steps}']
-    settings += ['warmup_steps=3', 'val_split=', 'workers=0', 'ema_decay=0.5', 'learning_rate=0.003', 'brightness=0.1']
+    settings += ['warmup_steps=3', 'val_split=', 'workers=0', 'ema_decay=0.5', 'learning_rate=0.001', 'brightness=0.1']
     arguments = ['train', '--data', str(data / 'own'), '--extra', f'{data / "more"}=0.5', '--out', str(out), *more]
     return [*arguments, *(f'--set={text}' for text in settings)]
 
 
-def test_training_without_labels_from_a_teacher(data, tmp_path):
+@pytest.mark.parametrize('loader', ['workers', 'resident'])
+def test_training_without_labels_from_a_teacher(loader, data, tmp_path):
     teacher, out = brightness_network(tmp_path / 't.onnx'), tmp_path / 'run'
-    assert main(command(data, out, '--teacher', str(teacher))) == 0
+    assert main(command(data, out, '--teacher', str(teacher), '--set', f'loader={loader}')) == 0
     predict = open_predictor(out / 'weights.safetensors')
     for value, wanted in ((20, 0), (235, 1)):
         image = cv2.imread(str(data / f'more/train/images/{value}.png'))

@@ -13,7 +13,10 @@ from torch import Tensor
 
 from stdc_core.classes import IGNORE
 from stdc_core.data.augment import PADDING, Augmentation, draw_light
+from stdc_core.data.device_crop import Neighbours, relight_batch, to_device
+from stdc_core.data.resident_soft_targets import ResidentSoftTargets
 from stdc_core.data.schedule import SampleKey, Samples, ScheduleSampler, read_all
+from stdc_core.data.soft_targets import SoftTargets
 
 #: Number of images of each (height, width) in pixels, as in ``DataReport``.
 Sizes = Mapping[tuple[int, int], int]
@@ -53,15 +56,16 @@ def _table(path: Path) -> dict[str, str]:
     return {words[0]: words[1] for words in map(str.split, path.read_text().splitlines())}
 
 
-def fits(sizes: Sequence[Sizes], device: torch.device | str, share: float = 0.5) -> bool:
+def fits(sizes: Sequence[Sizes], device: torch.device | str, share: float = 0.5, probabilities: int = 0) -> bool:
     """Return whether datasets fit into a share of the free memory of a device.
 
     Args:
         sizes: Image sizes of each dataset.
         device: Device.
         share: Share of the free memory, 0 to 1.
+        probabilities: Memory of the probabilities of a teacher, bytes.
     """
-    return resident_bytes(sizes) <= share * available_bytes(device)
+    return resident_bytes(sizes) + probabilities <= share * available_bytes(device)
 
 
 def _bordered(height: int, width: int) -> int:
@@ -79,14 +83,22 @@ class ResidentDataset:
         datasets: Datasets to read.
         sizes: Image sizes of each dataset.
         device: Device.
+        soft: Probabilities of a teacher for every sample, or None.
 
     Attributes:
         pixels: Pixels on the device, int32 ``[P]``; the bytes of a pixel are blue, green, red and class id.
         places: Table of each dataset, int64 ``[N, 3]``: index of the first pixel of an image (of its border), height
             and width.
+        soft: Probabilities on the device, or None.
     """
 
-    def __init__(self, datasets: Sequence[Samples], sizes: Sequence[Sizes], device: torch.device | str = 'cpu'):
+    def __init__(
+        self,
+        datasets: Sequence[Samples],
+        sizes: Sequence[Sizes],
+        device: torch.device | str = 'cpu',
+        soft: SoftTargets | None = None,
+    ):
         self.pixels = torch.empty(resident_bytes(sizes) // _PIXEL_BYTES, dtype=torch.int32, device=device)
         places: list[list[tuple[int, int, int]]] = [[] for _ in datasets]
         end = 0
@@ -96,6 +108,7 @@ class ResidentDataset:
             self.pixels[begin:end] = _packed(sample.image, sample.label)
             places[number].append((begin, height, width))
         self.places = [np.array(rows, np.int64).reshape(-1, 3) for rows in places]
+        self.soft = ResidentSoftTargets(soft, [len(rows) for rows in places], device) if soft is not None else None
 
     @property
     def device(self) -> torch.device:
@@ -124,7 +137,7 @@ class BatchAugmentation:
         self.augmentation = augmentation
 
     @torch.no_grad()
-    def __call__(self, data: ResidentDataset, keys: Sequence[SampleKey]) -> tuple[Tensor, Tensor]:
+    def __call__(self, data: ResidentDataset, keys: Sequence[SampleKey]) -> tuple[Tensor, ...]:
         """Return random crops of samples.
 
         Args:
@@ -132,15 +145,17 @@ class BatchAugmentation:
             keys: Keys of the samples of the batch.
 
         Returns:
-            uint8 BGR ``[B, h, w, 3]`` and uint8 ids ``[B, h, w]``, 255 outside the image, on the device of ``data``.
+            uint8 BGR ``[B, h, w, 3]``, uint8 ids ``[B, h, w]``, 255 outside the image, and, with a teacher, its
+            probabilities, uint8 ``[B, C, ceil(h/4), ceil(w/4)]``. They are on the device of ``data``.
         """
-        numbers = torch.from_numpy(np.stack([self._numbers(data, key) for key in keys]))
-        if data.device.type == 'cuda':
-            # A copy from pageable memory would wait for the device.
-            numbers = numbers.pin_memory()
-        numbers = numbers.to(data.device, non_blocking=True)
+        drawn = [self._numbers(data, key) for key in keys]
+        numbers = to_device(np.stack(drawn), data.device)
         image, label = _crop(data.pixels, numbers[:, :7], self.augmentation.crop)
-        return _relight(image, numbers[:, 7:].float()), label
+        image = relight_batch(image, numbers[:, 7:].float())
+        if data.soft is None:
+            return image, label
+        maps = [data.soft.numbers(key[0], key[1], each[1:7]) for key, each in zip(keys, drawn, strict=True)]
+        return image, label, data.soft.crop(to_device(np.stack(maps), data.device), self.augmentation.crop)
 
     def _numbers(self, data: ResidentDataset, key: tuple[int, int, int]) -> np.ndarray:
         """Return the parameters of a crop for the device, float64 ``[17]``.
@@ -166,19 +181,13 @@ def _crop(pixels: Tensor, numbers: Tensor, size: tuple[int, int]) -> tuple[Tenso
 
     Args:
         pixels: Pixels of ``ResidentDataset``.
-        numbers: Place and maps of each sample, float64 ``[B, 7]``.
+        numbers: Place and maps of each sample, see ``Neighbours.of``.
         size: (height, width) of the crops, pixels.
 
     Returns:
         float32 ``[B, 3, h, w]`` and uint8 ``[B, h, w]``.
     """
-    first, height, width, x_factor, x_offset, y_factor, y_offset = numbers.split(1, dim=1)
-    # The map treats rows and columns separately, so that only the sum of their indices is as large as the crop.
-    left, right, nearest_column, x = _taps(x_factor, x_offset, width, size[1])
-    upper, lower, nearest_row, y = _taps(y_factor, y_offset, height, size[0])
-    first, stride = first.long(), width.long() + 2
-    upper, lower, nearest_row = ((first + rows * stride)[:, :, None] for rows in (upper, lower, nearest_row))
-    left, right, nearest_column = (columns[:, None] for columns in (left, right, nearest_column))
+    around = Neighbours.of(numbers, size)
 
     def look_up(rows: Tensor, columns: Tensor) -> Tensor:
         """Return the bytes of the pixels in these rows and columns, uint8 ``[B, 4, h, w]``."""
@@ -188,51 +197,8 @@ def _crop(pixels: Tensor, numbers: Tensor, size: tuple[int, int]) -> tuple[Tenso
     def colours(rows: Tensor, columns: Tensor) -> Tensor:
         return look_up(rows, columns)[:, :3].to(torch.float32, memory_format=torch.contiguous_format)
 
-    x, y = x[:, None, None, :], y[:, None, :, None]
-    image = colours(upper, left).lerp_(colours(upper, right), x)
-    image.lerp_(colours(lower, left).lerp_(colours(lower, right), x), y)
-    return image, look_up(nearest_row, nearest_column)[:, 3].contiguous()
-
-
-def _taps(factor: Tensor, offset: Tensor, size: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Find the neighbours of the pixels of the crop in the image with its border, along one axis.
-
-    Args:
-        factor: Factor of the map from pixels of the crop to pixels of the image, float64 ``[B, 1]``.
-        offset: Offset of this map, float64 ``[B, 1]``.
-        size: Size of the image, float64 ``[B, 1]``.
-        count: Number of pixels of the crop.
-
-    Returns:
-        Lower, upper and nearest neighbour, int64 ``[B, count]``, and the weight of the upper neighbour, float32.
-    """
-    position = torch.arange(count, dtype=factor.dtype, device=factor.device) * factor + offset
-    lower = position.floor()
-    # Shifted by one for the border.
-    nearest = (position + 0.5).floor()
-
-    def inside(at: Tensor) -> Tensor:
-        return (at.clamp(min=-1).minimum(size) + 1).long()
-
-    return inside(lower), inside(lower + 1), inside(nearest), (position - lower).float()
-
-
-def _relight(image: Tensor, numbers: Tensor) -> Tensor:
-    """Change the light of a batch.
-
-    Args:
-        image: float32 BGR ``[B, 3, h, w]``.
-        numbers: Colour matrix and multiple of the mean of each sample, float32 ``[B, 10]``.
-
-    Returns:
-        uint8 BGR ``[B, h, w, 3]``.
-    """
-    count, _, height, width = image.shape
-    flat = image.flatten(2)
-    grey = flat.mean(dim=(1, 2)) * numbers[:, 9]
-    with torch.autocast(image.device.type, enabled=False):
-        flat = torch.baddbmm(grey[:, None, None], numbers[:, :9].view(count, 3, 3), flat)
-    return flat.round_().clamp_(0, 255).to(torch.uint8).view(count, 3, height, width).permute(0, 2, 3, 1)
+    label = look_up(around.nearest_row, around.nearest_column)[:, 3].contiguous()
+    return around.interpolate(colours), label
 
 
 class ResidentLoader:
@@ -252,7 +218,7 @@ class ResidentLoader:
     def __len__(self) -> int:
         return len(self.sampler)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches: uint8 BGR ``[B, h, w, 3]`` and uint8 ids ``[B, h, w]``."""
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the batches of ``BatchAugmentation``."""
         for keys in self.sampler:
             yield self._augment(self.data, keys)

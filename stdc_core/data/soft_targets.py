@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -27,6 +28,27 @@ class SoftTargets:
         """Return the file of image ``index`` of dataset number ``dataset``."""
         return self.folder / str(dataset) / f'{index:06d}.npy'
 
+    def read(self, dataset: int, index: int) -> np.ndarray:
+        """Return the probabilities of an image, uint8 ``[C, h, w]``, mapped from the file.
+
+        Args:
+            dataset: Number of the dataset.
+            index: Number of the image in it.
+
+        Raises:
+            FileNotFoundError: The file does not exist.
+            ValueError: The file does not contain such probabilities.
+        """
+        path = self.path(dataset, index)
+        cells = np.load(path, mmap_mode='r')
+        if cells.dtype != np.uint8 or cells.ndim != 3 or len(cells) != self.num_classes:
+            raise ValueError(f'{path}: expected uint8 [{self.num_classes}, h, w], found {cells.dtype} {cells.shape}')
+        return cells
+
+    def nbytes(self, lengths: Sequence[int]) -> int:
+        """Return the size of all files in bytes, for the number of images of each dataset."""
+        return sum(self.path(number, i).stat().st_size for number, length in enumerate(lengths) for i in range(length))
+
     def crop(
         self, dataset: int, index: int, size: tuple[int, int], matrix: np.ndarray, crop: tuple[int, int]
     ) -> np.ndarray:
@@ -43,13 +65,9 @@ class SoftTargets:
             uint8 ``[C, ceil(height / 4), ceil(width / 4)]``; 0 for all classes outside the image.
 
         Raises:
-            FileNotFoundError: The file does not exist.
-            ValueError: The file does not contain such probabilities.
+            FileNotFoundError, ValueError: As ``read``.
         """
-        path = self.path(dataset, index)
-        cells = np.load(path)
-        if cells.dtype != np.uint8 or cells.ndim != 3 or len(cells) != self.num_classes:
-            raise ValueError(f'{path}: expected uint8 [{self.num_classes}, h, w], found {cells.dtype} {cells.shape}')
+        cells = self.read(dataset, index)
         # Maps cells of the file to pixels of the image, then to pixels and to cells of the crop. Centres are at
         # half-integers.
         into = _scaling(size[1] / cells.shape[2], size[0] / cells.shape[1])

@@ -21,12 +21,39 @@ from stdc_core.training.train_config import TrainConfig
 _SHARE = 1 / 3
 
 
-def train_loader(
+def make_schedule(
     config: TrainConfig,
     own: Sequence[Samples],
     extra: Sequence[Samples],
     shares: Sequence[float | None],
+    world: int,
+) -> BatchSchedule:
+    """Return the samples of each batch of a run.
+
+    Args:
+        config: Recipe of the run.
+        own: Datasets of ``--data``.
+        extra: Datasets of ``--extra``.
+        shares: Share of the samples that each extra dataset supplies, 0 to 1. Those with None supply
+            ``config.extra_share`` together, in proportion to their sizes.
+        world: Number of processes.
+
+    Raises:
+        ConfigError: The batch cannot be divided evenly among the processes, or is too small for them.
+        ValueError: The shares do not fit together.
+    """
+    check_even_batches(config.batch_size, world)
+    datasets = [*own, *extra]
+    drawn = dataset_shares([len(d) for d in own], [len(d) for d in extra], shares, config.extra_share)
+    return BatchSchedule([len(d) for d in datasets], drawn, config.batch_size, config.seed)
+
+
+def train_loader(
+    config: TrainConfig,
+    schedule: BatchSchedule,
+    datasets: Sequence[Samples],
     sizes: Sequence[Sizes],
+    largest: tuple[int, int],
     start: int,
     trainer: lightning.Trainer,
     soft: SoftTargets | None = None,
@@ -35,24 +62,15 @@ def train_loader(
 
     Args:
         config: Recipe of the run.
-        own: Datasets of ``--data``.
-        extra: Datasets of ``--extra``.
-        shares: Share of the samples that each extra dataset supplies, 0 to 1. Those with None supply
-            ``config.extra_share`` together, in proportion to their sizes.
-        sizes: Image sizes of every dataset, own ones first.
+        schedule: Samples of each batch.
+        datasets: Datasets of the schedule.
+        sizes: Image sizes of every dataset.
+        largest: (height, width) of the largest image of ``--data``, pixels.
         start: Step to begin with.
         trainer: Trainer, which knows the device and the rank of this process.
-        soft: Probabilities of a teacher for every image, or None.
-
-    Raises:
-        ConfigError: The batch cannot be divided evenly among the processes, or is too small for them, or ``loader`` is
-            ``resident`` with a teacher.
+        soft: Probabilities of a teacher, whose files exist for every image, or None.
     """
     rank, world, device = trainer.global_rank, trainer.world_size, trainer.strategy.root_device
-    check_even_batches(config.batch_size, world)
-    datasets = [*own, *extra]
-    drawn = dataset_shares([len(d) for d in own], [len(d) for d in extra], shares, config.extra_share)
-    schedule = BatchSchedule([len(d) for d in datasets], drawn, config.batch_size, config.seed)
     sampler = ScheduleSampler(schedule, config.steps, start, rank, world)
     augmentation = Augmentation(
         (config.crop_height, config.crop_width),
@@ -62,14 +80,13 @@ def train_loader(
         config.saturation,
         uniform=config.scale_draw == 'uniform',
         pad=config.pad_crops,
-        pixels=math.prod(largest_size(sizes[: len(own)])) if config.equal_pixels else None,
+        pixels=math.prod(largest) if config.equal_pixels else None,
     )
     on_gpu = device.type == 'cuda'
-    if soft is not None and config.loader == 'resident':
-        raise ConfigError('loader: resident does not work with a teacher; expected auto or workers')
-    automatic = config.loader == 'auto' and soft is None and on_gpu
-    if config.loader == 'resident' or (automatic and fits(sizes, device, _SHARE)):
-        return ResidentLoader(ResidentDataset(datasets, sizes, device), augmentation, sampler)
+    probabilities = soft.nbytes([len(each) for each in datasets]) if soft is not None else 0
+    automatic = config.loader == 'auto' and on_gpu and fits(sizes, device, _SHARE, probabilities)
+    if config.loader == 'resident' or automatic:
+        return ResidentLoader(ResidentDataset(datasets, sizes, device, soft), augmentation, sampler)
     if config.workers:
         one_opencv_thread()
     # Workers are forked, and share the images that were read before.

@@ -24,7 +24,7 @@ from stdc_core.training.config import ConfigError
 from stdc_core.training.exhaustion import explain_exhaustion
 from stdc_core.training.extra_data import ExtraData
 from stdc_core.training.fitting import make_trainer, others_wait, stoppable
-from stdc_core.training.loaders import check_image_for_each, largest_size, train_loader
+from stdc_core.training.loaders import check_image_for_each, largest_size, make_schedule, train_loader
 from stdc_core.training.ranks import process_rank
 from stdc_core.training.run_folder import RECORD, check_empty, read_record, write_record
 from stdc_core.training.task import SegmentationTask
@@ -165,8 +165,7 @@ def _run(
     task = SegmentationTask(model, config, classes, weights, datasets.label_sets)
     trainer = make_trainer(config, out, start, 'miou' if val else '', progress)
     soft = SoftTargets(out / TEACHER, len(classes)) if teacher else None
-    shares = [each.share for each in extra]
-    loader = train_loader(config, own, datasets.extra, shares, sizes, start, trainer, soft)
+    schedule = make_schedule(config, own, datasets.extra, [each.share for each in extra], trainer.world_size)
     val_loader = None
     if val is not None:
         check_image_for_each(len(val), val, trainer.world_size)
@@ -184,6 +183,8 @@ def _run(
         write_record(out, config, sources)
     if soft is not None:
         teach(teacher, [*own, *datasets.extra], classes, soft, progress)
+    largest = largest_size(sizes[: len(own)])
+    loader = train_loader(config, schedule, [*own, *datasets.extra], sizes, largest, start, trainer, soft)
     if start < config.steps:
         with stoppable(trainer, out):
             trainer.fit(task, loader, val_loader, ckpt_path=out / LAST if start else None, weights_only=True)
@@ -198,7 +199,7 @@ def _run(
     provenance = {
         'data': ', '.join([f'{data.name}/{config.train_split}', *(f'{each.path.name}/train' for each in extra)]),
         'recipe': json.dumps(dataclasses.asdict(config)),
-        'largest_image': '{}x{}'.format(*largest_size(sizes[: len(own)])),
+        'largest_image': '{}x{}'.format(*largest),
         **({'init': init.name} if init else {}),
         **({'teacher': ', '.join(path.name for path in teacher)} if teacher else {}),
         **({'class_offset': json.dumps(task.offset.flatten().tolist())} if config.prior_correction else {}),

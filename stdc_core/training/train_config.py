@@ -137,7 +137,8 @@ class TrainConfig(MachineConfig):
     loader: str = key(
         'auto',
         'where images are kept: resident keeps them on the device and augments them there in batches; workers reads '
-        'and augments them in other processes; auto takes resident on a GPU if they fit into a third of its memory',
+        'and augments them in other processes; auto takes resident on a GPU if they fit into a third of its memory, '
+        'with the probabilities of a teacher',
         choices=('auto', 'resident', 'workers'),
     )
     workers: int = key(
