@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 from pathlib import Path
+
+from network_comparison.training import check_same
 
 from stdc_core.model.weights import load_weights
 from stdc_core.training.run_folder import RECORD
@@ -54,16 +57,26 @@ def main() -> None:
 
 
 def score(options: argparse.Namespace, name: str, changes: list[str], seed: int) -> float:
-    """Return the mIoU of one run in %; train the run first if it does not exist."""
+    """Return the mIoU of one run in %; train the run first if it does not exist.
+
+    Raises:
+        ValueError: The run exists with another recipe or other data.
+    """
     out = options.out / f'{name.replace(" ", "_")}_seed{seed}'
+    config = load_config(options.config, [*options.set, *changes, f'seed={seed}'])
+    extra = options.extra if config.extra_share else []
+    if (out / RECORD).is_file():
+        check_same(out, config, options.data, extra)
     if not (out / WEIGHTS).is_file():
         if (out / RECORD).is_file():
             resume(out)
         else:
-            config = load_config(options.config, [*options.set, *changes, f'seed={seed}'])
-            train(config, options.data, out, options.extra if config.extra_share else [])
+            train(config, options.data, out, extra)
     return 100 * float(load_weights(out / WEIGHTS)[2]['miou'].split()[0])
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f'ablation: {error}')

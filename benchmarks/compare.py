@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from network_comparison.measuring import Row, time_classifiers, time_networks
+from network_comparison.measuring import Row, time_classifiers, time_networks, usable_backends
 from network_comparison.published import NETWORKS, PUBLISHED_CLASSIFIERS, SCALES
 from network_comparison.report import write
 from network_comparison.training import check_trainings, train_and_score
@@ -41,11 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def compare(options: argparse.Namespace) -> None:
     """Measure all networks and, with a dataset, train them; write the tables after each part."""
     names = networks_to_compare(options.only)
+    backends = usable_backends(options)
     if options.data:
         check_trainings(options, names)
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
-    rows = [row for scale in options.scales for row in time_networks(names, scale, options)]
+    rows = [row for scale in options.scales for row in time_networks(names, backends, scale, options)]
     classifiers = time_classifiers([name for name in names if name in PUBLISHED_CLASSIFIERS], options)
     write(options, rows, classifiers)
     if options.data:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import ablation
 import compare
 import cv2
 import pytest
@@ -19,7 +20,9 @@ from stdc_core.io.files import write_png
 from stdc_core.model.networks import outline
 from stdc_core.model.size import multiply_adds, parameters
 from stdc_core.model.weights import load_weights
+from stdc_core.training.run_folder import write_record
 from stdc_core.training.train import WEIGHTS
+from stdc_core.training.train_config import load_config
 
 #: The smallest training: one step on one crop, then a validation on one image.
 ONE_STEP = ['steps=1', 'val_every=1', 'batch_size=2', 'crop_height=32', 'crop_width=32', 'workers=0']
@@ -51,9 +54,10 @@ def cells(text: str, network: str) -> list[list[str]]:
     return [row for row in rows if row[0] == network]
 
 
-def test_a_quick_comparison(tmp_path):
+def test_a_quick_comparison(tmp_path, capsys):
     """One network beside STDC2: sizes are those of the networks, and ratios those of the times."""
     assert compare.main(['--quick', '--only', 'bisenetv2', '--threads', '1', '--out', str(tmp_path)]) == 0
+    assert 'TensorRT is left out: backend tensorrt' in capsys.readouterr().out
     text, found = (tmp_path / 'compare.md').read_text(), json.loads((tmp_path / 'compare.json').read_text())
     reference, other = cells(text, 'STDC2'), cells(text, 'BiSeNetV2')
     assert [row[1] for row in other] == ['64 x 128']
@@ -108,6 +112,16 @@ def test_a_network_is_trained_once_for_each_seed(options, tmp_path):
         compare.compare(compare.parse([*options, '--only', 'bisenetv2', '--set', 'steps=2']))
 
 
+def test_an_ablation_refuses_a_run_of_another_recipe(options, tmp_path):
+    parsed = compare.parse(options)
+    (tmp_path / 'no_OHEM_seed0').mkdir()
+    config = load_config(parsed.config, [*parsed.set, 'extra_share=0', 'ohem_threshold=1', 'seed=0'])
+    write_record(tmp_path / 'no_OHEM_seed0', config, {'data': str(parsed.data), 'extra': []})
+    parsed.set += ['extra_share=0', 'learning_rate=0.5']
+    with pytest.raises(ValueError, match=r'no_OHEM_seed0: trained with learning_rate 0.001, expected 0.5; choose'):
+        ablation.score(parsed, 'no OHEM', ['ohem_threshold=1'], 0)
+
+
 def test_training_is_short_without_a_gpu_unless_steps_are_given(options):
     """Extra data of the recipe is left out if there is none, as in `stdc train`."""
     parsed = compare.parse(options[:-2])
@@ -125,6 +139,7 @@ def test_training_is_short_without_a_gpu_unless_steps_are_given(options):
         (['--config', 'nothing.yaml'], 'nothing.yaml'),
         (['--set', 'stepps=3'], 'stepps'),
         (['--set', 'val_split='], 'val_split: expected the split to measure the mIoU on, found none'),
+        (['--backend', 'tensorflow'], 'tensorflow'),
         (['--set', 'backbone_weights=pretrained'], 'backbone_weights: for a backbone timm/NAME only'),
     ],
 )

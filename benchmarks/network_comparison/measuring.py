@@ -24,7 +24,7 @@ from tqdm import tqdm
 from stdc_core.classes import CITYSCAPES
 from stdc_core.data.synthetic import SyntheticDrive
 from stdc_core.export.onnx import export
-from stdc_core.inference import BackendError, Segmenter
+from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter
 from stdc_core.model.networks import make_network, outline
 from stdc_core.model.size import multiply_adds, parameters
 from stdc_core.model.stdc import STDCClassifier
@@ -56,8 +56,28 @@ class Row:
     miou: list[float] = dataclasses.field(default_factory=list)
 
 
-def time_networks(names: Sequence[str], scale: float, options: argparse.Namespace) -> list[Row]:
-    """Export all networks at an input scale, and time them in turns."""
+def usable_backends(options: argparse.Namespace) -> list[str]:
+    """Return the backends of ``--backend`` or, without it, ONNX Runtime and, if it runs here, TensorRT.
+
+    Raises:
+        BackendError: A backend of ``--backend`` does not run here.
+    """
+    for backend in options.backend or ():
+        Segmenter.load(DEFAULT_MODEL, options.threads, backend=backend)
+    if options.backend:
+        return options.backend
+    try:
+        Segmenter.load(DEFAULT_MODEL, options.threads, backend='tensorrt')
+    except BackendError as error:
+        print(f'TensorRT is left out: {error}')
+        return ['onnxruntime']
+    return ['onnxruntime', 'tensorrt']
+
+
+def time_networks(
+    names: Sequence[str], backends: Sequence[str], scale: float, options: argparse.Namespace
+) -> list[Row]:
+    """Export all networks at an input scale, and time them in turns on each backend."""
     image = SyntheticDrive(seed=0, height=options.size[0], width=options.size[1], frames=1)[0].image
     seen = (round(options.size[0] * scale), round(options.size[1] * scale))
     rows: list[Row] = []
@@ -65,13 +85,8 @@ def time_networks(names: Sequence[str], scale: float, options: argparse.Namespac
     for name in tqdm(names, desc=f'exporting at input scale {scale:g}', disable=None):
         file = model_file(name, scale, options.out)
         network = outline(name, len(CITYSCAPES))
-        for backend in options.backend or ('onnxruntime', 'tensorrt'):
-            try:
-                segmenter = Segmenter.load(file, options.threads, backend=backend)
-            except BackendError:  # not installed, or without a GPU
-                if options.backend:
-                    raise
-                continue
+        for backend in backends:
+            segmenter = Segmenter.load(file, options.threads, backend=backend)
             sides.append(lambda segmenter=segmenter: segmenter(image))
             memory = peak_memory(file, options) if backend == 'onnxruntime' else None
             counts = parameters(network), multiply_adds(network, *seen)

@@ -48,21 +48,23 @@ def check_trainings(options: argparse.Namespace, names: Sequence[str]) -> None:
             if not config.val_split:
                 raise ValueError('val_split: expected the split to measure the mIoU on, found none')
             if (out / RECORD).is_file():
-                check_same(out, config, options)
+                check_same(out, config, options.data, options.extra)
     extra = [ExtraData(path) for path in options.extra]
     open_training_data(config, class_table(config.classes), options.data, extra, has_teacher=False)
 
 
-def check_same(out: Path, config: TrainConfig, options: argparse.Namespace) -> None:
+def check_same(out: Path, config: TrainConfig, data: Path, extra: Sequence[Path]) -> None:
     """Check that an earlier training has the same recipe and data.
 
     Raises:
         ValueError: Something differs. The message names it.
     """
     earlier, sources = read_record(out, TrainConfig, [], RUN_KEYS)
-    extra = [str(path.absolute()) for path in options.extra]
     found = dataclasses.asdict(earlier) | {'data': sources['data'], 'extra': sources['extra']}
-    expected = dataclasses.asdict(config) | {'data': str(options.data.absolute()), 'extra': extra}
+    expected = dataclasses.asdict(config) | {
+        'data': str(data.absolute()),
+        'extra': [str(path.absolute()) for path in extra],
+    }
     for key, value in expected.items():
         if key not in RUN_KEYS and found[key] != value:
             raise ValueError(
