@@ -108,6 +108,22 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
     return read_model(folder / 'int8.onnx')[0]
 
 
+@pytest.fixture(scope='session')
+def shipped_model() -> onnx.ModelProto:
+    """Return the graph of the shipped model. Tests must not change it."""
+    from stdc_core.inference import DEFAULT_MODEL
+    from stdc_core.inference.model_file import read_model
+
+    return read_model(DEFAULT_MODEL)[0]
+
+
+@pytest.fixture
+def engine_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Keep the engines of the test in a folder of its own, and return the folder."""
+    monkeypatch.setenv('STDC_CACHE_DIR', str(tmp_path / 'engines'))
+    return tmp_path / 'engines'
+
+
 def in_own_process(function: Callable[..., Result], *arguments: object) -> Result:
     """Call a function of a test module in a new process.
 

@@ -81,14 +81,9 @@ def frames() -> np.ndarray:
 
 
 @pytest.fixture(scope='module')
-def model() -> onnx.ModelProto:
-    return read_model(DEFAULT_MODEL)[0]
-
-
-@pytest.fixture(scope='module')
-def expected(model, frames):
+def expected(shipped_model, frames):
     """Masks and confidences in float32 on the CPU, at the model's own scale."""
-    return OnnxRuntimeBackend(model)(frames, True)
+    return OnnxRuntimeBackend(shipped_model)(frames, True)
 
 
 def make(library: str, model: onnx.ModelProto, precision: str, **options) -> TensorRtBackend:
@@ -118,8 +113,8 @@ def poisoned(backend: TensorRtBackend, images: np.ndarray) -> tuple[np.ndarray, 
 
 @each_library
 @pytest.mark.parametrize('precision', ['fp32', 'fp16'])
-def test_masks_and_confidences_are_those_of_onnx_runtime(library, model, frames, expected, precision):
-    backend = make(library, model, precision)
+def test_masks_and_confidences_are_those_of_onnx_runtime(library, shipped_model, frames, expected, precision):
+    backend = make(library, shipped_model, precision)
     assert backend.name == f'{library} {precision}'
     for index in range(len(frames)):
         wanted = [each[index : index + 1] for each in expected]
@@ -131,16 +126,16 @@ def test_masks_and_confidences_are_those_of_onnx_runtime(library, model, frames,
 
 
 @each_library
-def test_the_engine_in_one_piece_computes_the_same(library, model, frames, expected):
-    backend = make(library, model, 'fp32', kernels=False)
+def test_the_engine_in_one_piece_computes_the_same(library, shipped_model, frames, expected):
+    backend = make(library, shipped_model, 'fp32', kernels=False)
     assert_alike(poisoned(backend, frames[:1]), [each[:1] for each in expected])
 
 
 @each_library
 @pytest.mark.parametrize('scale', [0.5, 0.75])
-def test_other_input_scales_compute_the_same(library, model, frames, scale):
+def test_other_input_scales_compute_the_same(library, shipped_model, frames, scale):
     segmenter = Segmenter.load(input_scale=scale, backend='onnxruntime')
-    backend = make(library, model, 'fp32', scale=InputScale(scale))
+    backend = make(library, shipped_model, 'fp32', scale=InputScale(scale))
     found = segmenter(frames[:1], confidence=True)
     assert_alike(backend(frames[:1], True), (found.mask, found.confidence))
 
@@ -176,8 +171,8 @@ def test_int8_changes_as_few_labels_as_on_the_cpu(library, tmp_path, frames, exp
 
 
 @each_library
-def test_batches_are_the_masks_of_their_images(library, model, frames, expected):
-    backend = make(library, model, 'fp32', max_batch=3)
+def test_batches_are_the_masks_of_their_images(library, shipped_model, frames, expected):
+    backend = make(library, shipped_model, 'fp32', max_batch=3)
     if backend.max_batch == 1:
         pytest.skip('this version takes no batches')
     for indices in (slice(0, 3), slice(1, 3), slice(2, 3), slice(0, 4)):
@@ -185,16 +180,16 @@ def test_batches_are_the_masks_of_their_images(library, model, frames, expected)
 
 
 @each_library
-def test_other_sizes_come_and_go(library, model, frames):
-    backend, on_cpu = make(library, model, 'fp32'), OnnxRuntimeBackend(model)
+def test_other_sizes_come_and_go(library, shipped_model, frames):
+    backend, on_cpu = make(library, shipped_model, 'fp32'), OnnxRuntimeBackend(shipped_model)
     for height, width in ((96, 128), (97, 131), (96, 128)):
         image = np.ascontiguousarray(frames[1:2, :height, :width])
         assert_alike(backend(image, True), on_cpu(image, True))
 
 
 @each_library
-def test_overlays_are_those_of_the_cpu(library, model, frames):
-    backend, classes = make(library, model, 'fp32'), class_table('camvid')
+def test_overlays_are_those_of_the_cpu(library, shipped_model, frames):
+    backend, classes = make(library, shipped_model, 'fp32'), class_table('camvid')
     for index in range(2):
         (mask,), _ = backend(frames[index : index + 1], False)
         drawn = backend.overlay(0, classes.blending_bgr(0.5))
@@ -203,45 +198,45 @@ def test_overlays_are_those_of_the_cpu(library, model, frames):
 
 
 @each_library
-def test_the_second_time_the_engine_is_read(library, model, frames, expected, monkeypatch):
-    make(library, model, 'fp32')
+def test_the_second_time_the_engine_is_read(library, shipped_model, frames, expected, monkeypatch):
+    make(library, shipped_model, 'fp32')
     monkeypatch.setattr(making, 'build', lambda *_: pytest.fail('built again'))
-    assert_alike(make(library, model, 'fp32')(frames[:1], True), [each[:1] for each in expected])
+    assert_alike(make(library, shipped_model, 'fp32')(frames[:1], True), [each[:1] for each in expected])
 
 
 @each_library
 @pytest.mark.parametrize('damage', ['cut', 'flipped'])
-def test_a_damaged_engine_is_built_again(library, model, frames, expected, caplog, damage):
-    make(library, model, 'fp32')
+def test_a_damaged_engine_is_built_again(library, shipped_model, frames, expected, caplog, damage):
+    make(library, shipped_model, 'fp32')
     for path in cache_folder().glob('*.engine'):
         data = path.read_bytes()
         path.write_bytes(data[:-5] if damage == 'cut' else data[:-1] + bytes([data[-1] ^ 1]))
-    assert_alike(make(library, model, 'fp32')(frames[:1], True), [each[:1] for each in expected])
+    assert_alike(make(library, shipped_model, 'fp32')(frames[:1], True), [each[:1] for each in expected])
     assert 'made again' in caplog.text
 
 
 @each_library
-def test_an_engine_that_the_library_refuses_is_built_again(library, model, frames, expected, caplog):
+def test_an_engine_that_the_library_refuses_is_built_again(library, shipped_model, frames, expected, caplog):
     """As one of another version, which the library itself has to find."""
-    make(library, model, 'fp32')
+    make(library, shipped_model, 'fp32')
     for path in cache_folder().glob('*.engine'):
         EngineCache().write(path.name, b'ftrt' + bytes(1000))
-    assert_alike(make(library, model, 'fp32')(frames[:1], True), [each[:1] for each in expected])
+    assert_alike(make(library, shipped_model, 'fp32')(frames[:1], True), [each[:1] for each in expected])
     assert 'built again' in caplog.text
 
 
 @rtx_only
 def test_an_engine_that_was_built_without_a_gpu_runs_and_its_kernels_are_kept(
-    library, model, frames, expected, monkeypatch, tmp_path
+    library, shipped_model, frames, expected, monkeypatch, tmp_path
 ):
     monkeypatch.setenv('STDC_CACHE_DIR', str(tmp_path))
     target = making.target_of(CudaDevice().capability)
-    RtxEngineBuilder(model, 'fp16', target=target).prepare(SIZE, lambda text: None)
+    RtxEngineBuilder(shipped_model, 'fp16', target=target).prepare(SIZE, lambda text: None)
     monkeypatch.setattr(making, 'build', lambda *_: pytest.fail('built again'))
-    assert_alike(make(library, model, 'fp16')(frames[:1], True), [each[:1] for each in expected])
+    assert_alike(make(library, shipped_model, 'fp16')(frames[:1], True), [each[:1] for each in expected])
     (kernels,) = tmp_path.glob('*.kernels')
     written = kernels.stat().st_mtime_ns
-    assert_alike(make(library, model, 'fp16')(frames[:1], True), [each[:1] for each in expected])
+    assert_alike(make(library, shipped_model, 'fp16')(frames[:1], True), [each[:1] for each in expected])
     assert kernels.stat().st_mtime_ns == written  # read, not compiled
 
 

@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
 from stdc_core.commands.main import main
-from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter
-from stdc_core.inference.model_file import read_model
+from stdc_core.inference import BackendError, Segmenter
 from stdc_core.inference.tensorrt import make_backend as making
 from stdc_core.inference.tensorrt.cuda import missing_driver
 from stdc_core.inference.tensorrt.engine import Engine
@@ -25,21 +23,11 @@ from stdc_core.inference.tensorrt.rtx import is_supported, parse_target, target_
 
 trt = pytest.importorskip('tensorrt_rtx', reason='TensorRT for RTX is not installed')
 
+pytestmark = pytest.mark.usefixtures('engine_folder')
+
 no_driver = pytest.mark.skipif(not missing_driver(), reason='there is an NVIDIA driver')
 
 SIZE = (96, 130)
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path) -> Path:
-    """Engines are kept in a folder of the test."""
-    monkeypatch.setenv('STDC_CACHE_DIR', str(tmp_path / 'engines'))
-    return tmp_path / 'engines'
-
-
-@pytest.fixture(scope='module')
-def model() -> onnx.ModelProto:
-    return read_model(DEFAULT_MODEL)[0]
 
 
 def test_the_library_has_every_name_that_is_used():
@@ -171,10 +159,10 @@ def test_a_target_is_typed_as_a_compute_capability():
         parse_target('SM86')
 
 
-def test_stdc_engine_builds_without_a_gpu(cache, capsys):
+def test_stdc_engine_builds_without_a_gpu(engine_folder, capsys):
     command = ['engine', '--size', '64x96', '--backend', 'tensorrt_rtx']
     assert main(command) == 0
-    (engine,) = cache.glob('*')  # and no lock file
+    (engine,) = engine_folder.glob('*')  # and no lock file
     assert engine.suffix == '.engine'
     told = capsys.readouterr().out
     assert f'{engine}: the engine for 96x64 images\n' in told
@@ -183,9 +171,9 @@ def test_stdc_engine_builds_without_a_gpu(cache, capsys):
     assert main(command) == 0
     assert engine.stat().st_mtime_ns == written  # found, not built
     for more in (['--target', '7.5'], ['--batch', '2'], ['--precision', 'fp32'], ['--input-scale', '0.5']):
-        before = set(cache.glob('*'))
+        before = set(engine_folder.glob('*'))
         assert main([*command, *more]) == 0
-        assert len(set(cache.glob('*')) - before) == 1, more
+        assert len(set(engine_folder.glob('*')) - before) == 1, more
 
 
 @pytest.mark.parametrize(
@@ -204,30 +192,30 @@ def test_stdc_engine_builds_without_a_gpu(cache, capsys):
         (['--backend', 'tensorrt', '--target', '8.6'], '--target is for --backend tensorrt_rtx'),
     ],
 )
-def test_mistakes_at_stdc_engine_are_told(more, said, capsys, cache):
+def test_mistakes_at_stdc_engine_are_told(more, said, capsys, engine_folder):
     assert main(['engine', '--size', '64x96', '--backend', 'tensorrt_rtx', *more]) == 2
     error = capsys.readouterr().err
     assert error.startswith('stdc engine: ')
     assert error.count('\n') == 1
     assert re.search(said, error), error
-    assert not list(cache.glob('*.engine'))
+    assert not list(engine_folder.glob('*.engine'))
 
 
-def test_a_cache_that_cannot_be_written_is_told_and_the_engine_is_built(tmp_path, monkeypatch, model, caplog):
+def test_a_cache_that_cannot_be_written_is_told_and_the_engine_is_built(tmp_path, monkeypatch, shipped_model, caplog):
     (tmp_path / 'file').write_text('in the way')
     monkeypatch.setenv('STDC_CACHE_DIR', str(tmp_path / 'file'))
     told: list[str] = []
-    RtxEngineBuilder(model).prepare((64, 64), told.append)
+    RtxEngineBuilder(shipped_model).prepare((64, 64), told.append)
     assert told
     assert 'cannot be kept' in caplog.text
 
 
 @no_driver
-def test_build_only_needs_no_gpu(cache, monkeypatch):
+def test_build_only_needs_no_gpu(engine_folder, monkeypatch):
     segmenter = Segmenter.load(backend='tensorrt_rtx', build_only=True)
     told: list[str] = []
     segmenter.prepare((64, 96), told.append)
-    assert len(list(cache.glob('*.engine'))) == len(told) == 1
+    assert len(list(engine_folder.glob('*.engine'))) == len(told) == 1
     assert segmenter.backend == 'tensorrt_rtx fp16'
     with pytest.raises(BackendError, match='there is no GPU here; engines can be built, not run'):
         segmenter(np.zeros((64, 96, 3), np.uint8))
@@ -275,14 +263,14 @@ def test_a_kept_engine_that_the_library_refuses_is_built_again_and_the_log_says_
     assert re.search('built again: TensorRT for RTX .* incompatible serialization version', caplog.text)
 
 
-def test_an_engine_of_another_version_is_not_taken(cache, model, monkeypatch):
+def test_an_engine_of_another_version_is_not_taken(engine_folder, shipped_model, monkeypatch):
     monkeypatch.setattr(making, 'build', lambda *_: (b'engine', b''))
-    RtxEngineBuilder(model).prepare((64, 64), lambda text: None)
+    RtxEngineBuilder(shipped_model).prepare((64, 64), lambda text: None)
     monkeypatch.setattr(trt, '__version__', '1.7.2')
-    other = RtxEngineBuilder(model)
+    other = RtxEngineBuilder(shipped_model)
     assert not other.file((64, 64)).exists()
     other.prepare((64, 64), lambda text: None)
-    assert len(list(cache.glob('*.engine'))) == 2
+    assert len(list(engine_folder.glob('*.engine'))) == 2
 
 
 def test_the_progress_of_a_real_build_rises_to_the_end():

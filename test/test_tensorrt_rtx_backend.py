@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from host_device import HostDevice, needs_compiler
 
@@ -24,21 +22,11 @@ from stdc_core.inference.tensorrt.options import GpuOptions
 
 trt = pytest.importorskip('tensorrt_rtx', reason='TensorRT for RTX is not installed')
 
+pytestmark = pytest.mark.usefixtures('engine_folder')
+
 no_driver = pytest.mark.skipif(not missing_driver(), reason='there is an NVIDIA driver')
 
 SIZE = (96, 130)
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path) -> Path:
-    """Engines are kept in a folder of the test."""
-    monkeypatch.setenv('STDC_CACHE_DIR', str(tmp_path / 'engines'))
-    return tmp_path / 'engines'
-
-
-@pytest.fixture(scope='module')
-def model() -> onnx.ModelProto:
-    return read_model(DEFAULT_MODEL)[0]
 
 
 class Gpu(HostDevice):
@@ -58,57 +46,59 @@ def gpu(monkeypatch) -> type[Gpu]:
 
 @needs_compiler
 @no_driver
-def test_auto_takes_rtx_where_tensorrt_is_not_and_gives_up_where_its_engine_does_not_run(gpu, model, caplog):
+def test_auto_takes_rtx_where_tensorrt_is_not_and_gives_up_where_its_engine_does_not_run(gpu, shipped_model, caplog):
     caplog.set_level(logging.INFO)
-    backend = make_backend('auto', model, 1, wait=False)
+    backend = make_backend('auto', shipped_model, 1, wait=False)
     assert backend.name == 'tensorrt_rtx fp16'
     assert backend.reason.startswith(f'Some GPU, TensorRT for RTX {trt.__version__}; tensorrt: ')
     assert f'using tensorrt_rtx fp16: {backend.reason}' in caplog.messages
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8)
     mask, _ = backend(image, False)
-    np.testing.assert_array_equal(mask, make_backend('onnxruntime', model, 1)(image, False)[0])
+    np.testing.assert_array_equal(mask, make_backend('onnxruntime', shipped_model, 1)(image, False)[0])
     assert backend.name == 'onnxruntime'
     assert backend.reason.startswith(f'TensorRT for RTX failed: TensorRT for RTX {trt.__version__} cannot read')
 
 
 @needs_compiler
 @no_driver
-def test_by_name_rtx_is_the_end_where_its_engine_does_not_run(gpu, model):
-    backend = make_backend('tensorrt_rtx', model, 1)
+def test_by_name_rtx_is_the_end_where_its_engine_does_not_run(gpu, shipped_model):
+    backend = make_backend('tensorrt_rtx', shipped_model, 1)
     with pytest.raises(BackendError, match='^backend tensorrt_rtx: TensorRT for RTX .* cannot read the engine'):
         backend(np.zeros((1, 64, 64, 3), np.uint8), False)
     assert backend.failure is not None
 
 
 @needs_compiler
-def test_auto_leaves_rtx_out_on_a_gpu_that_nvidia_does_not_name(gpu, model):
+def test_auto_leaves_rtx_out_on_a_gpu_that_nvidia_does_not_name(gpu, shipped_model):
     gpu.capability = (9, 0)
-    backend = make_backend('auto', model, 1)
+    backend = make_backend('auto', shipped_model, 1)
     assert backend.name == 'onnxruntime'
     assert 'tensorrt_rtx: NVIDIA names no support for compute capability 9.0' in backend.reason
-    assert make_backend('tensorrt_rtx', model, 1).name == 'tensorrt_rtx fp16'
+    assert make_backend('tensorrt_rtx', shipped_model, 1).name == 'tensorrt_rtx fp16'
 
 
 @needs_compiler
-def test_rtx_takes_a_quantised_model_in_int8(gpu, model, quantized):
+def test_rtx_takes_a_quantised_model_in_int8(gpu, shipped_model, quantized):
     assert make_rtx_backend(quantized, 'auto').name == 'tensorrt_rtx int8'
     assert RtxEngineBuilder(quantized).name == 'tensorrt_rtx int8'
     with pytest.raises(BackendError, match='^backend tensorrt_rtx: precision int8 needs a quantised model'):
-        make_rtx_backend(model, 'int8')
-    lenient = make_rtx_backend(model, 'int8', GpuOptions(give_up=True))
+        make_rtx_backend(shipped_model, 'int8')
+    lenient = make_rtx_backend(shipped_model, 'int8', GpuOptions(give_up=True))
     assert lenient.name == 'tensorrt_rtx fp16'
     assert 'in fp16, not as asked: precision int8 needs a quantised model' in lenient.reason
 
 
 @needs_compiler
 @pytest.mark.parametrize(('capability', 'target'), [((8, 6), 'any'), ((7, 5), '7.5'), ((12, 0), 'any')])
-def test_the_gpu_finds_the_engine_that_was_built_without_one(gpu, cache, model, capability, target, monkeypatch):
+def test_the_gpu_finds_the_engine_that_was_built_without_one(
+    gpu, engine_folder, shipped_model, capability, target, monkeypatch
+):
     gpu.capability = capability
     assert main(['engine', '--size', '64x96', '--backend', 'tensorrt_rtx', '--target', target]) == 0
     loaded: list[bytes] = []
     monkeypatch.setattr(making, 'Engine', lambda library, data, kernels: loaded.append(data) or data)
     monkeypatch.setattr(making, 'build', lambda *_: pytest.fail('built again'))
     info = read_model(DEFAULT_MODEL)[1]
-    backend = make_rtx_backend(model, 'auto', GpuOptions(scale=info.scale))
+    backend = make_rtx_backend(shipped_model, 'auto', GpuOptions(scale=info.scale))
     backend.prepare((64, 96), lambda text: None)
-    assert loaded == [EngineCache().read(next(cache.glob('*.engine')).name)]
+    assert loaded == [EngineCache().read(next(engine_folder.glob('*.engine')).name)]

@@ -11,7 +11,6 @@ import pytest
 from onnx import helper
 
 from stdc_core.classes import class_table
-from stdc_core.inference import DEFAULT_MODEL
 from stdc_core.inference.input_scale import InputScale
 from stdc_core.inference.model_file import read_model
 from stdc_core.inference.tensorrt.cuda import missing_driver
@@ -25,11 +24,6 @@ trt = pytest.importorskip('tensorrt_rtx', reason='TensorRT for RTX is not instal
 no_driver = pytest.mark.skipif(not missing_driver(), reason='there is an NVIDIA driver')
 
 SIZE = (96, 130)
-
-
-@pytest.fixture(scope='module')
-def model() -> onnx.ModelProto:
-    return read_model(DEFAULT_MODEL)[0]
 
 
 @pytest.fixture(scope='module')
@@ -63,7 +57,7 @@ def built(model: onnx.ModelProto, size: tuple[int, int] = SIZE, **plan) -> bytes
 
 @pytest.mark.parametrize('half', [True, False], ids=['half', 'float'])
 @pytest.mark.parametrize('batch', [1, 3])
-@pytest.mark.parametrize('name', ['model', 'stdc2', 'quantized'])
+@pytest.mark.parametrize('name', ['shipped_model', 'stdc2', 'quantized'])
 def test_the_builder_takes_every_network(request, name, batch, half):
     small = built(request.getfixturevalue(name), half=half, max_batch=batch)
     assert len(small) > 1_000_000
@@ -71,35 +65,37 @@ def test_the_builder_takes_every_network(request, name, batch, half):
 
 @pytest.mark.parametrize('scale', [0.5, 0.75, 1.0, 1.5, 2.0])
 @pytest.mark.parametrize('in_one', [False, True], ids=['split', 'one piece'])
-def test_the_builder_takes_every_input_scale(model, scale, in_one):
-    assert built(model, scale=InputScale(scale), in_one=in_one, half=not in_one)
+def test_the_builder_takes_every_input_scale(shipped_model, scale, in_one):
+    assert built(shipped_model, scale=InputScale(scale), in_one=in_one, half=not in_one)
 
 
-@pytest.mark.parametrize('name', ['model', 'stdc2', 'quantized'])
+@pytest.mark.parametrize('name', ['shipped_model', 'stdc2', 'quantized'])
 def test_the_builder_takes_the_graph_in_one_piece(request, name):
     assert built(request.getfixturevalue(name), in_one=True, half=False)
 
 
 @pytest.mark.parametrize('in_one', [False, True], ids=['split', 'one piece'])
-def test_the_builder_takes_images_larger_than_those_of_the_training(model, in_one):
-    assert built(model, (140, 180), scale=InputScale(1.5, 96 * 130), in_one=in_one, half=not in_one)
+def test_the_builder_takes_images_larger_than_those_of_the_training(shipped_model, in_one):
+    assert built(shipped_model, (140, 180), scale=InputScale(1.5, 96 * 130), in_one=in_one, half=not in_one)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (33, 65), (97, 131), (200, 64), (360, 480)])
-def test_the_builder_takes_odd_sizes(model, size):
-    assert built(model, size)
+def test_the_builder_takes_odd_sizes(shipped_model, size):
+    assert built(shipped_model, size)
 
 
-def test_a_format_1_file_gives_the_same_network_as_format_2(model):
-    one, two = (EnginePlan(each, half=True, typed=True).network(SIZE) for each in (format_1(model), model))
+def test_a_format_1_file_gives_the_same_network_as_format_2(shipped_model):
+    one, two = (
+        EnginePlan(each, half=True, typed=True).network(SIZE) for each in (format_1(shipped_model), shipped_model)
+    )
     assert one == two
-    assert built(format_1(model))
+    assert built(format_1(shipped_model))
 
 
 @pytest.mark.parametrize('target', ['SM75', 'SM80', 'SM86', 'SM89', 'SM120', 'SM121'])
-def test_the_builder_builds_for_every_gpu_that_is_named(model, target):
+def test_the_builder_builds_for_every_gpu_that_is_named(shipped_model, target):
     assert target in trt.ComputeCapability.__members__
-    assert built(model, (64, 64), target=target)
+    assert built(shipped_model, (64, 64), target=target)
 
 
 def convolutions(engine: bytes) -> Counter:
@@ -111,36 +107,36 @@ def convolutions(engine: bytes) -> Counter:
 
 
 @pytest.mark.parametrize('size', [(64, 96), (256, 512)])
-def test_quantised_convolutions_are_computed_in_int8(model, quantized, size):
+def test_quantised_convolutions_are_computed_in_int8(shipped_model, quantized, size):
     """36 convolutions are quantised, see test_quantize.py; the others stay in half."""
     found = convolutions(built(quantized, size, int8=True, scale=InputScale(1.0)))
     assert found[('int8', 'int8')] == 36
     assert set(found) == {('int8', 'int8'), ('half', 'half')}
-    assert set(convolutions(built(model, size, scale=InputScale(1.0)))) == {('half', 'half')}
+    assert set(convolutions(built(shipped_model, size, scale=InputScale(1.0)))) == {('half', 'half')}
 
 
-def test_the_raw_model_is_refused_in_the_words_of_the_parser(model):
+def test_the_raw_model_is_refused_in_the_words_of_the_parser(shipped_model):
     """Transpose of bytes: why ``whole`` casts first."""
     options = EngineOptions(half=False, int8=False, in_one=True, shape=(1, 96, 130, 3))
     with pytest.raises(EngineError, match=r'^TensorRT for RTX \d.* cannot read the graph: .*UInt8') as error:
-        build(trt, model.SerializeToString(), options, b'', lambda percent: None)
+        build(trt, shipped_model.SerializeToString(), options, b'', lambda percent: None)
     assert '\n' not in str(error.value)
 
 
-def test_an_operator_that_the_library_lacks_is_named(model):
-    plan = EnginePlan(model, half=False)
+def test_an_operator_that_the_library_lacks_is_named(shipped_model):
+    plan = EnginePlan(shipped_model, half=False)
     network = onnx.load_from_string(plan.network(SIZE))
     next(node for node in network.graph.node if node.op_type == 'Relu').op_type = 'NoSuchOperator'
     with pytest.raises(EngineError, match=r'cannot read the graph: .*Plugin not found.* \(operator NoSuchOperator\)$'):
         build(trt, network.SerializeToString(), plan.options(SIZE), b'', lambda percent: None)
 
 
-def test_a_target_that_does_not_exist_is_an_error_that_names_those_that_do(model):
+def test_a_target_that_does_not_exist_is_an_error_that_names_those_that_do(shipped_model):
     with pytest.raises(EngineError, match='cannot build for SM99; expected any or one of SM75, SM80, SM86, .*SM120'):
-        built(model, target='SM99')
+        built(shipped_model, target='SM99')
 
 
 @no_driver
-def test_an_engine_cannot_be_read_without_a_gpu(model):
+def test_an_engine_cannot_be_read_without_a_gpu(shipped_model):
     with pytest.raises(EngineError, match=r'^TensorRT for RTX \d.* cannot read the engine: .*driver'):
-        Engine(trt, built(model, (64, 64)))
+        Engine(trt, built(shipped_model, (64, 64)))
