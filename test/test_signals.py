@@ -99,7 +99,9 @@ STDC = 'stdc_core.commands.main'
 def test_signals_during_the_imports_end_a_program(module, arguments, place, numbers, tmp_path):
     first, second = (signal.Signals[f'SIG{name}'] for name in numbers.split())
     prelude = AT_IMPORT.format(name=place, number=int(first))
-    command = [sys.executable, '-c', f'{prelude}from {module} import main\nsys.exit(main())', *arguments.split()]
+    # On a busy machine the imports may take longer than the patience with which later signals are ignored.
+    program = f'from stdc_core.io import signals\nsignals.PATIENCE = 60.0\nfrom {module} import main\nsys.exit(main())'
+    command = [sys.executable, '-c', prelude + program, *arguments.split()]
     path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get('PYTHONPATH', '')])
     environment = {**os.environ, 'PYTHONPATH': path}
     streams = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
