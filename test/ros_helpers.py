@@ -21,7 +21,7 @@ from stdc_ros.playback.isolation import isolated_environment, profile_variable
 CONFIG = Path(__file__).parent.parent / 'config'
 
 #: Longest wait in seconds. Discovery takes 0.1 s or 3 s; everything takes longer on a busy machine.
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 #: Seconds without an answer after which an image is published again. A mask takes much less.
 RESEND = 6.0

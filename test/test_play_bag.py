@@ -134,7 +134,7 @@ def test_looping_bag_is_segmented_in_every_round(tmp_path):
             player.communicate(timeout=TIMEOUT)
         finally:
             player.kill()
-        assert 'image on' not in process.output
+        assert 'is left out' not in process.output
     stamps = [nanoseconds(mask) for mask in client.received['mask']]
     assert sum(later <= earlier for earlier, later in itertools.pairwise(stamps)) >= 3
     masks = {stamp(index): Segmenter.load()(picture(index)).mask for index in range(3)}
