@@ -7,8 +7,10 @@ a 6 MB image twice, and holds the interpreter's lock meanwhile.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import numpy as np
 from rosbags.typesys import Stores, get_typestore
 
 from stdc_core.io.text import one_line
@@ -21,6 +23,10 @@ POINT_CLOUD = 'sensor_msgs/msg/PointCloud2'
 #: Message definitions for writing, and for reading bags without definitions (rosbag2 before Iron). The messages used
 #: here are the same in Humble and all later distributions.
 TYPES = get_typestore(Stores.ROS2_JAZZY)
+
+
+# End of the part before the length of the data in an image without data.
+_LENGTH = -4
 
 
 class WireError(ValueError):
@@ -46,4 +52,10 @@ def decode(data: bytes, message_type: str) -> Any:
 
 def encode(message: Any) -> bytes:
     """Return the CDR bytes of a message of :data:`TYPES`, for ``Publisher.publish``."""
-    return bytes(TYPES.serialize_cdr(message, message.__msgtype__))
+    name = message.__msgtype__
+    if name not in (IMAGE, COMPRESSED_IMAGE):
+        return bytes(TYPES.serialize_cdr(message, name))
+    # The last field is the data: its length in four bytes, then the bytes. rosbags would copy them three times.
+    data = np.ascontiguousarray(message.data).reshape(-1)
+    empty = TYPES.serialize_cdr(dataclasses.replace(message, data=data[:0]), name)
+    return b''.join((empty[:_LENGTH], np.array(data.size, np.uint32).tobytes(), data.data))

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import zlib
-
+import cv2
 import numpy as np
 
 #: Step between the rows that are compared. At 1080p, this takes a fraction of a millisecond.
@@ -21,7 +20,7 @@ class CameraHealth:
     """Watches the images of one camera. All times are seconds of one steady clock."""
 
     def __init__(self) -> None:
-        self._checksum: int | None = None
+        self._rows = b''
         self._same = 0
         self._same_since = 0.0
         self._dark_since: float | None = None
@@ -34,12 +33,11 @@ class CameraHealth:
             image: Image, uint8 ``[H, W, 3]``.
             now: Time of arrival.
         """
-        rows = np.ascontiguousarray(image[::ROWS])
-        checksum = zlib.crc32(rows.data)
-        if checksum != self._checksum:
-            self._checksum, self._same, self._same_since = checksum, 0, now
+        rows = image[::ROWS].tobytes()
+        if rows != self._rows:
+            self._rows, self._same, self._same_since = rows, 0, now
         self._same += 1
-        self._mean = float(rows.mean())
+        self._mean = cv2.mean(np.frombuffer(rows, np.uint8))[0]  # faster than NumPy's
         if self._mean >= DARK:
             self._dark_since = None
         elif self._dark_since is None:
