@@ -5,6 +5,8 @@ A camera process publishes 1080p bgr8 images; masks arrive in this process. Both
 time, to measure the nodes themselves, and with the shipped network, at twice the rate that it can process. Latency is
 measured from the image's stamp to the mask's arrival here; the CPU time is that of the node's process. A relay node
 shows the share of the middleware: it answers with bytes, which is the minimal work of a Python node.
+
+With --cameras 4, only our node is measured, with a network that takes no time and several cameras at several rates.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from onnx import TensorProto, helper
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -99,21 +102,23 @@ def free_network(path: Path) -> None:
     onnx.save(model, path)
 
 
-def publish(rate: float) -> None:
-    """Publish images of noise at a rate until the process ends; rate 0: as fast as possible."""
+def publish(rate: float, topics: list[str]) -> None:
+    """Publish images of noise on each topic at a rate until the process ends; rate 0: as fast as possible."""
     rclpy.init()
     node = Node('camera')
-    publisher = node.create_publisher(Image, CAMERA, QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE))
+    quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+    publishers = [node.create_publisher(Image, topic, quality) for topic in topics]
     pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
     message = Image(header=Header(frame_id='camera'), height=SIZE[0], width=SIZE[1], encoding='bgr8', step=3 * SIZE[1])
     message.data.frombytes(pixels)
     data = bytearray(serialize_message(message))
     due = time.monotonic()
     while rclpy.ok():
-        now = time.time_ns()
-        # The stamp follows the four bytes of the CDR header.
-        data[4:12] = np.array([now // 10**9, now % 10**9], '<u4').tobytes()
-        publisher.publish(bytes(data))
+        for publisher in publishers:
+            now = time.time_ns()
+            # The stamp follows the four bytes of the CDR header.
+            data[4:12] = np.array([now // 10**9, now % 10**9], '<u4').tobytes()
+            publisher.publish(bytes(data))
         due = max(due + 1 / rate, time.monotonic() - 1) if rate else time.monotonic()
         time.sleep(max(0.0, due - time.monotonic()))
 
@@ -169,6 +174,57 @@ def measure(node: Node, side: Side, rate: float, seconds: float, log: Path) -> M
     return Measured(len(latencies) / elapsed, latencies, 1e3 * cpu / len(latencies))
 
 
+def measure_cameras(node: Node, model: Path, rate: float, options: argparse.Namespace, log: Path) -> str:
+    """Measure our node with several cameras at one rate. Return a row of the table."""
+    names = [f'c{index}' for index in range(options.cameras)]
+    arrivals: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
+
+    def listen(name: str) -> Subscription:
+        def arrived(data: bytes) -> None:
+            arrivals[name].append((stamp_of(data), time.time_ns()))
+
+        quality = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        return node.create_subscription(Image, f'/{name}/segmentation/mask', arrived, quality, raw=True)
+
+    listeners = [listen(name) for name in names]
+    settings = ['-p', f'model:={model}', '-p', f'threads:={options.threads}', '-p', f'cameras:=[{",".join(names)}]']
+    ours = ['-m', 'stdc_ros.node.main', '--ros-args', *settings]
+    cameras = [str(HERE), '--camera', str(rate), '--topics', *(f'/{name}/image' for name in names)]
+    try:
+        with running(ours, log) as process, running(cameras, log):
+            end = time.monotonic() + START_S
+            while not all(arrivals.values()):
+                if time.monotonic() > end:
+                    raise SystemExit(f'no masks of all cameras within {START_S:g} s; the log:\n{log.read_text()}')
+                time.sleep(0.1)
+            time.sleep(WARM_UP_S)
+            begin, cpu = time.monotonic(), cpu_seconds(process)
+            counts = {name: len(values) for name, values in arrivals.items()}
+            time.sleep(options.seconds)
+            elapsed, cpu = time.monotonic() - begin, cpu_seconds(process) - cpu
+            counted = {name: values[counts[name] :] for name, values in arrivals.items()}
+    finally:
+        for listener in listeners:
+            node.destroy_subscription(listener)
+    rates = [len(values) / elapsed for values in counted.values()]
+    ages = [(arrival - stamp) / 1e6 for values in counted.values() for stamp, arrival in values]
+    p50, p95 = np.percentile(ages, (50, 95)) if ages else (np.nan, np.nan)
+    share = 100 * sum(rates) / (rate * len(rates))
+    return (
+        f'| {rate:g} | {min(rates):.1f} to {max(rates):.1f} | {share:.0f} | {p50:.1f} | {p95:.1f} | '
+        f'{1e3 * cpu / max(1, len(ages)):.1f} | {100 * cpu / elapsed:.0f} |'
+    )
+
+
+def compare_rates(node: Node, model: Path, options: argparse.Namespace, log: Path) -> None:
+    """Print the measurements of several cameras as markdown."""
+    print(f'\n{options.cameras} cameras, a network that costs nothing\n')
+    print('| camera, Hz | masks/s of each | masks, % of images | p50, ms | p95, ms | CPU ms per mask | CPU, % |')
+    print('|---|---|---|---|---|---|---|')
+    for rate in options.rates:
+        print(measure_cameras(node, model, rate, options, log), flush=True)
+
+
 def table(title: str, rows: list[tuple[str, Measured]]) -> None:
     """Print one comparison as markdown."""
     print(f'\n{title}\n')
@@ -200,17 +256,25 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=3, help='legs of each side, in turns (default: 3)')
     parser.add_argument('--seconds', type=float, default=6.0, help='measured, of each leg (default: 6)')
     parser.add_argument('--threads', type=int, default=len(os.sched_getaffinity(0)), help='CPU threads of inference')
+    parser.add_argument('--cameras', type=int, metavar='N', help='measure our node alone with N cameras')
+    parser.add_argument(
+        '--rates', type=float, nargs='+', default=[10.0, 15.0, 20.0, 30.0], help='of each camera (default: 10 15 20 30)'
+    )
     parser.add_argument('--camera', type=float, metavar='HZ', help=argparse.SUPPRESS)
+    parser.add_argument('--topics', nargs='+', default=[CAMERA], help=argparse.SUPPRESS)
     options = parser.parse_args()
     keep_freed_memory()
     if options.camera is not None:
-        publish(options.camera)
+        publish(options.camera, options.topics)
         return
     python = platform.python_version()
     print(f'{platform.machine()}, {os.cpu_count()} cores, Python {python}, images of {SIZE[1]} x {SIZE[0]}')
     with tempfile.TemporaryDirectory() as folder, ros_node('benchmark') as node:
         free, real, log = (Path(folder) / name for name in ('free.onnx', 'real.onnx', 'log'))
         free_network(free)
+        if options.cameras is not None:
+            compare_rates(node, free, options, log)
+            return
         export(DEFAULT_MODEL, real, SCALE)
         nodes = [*sides(free, options.threads), relay()]
         plain, ours, least = compare('A network that costs nothing, 30 Hz', nodes, 30.0, options, node, log)
