@@ -314,3 +314,4 @@ def test_benchmark_times_every_variant():
     assert equal['PyTorch eager, tuned'] == 100
     assert equal['segmenter on onnxruntime'] > 99.9
     assert 90 < equal['segmenter on onnxruntime, int8'] < 100
+    assert 'backend auto: onnxruntime (STDC_BACKEND=onnxruntime)' in printed

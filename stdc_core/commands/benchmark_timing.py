@@ -123,7 +123,9 @@ def benchmark(
     trained, classes, _ = load_weights(weights or DEFAULT_MODEL)
     image = SyntheticDrive(seed=0, height=size[0], width=size[1], frames=1)[0].image
     with tempfile.TemporaryDirectory() as folder:
-        segmenters = _segmenters(trained, classes, Path(folder), size, input_scale, threads, int8)
+        files = _export(trained, classes, Path(folder), size, input_scale, int8)
+        segmenters = _segmenters(files, threads)
+        defaults = {kind: Segmenter.load(path, threads) for kind, path in files.items()}
     sides = _sides(trained, len(classes), segmenters, image, input_scale)
     times, equal = _time(sides, runs)
     network = scaled_size(size, input_scale)
@@ -136,18 +138,19 @@ def benchmark(
     for name, value in medians.items():
         ratios = f'{reference / value:9.2f}x {tuned / value:5.2f}x'
         print(f'{name:<42} {value:8.1f} {ratios} {equal[name]:12.3f} %')
+    for kind, segmenter in defaults.items():
+        print(f'backend auto{kind}: {segmenter.backend} ({segmenter.reason})')
 
 
-def _segmenters(
+def _export(
     trained: SegmentationNetwork,
     classes: ClassTable,
     folder: Path,
     size: tuple[int, int],
     input_scale: float,
-    threads: int,
     int8: bool,
-) -> dict[str, Segmenter]:
-    """Export the network, and load it on every backend that this machine has."""
+) -> dict[str, Path]:
+    """Export the network. Return its file by the end of the names of its sides: '' and, with int8, ', int8'."""
     # Saved without provenance, which may contain an offset for the logits, so that both sides compute the same.
     plain = folder / 'weights.safetensors'
     save_weights(trained, plain, classes, {})
@@ -156,6 +159,11 @@ def _segmenters(
     if int8:
         files[', int8'] = folder / 'int8.onnx'
         quantize(files[''], files[', int8'], _drive(folder, size), max_loss=100.0)
+    return files
+
+
+def _segmenters(files: dict[str, Path], threads: int) -> dict[str, Segmenter]:
+    """Load the files on every backend that this machine has."""
     segmenters = {}
     for backend, (kind, path) in itertools.product(BACKENDS[1:], files.items()):
         with suppress(BackendError):  # not installed, or without a GPU
