@@ -54,6 +54,21 @@ def test_logging_pytest_plugin_fails_no_test(tmp_path):
 #: Driver of a robot, which ends by itself after some seconds unless the launch ends first.
 DRIVER = "import time; print('driver starts', flush=True); time.sleep({seconds}); print('driver is done', flush=True)"
 
+#: Ends a moment after the other process of the launch, however long that one takes.
+PATIENT_DRIVER = """
+import os, time
+from pathlib import Path
+launch = os.getppid()
+others = lambda: len(Path(f'/proc/{launch}/task/{launch}/children').read_text().split()) - 1
+print('driver starts', flush=True)
+while not others():
+    time.sleep(0.02)
+while others():
+    time.sleep(0.02)
+time.sleep(2)
+print('driver is done', flush=True)
+"""
+
 
 def run_launch(
     environment: dict[str, str], *arguments: str, driver: str = '', timeout: float = TIMEOUT
@@ -122,7 +137,7 @@ def test_launch_starts_the_node_with_its_arguments(installed, tmp_path):
 
 @needs_launch
 def test_dying_node_does_not_end_the_launch(installed):
-    status, output = run_launch(installed, 'model:=/nowhere.onnx', driver=DRIVER.format(seconds=15))
+    status, output = run_launch(installed, 'model:=/nowhere.onnx', driver=PATIENT_DRIVER)
     assert 'process has died' in output
     assert output.index('process has died') < output.index('[driver-2] driver is done')
     assert status == 0
