@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write a software bill of materials: .venv-tools/bin/python .ci/sbom.py ENVIRONMENT FILE.json (`make sbom`).
 
-It lists this package, its model, and the packages of requirements-demo.txt and -ros.txt, with versions and licences, as
-CycloneDX 1.6.
+It lists this package, its models, and the packages of requirements-demo.txt and -ros.txt, with versions and licences,
+as CycloneDX 1.6.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from xml.etree import ElementTree
 from pin import key
 
 HERE = Path(__file__).resolve().parent
-MODEL = HERE.parent / 'stdc_core' / 'weights' / 'stdc1_camvid.onnx'
+WEIGHTS = HERE.parent / 'stdc_core' / 'weights'
+
+#: Type of a component that is a model, in CycloneDX.
+MODEL_TYPE = 'machine-learning-model'
 
 #: SPDX id by the licence name in a ROS package.
 SPDX = {'Apache License 2.0': 'Apache-2.0', 'Apache 2.0': 'Apache-2.0', 'zlib License': 'Zlib'}
@@ -46,19 +49,20 @@ def main(environment: Path, target: Path) -> None:
         for link in bill['dependencies']
         if link['ref'] in kept
     ]
-    package, model = package_and_model()
+    package, models = package_and_models()
     needed = {ref for link in links for ref in link['dependsOn']}
-    links.append({'ref': package['bom-ref'], 'dependsOn': [model['bom-ref'], *sorted(kept - needed)]})
+    links.append(
+        {'ref': package['bom-ref'], 'dependsOn': [*(model['bom-ref'] for model in models), *sorted(kept - needed)]}
+    )
     for tool in bill['metadata']['tools']['components']:
         tool.pop('externalReferences', None)
     bill['metadata']['component'] = package
-    write({**bill, 'components': [model, *parts], 'dependencies': links}, target)
+    write({**bill, 'components': [*models, *parts], 'dependencies': links}, target)
 
 
 def write(bill: dict, target: Path) -> None:
-    """Write a bill so that the same content gives the same bytes: keys and lists are sorted, the model comes first."""
-    model, *parts = bill['components']
-    components = [model, *sorted(parts, key=lambda part: part['bom-ref'])]
+    """Write a bill so that the same content gives the same bytes: keys and lists are sorted, models come first."""
+    components = sorted(bill['components'], key=lambda part: (part['type'] != MODEL_TYPE, part['bom-ref']))
     for component in components:
         component['licenses'] = sorted(component['licenses'], key=json.dumps)
     links = [
@@ -97,21 +101,24 @@ def licences(name: str, environment: Path) -> list[dict]:
     return [{'license': {'name' if text == 'BSD' else 'id': text}} for text in texts]
 
 
-def package_and_model() -> tuple[dict, dict]:
-    """Return the components of this package and of its model."""
+def package_and_models() -> tuple[dict, list[dict]]:
+    """Return the components of this package and of its models."""
     manifest = ElementTree.parse(HERE.parent / 'package.xml').getroot()
     licence = [{'license': {'id': manifest.findtext('license')}}]
     name, version = manifest.findtext('name'), manifest.findtext('version')
     package = {'bom-ref': name, 'type': 'application', 'name': name, 'version': version, 'licenses': licence}
-    model = {
-        'bom-ref': MODEL.name,
-        'type': 'machine-learning-model',
-        'name': MODEL.name,
-        'version': version,
-        'hashes': [{'alg': 'SHA-256', 'content': hashlib.sha256(MODEL.read_bytes()).hexdigest()}],
-        'licenses': licence,
-    }
-    return package, model
+    models = [
+        {
+            'bom-ref': path.name,
+            'type': MODEL_TYPE,
+            'name': path.name,
+            'version': version,
+            'hashes': [{'alg': 'SHA-256', 'content': hashlib.sha256(path.read_bytes()).hexdigest()}],
+            'licenses': licence,
+        }
+        for path in sorted(WEIGHTS.glob('*.onnx'))
+    ]
+    return package, models
 
 
 if __name__ == '__main__':

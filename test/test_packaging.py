@@ -197,9 +197,12 @@ def test_bill_of_materials_is_up_to_date():
     manifest = ElementTree.parse(REPOSITORY / 'package.xml').getroot()
     package = bill['metadata']['component']
     assert (package['name'], package['version']) == (manifest.findtext('name'), manifest.findtext('version'))
-    model, *parts = bill['components']
-    content = (REPOSITORY / 'stdc_core' / 'weights' / model['name']).read_bytes()
-    assert model['hashes'] == [{'alg': 'SHA-256', 'content': hashlib.sha256(content).hexdigest()}]
+    models = {path.name: path for path in (REPOSITORY / 'stdc_core' / 'weights').glob('*.onnx')}
+    listed, parts = bill['components'][: len(models)], bill['components'][len(models) :]
+    assert {model['name'] for model in listed} == set(models)
+    for model in listed:
+        digest = hashlib.sha256(models[model['name']].read_bytes()).hexdigest()
+        assert model['hashes'] == [{'alg': 'SHA-256', 'content': digest}]
     wanted = {re.split('[ ;]', re.sub(r'\[\w+\]', '', pin))[0] for name in ('demo', 'ros') for pin in pins(name)}
     assert {f'{part["name"]}=={part["version"]}' for part in parts} == wanted
     assert all(part['licenses'] for part in bill['components'])
@@ -211,12 +214,10 @@ def test_bill_of_materials_does_not_depend_on_the_order_of_its_input(tmp_path, m
     sbom = importlib.import_module('sbom')
     committed = (REPOSITORY / 'docs' / 'sbom.cdx.json').read_bytes()
     bill = json.loads(committed)
-    model, *parts = bill['components']
     reordered = {
         **dict(reversed(bill.items())),
         'components': [
-            model,
-            *({**dict(reversed(part.items())), 'licenses': part['licenses'][::-1]} for part in parts),
+            {**dict(reversed(part.items())), 'licenses': part['licenses'][::-1]} for part in bill['components'][::-1]
         ],
         'dependencies': [{**link, 'dependsOn': link['dependsOn'][::-1]} for link in reversed(bill['dependencies'])],
     }
