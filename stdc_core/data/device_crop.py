@@ -47,9 +47,10 @@ class Neighbours(NamedTuple):
         left, right, nearest_column, x = _taps(x_factor, x_offset, width, size[1])
         upper, lower, nearest_row, y = _taps(y_factor, y_offset, height, size[0])
         first, stride = first.long(), width.long() + 2
-        rows = [(first + row * stride)[:, :, None] for row in (upper, lower, nearest_row)]
-        columns = [column[:, None] for column in (left, right, nearest_column)]
-        return Neighbours(*rows, *columns, x[:, None, None, :], y[:, None, :, None])
+        upper, lower, nearest_row = ((first + row * stride)[:, :, None] for row in (upper, lower, nearest_row))
+        left, right, nearest_column = (column[:, None] for column in (left, right, nearest_column))
+        x, y = x[:, None, None, :], y[:, None, :, None]
+        return Neighbours(upper, lower, nearest_row, left, right, nearest_column, x, y)
 
     def interpolate(self, look_up: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Interpolate bilinearly.
