@@ -338,7 +338,8 @@ def test_single_graph_is_float32_since_version_11(install, model, caplog):
 @pytest.mark.parametrize(
     ('precision', 'capability', 'said'),
     [
-        ('int4', (8, 6), "precision 'int4', expected one of auto, fp32, fp16, int8"),
+        ('int4', (8, 6), "precision 'int4', expected one of auto, fp32, bf16, fp16, int8"),
+        ('bf16', (8, 6), 'precision bf16 is for CPUs, expected auto, fp32, fp16 or int8 on a GPU'),
         ('int8', (8, 6), 'precision int8 needs a quantised model'),
         ('fp16', (5, 0), 'precision fp16: a GPU of compute capability 5.0 has none'),
     ],

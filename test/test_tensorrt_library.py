@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 
 from stdc_core.classes import class_table
 from stdc_core.commands.main import main
-from stdc_core.inference import BackendError, Segmenter
+from stdc_core.inference import BackendError, Segmenter, backend_choice
 from stdc_core.inference.tensorrt.cuda import missing_driver
 from stdc_core.inference.tensorrt.library import logger_of
 from stdc_core.inference.tensorrt.precision import choose_precision
@@ -56,10 +56,13 @@ def test_a_precision_that_cannot_be_is_an_error(precision, quantized, capability
 
 
 @no_driver
-def test_without_a_gpu_auto_says_why_and_a_name_is_an_error():
-    segmenter = Segmenter.load()
+def test_without_a_gpu_auto_says_why_and_a_name_is_an_error(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.delenv(backend_choice.BACKEND_VARIABLE, raising=False)
+        patch.setattr(backend_choice, 'cpu_flags', frozenset)
+        segmenter = Segmenter.load()
     assert segmenter.backend == 'onnxruntime'
-    assert segmenter.reason == missing_driver()
+    assert segmenter.reason.startswith(missing_driver())
     with pytest.raises(BackendError, match='^backend tensorrt: no NVIDIA driver is installed$|no usable GPU'):
         Segmenter.load(backend='tensorrt')
     with pytest.raises(BackendError, match="precision 'int4', expected one of auto, fp32"):

@@ -37,6 +37,8 @@ class Gpu(HostDevice):
 @pytest.fixture
 def gpu(monkeypatch) -> type[Gpu]:
     """A GPU as far as the host can be one: memory and kernels, but no engine runs on it. TensorRT is not installed."""
+    monkeypatch.delenv(backend_choice.BACKEND_VARIABLE, raising=False)
+    monkeypatch.setattr(backend_choice, 'cpu_flags', frozenset)
     monkeypatch.setitem(sys.modules, 'tensorrt', None)
     monkeypatch.setattr(backend_choice, 'missing_driver', lambda: '')
     monkeypatch.setattr(making, 'CudaDevice', Gpu)
