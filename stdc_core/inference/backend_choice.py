@@ -88,7 +88,7 @@ def make_backend(
         'tensorrt_rtx': choice.tensorrt_rtx,
     }
     backend = makers[name]()
-    return choice.chosen(backend, [f'{BACKEND_VARIABLE}={pinned}', backend.reason]) if pinned else backend
+    return choice.chosen(backend, [f'{BACKEND_VARIABLE}={pinned}' if pinned else '', backend.reason])
 
 
 class _Choice:

@@ -163,8 +163,6 @@ class CameraSegmentation:
             log.info(
                 f'Segmenting {camera.topic} -> {camera.mask_topic} with {segmenter.info.name} on {segmenter.backend}'
             )
-        if segmenter.reason:
-            log.info(f'backend {segmenter.backend}: {segmenter.reason}')
         if label_info.LabelInfo is None:
             log.info('vision_msgs is not installed: no label_info')
 
