@@ -99,6 +99,8 @@ def test_out_of_memory(data):
         ),
         (OSError(errno.ENOMEM, 'Cannot allocate memory'), 'memory ran out'),
         (RuntimeError('DataLoader worker (pid(s) 12, 13) exited unexpectedly'), 'a worker process ended'),
+        (ConnectionResetError(errno.ECONNRESET, 'Connection reset by peer'), 'a worker process ended (the connection'),
+        (EOFError(), 'a worker process ended (the connection'),
         (OSError(errno.EMFILE, 'Too many open files'), 'too many files are open'),
         (RuntimeError("can't start new thread"), 'no thread can be started'),
     ],

@@ -34,7 +34,7 @@ def explain_exhaustion(out: Path, record: str) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, MemoryError, OSError) as error:
+    except (RuntimeError, MemoryError, OSError, EOFError) as error:
         found = what_ran_out(error)
         if found is None:
             raise
@@ -61,8 +61,10 @@ def what_ran_out(error: BaseException) -> str | None:
     if 'Too many open files' in text:
         return 'too many files are open; raise the limit with `ulimit -n 4096`, or use `--set workers=0`'
     killed = re.search(r'DataLoader worker \(pid.*\) (is killed by signal: \w+|exited unexpectedly)', text)
-    if killed:
-        how = killed[1].removeprefix('is ')
+    # PyTorch does not name the worker if it ends while its batch is being received.
+    cut_off = isinstance(error, (ConnectionError, EOFError))
+    if killed or cut_off:
+        how = killed[1].removeprefix('is ') if killed else 'the connection to it broke'
         if how.endswith('Killed'):
             how = 'killed, as the kernel does to free memory'
         return (
