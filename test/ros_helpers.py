@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import stdc_ros
 from stdc_ros.playback.isolation import isolated_environment, profile_variable
@@ -42,7 +43,7 @@ import rclpy  # noqa: E402
 from builtin_interfaces.msg import Time  # noqa: E402
 from diagnostic_msgs.msg import DiagnosticArray  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState  # noqa: E402
+from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
 from nav_msgs.msg import OccupancyGrid  # noqa: E402
 from rcl_interfaces.msg import SetParametersResult  # noqa: E402
 from rcl_interfaces.srv import SetParameters  # noqa: E402
@@ -277,15 +278,33 @@ class Client:
     def set_parameter(self, name: str, value: object) -> SetParametersResult:
         """Set a parameter of the node, as ``ros2 param set`` does."""
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-        self.spin_until(self._parameters.service_is_ready, 'the parameter service of the node')
-        future = self._parameters.call_async(request)
-        self.spin_until(future.done, 'an answer of the parameter service')
-        return future.result().results[0]
+        return self.ask(self._parameters, request, 'set_parameters').results[0]
+
+    def ask(self, client: Any, request: Any, what: str) -> Any:
+        """Call a service that may be called twice, and return the answer.
+
+        The node does not answer a client that it has not discovered yet, so the request is sent again after RESEND.
+        Clients that were created before this one are known to the node when it answers.
+        """
+        self.spin_until(client.service_is_ready, f'the service {what} of the node')
+        asked: list[Any] = []
+        next_time = 0.0
+
+        def answered() -> bool:
+            nonlocal next_time
+            if time.monotonic() >= next_time:
+                asked.append(client.call_async(request))
+                next_time = time.monotonic() + RESEND
+            return any(future.done() for future in asked)
+
+        self.spin_until(answered, f'an answer of {what}')
+        return next(future for future in asked if future.done()).result()
 
     def activate(self) -> None:
         """Configure and activate a managed node."""
         change = self.node.create_client(ChangeState, f'{self._node}/change_state')
         self.spin_until(change.service_is_ready, 'the service change_state of the node')
+        self.ask(self.node.create_client(GetState, f'{self._node}/get_state'), GetState.Request(), 'get_state')
         for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
             future = change.call_async(ChangeState.Request(transition=Transition(id=transition)))
             self.spin_until(future.done, 'an answer of change_state')
@@ -293,10 +312,7 @@ class Client:
 
     def set_enabled(self, enabled: bool) -> SetBool.Response:
         """Call the node's service ``~/set_enabled``."""
-        self.spin_until(self._enable.service_is_ready, 'the service set_enabled of the node')
-        future = self._enable.call_async(SetBool.Request(data=enabled))
-        self.spin_until(future.done, 'an answer of set_enabled')
-        return future.result()
+        return self.ask(self._enable, SetBool.Request(data=enabled), 'set_enabled')
 
     def diagnostics(self) -> dict[str, str]:
         """Return the values of a new report on /diagnostics, and its ``message``, ``level`` and ``hardware_id``."""

@@ -34,9 +34,12 @@ class Manager(Client):
         node = f'{namespace}/segmentation'
         self._change = self.node.create_client(ChangeState, f'{node}/change_state')
         self._get = self.node.create_client(GetState, f'{node}/get_state')
+        self._discovered = False
 
     def request(self, transition: int) -> Future:
         """Request a transition."""
+        if not self._discovered:  # a transition that is requested twice fails
+            self._discovered = self.state in (UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED)
         self.spin_until(self._change.service_is_ready, 'the service change_state of the node')
         future = self._change.call_async(ChangeState.Request(transition=Transition(id=transition)))
         self.spin(0.1)
@@ -51,10 +54,7 @@ class Manager(Client):
     @property
     def state(self) -> int:
         """Return the lifecycle state of the node."""
-        self.spin_until(self._get.service_is_ready, 'the service get_state of the node')
-        future = self._get.call_async(GetState.Request())
-        self.spin_until(future.done, 'an answer of get_state')
-        return future.result().current_state.id
+        return self.ask(self._get, GetState.Request(), 'get_state').current_state.id
 
     def has_mask_topic(self) -> bool:
         return self.node.count_publishers('/left/segmentation/mask') == 1
