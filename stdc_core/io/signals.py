@@ -73,14 +73,8 @@ def interrupt_after_block() -> Iterator[None]:
     C extensions that import modules swallow an exception inside, or turn it into an ImportError: numpy, and torch while
     it loads numpy.
     """
-    ours = [number for number in (*ENDING, signal.SIGHUP) if signal.getsignal(number) is _interrupt]
-    for number in ours:
-        signal.signal(number, _note)
-    try:
+    with _noted(*ENDING, signal.SIGHUP) as ours:
         yield
-    finally:
-        for number in ours:
-            signal.signal(number, _interrupt)
     if ours and _received:
         raise KeyboardInterrupt
 
@@ -91,14 +85,8 @@ def sigterm_without_interrupt() -> Iterator[None]:
 
     Without :func:`interrupt_once` before, this does nothing.
     """
-    ours = signal.getsignal(signal.SIGTERM) is _interrupt
-    if ours:
-        signal.signal(signal.SIGTERM, _note)
-    try:
+    with _noted(signal.SIGTERM):
         yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGTERM, _interrupt)
 
 
 @contextmanager
@@ -119,6 +107,23 @@ def ignore_signals() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _noted(*numbers: signal.Signals) -> Iterator[list[signal.Signals]]:
+    """Note these signals in the block without an exception, as far as :func:`interrupt_once` handles them.
+
+    Yields:
+        Signals that it handles.
+    """
+    ours = [number for number in numbers if signal.getsignal(number) is _interrupt]
+    for number in ours:
+        signal.signal(number, _note)
+    try:
+        yield ours
+    finally:
+        for number in ours:
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
