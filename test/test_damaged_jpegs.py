@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import struct
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import cv2
@@ -43,6 +46,7 @@ FORMS = {
     'grey': jpeg_of(IMAGE[..., 0]),
     'progressive': jpeg_of(IMAGE, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
     'restarts': jpeg_of(IMAGE, cv2.IMWRITE_JPEG_RST_INTERVAL, 7),
+    'grey restarts': jpeg_of(IMAGE[..., 0], cv2.IMWRITE_JPEG_RST_INTERVAL, 50),
     '4:2:2': jpeg_of(IMAGE, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422),
 }
 
@@ -89,6 +93,42 @@ def test_complete_jpeg_with_an_unusual_end_is_read(form, change):
     data = change(FORMS[form])
     for _ in range(2):  # also a second time, as with the frames of a camera
         np.testing.assert_array_equal(read(data), decoded(FORMS[form]))
+
+
+def change_restarts(data: bytes, change: Callable[[int, bytes], bytes]) -> bytes:
+    """Return the JPEG with each restart marker replaced by the result for its number and its bytes."""
+    start, numbers = data.find(b'\xff\xda'), itertools.count()
+    return data[:start] + re.sub(rb'\xff[\xd0-\xd7]', lambda match: change(next(numbers), match[0]), data[start:])
+
+
+@pytest.mark.parametrize('form', ['restarts', 'grey restarts'])
+@pytest.mark.parametrize(
+    'extra',
+    [b'\x12', b'\x12\x34\x56\x78\x9a', bytes(40), b'\xff\xff'],
+    ids=['a byte', 'bytes', 'many zeros', 'fill'],
+)
+def test_extra_bytes_before_restart_markers_are_skipped(form, extra):
+    """Some webcams write them in every frame, such as Logitech's C270 and C310."""
+    whole = decoded(FORMS[form])
+    everywhere = change_restarts(FORMS[form], lambda number, marker: extra + marker)
+    np.testing.assert_array_equal(read(everywhere), whole)
+    here_and_there = change_restarts(FORMS[form], lambda number, marker: extra[: number % 4] + marker)
+    np.testing.assert_array_equal(read(here_and_there[:-2] + extra + b'\xff\xd9'), whole)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda number, marker: b'\x12' * 40 + marker if number == 5 else marker,
+        lambda number, marker: b'\x12' + (b'' if number == 5 else marker),
+        lambda number, marker: b'\x12' + (b'\xff\xd3' if number == 5 else marker),
+        lambda number, marker: b'\x12' + marker * (2 if number == 5 else 1),
+    ],
+    ids=['code of blocks', 'lost marker', 'wrong marker', 'lost pixels'],
+)
+def test_damage_between_restart_markers_is_an_error(change):
+    with pytest.raises(ImageError, match='is damaged'):
+        read(change_restarts(FORMS['restarts'], change))
 
 
 @pytest.mark.parametrize('form', FORMS)
@@ -206,6 +246,7 @@ def test_block_size_of_a_jpeg():
         'grey': (8, 8),
         'progressive': (16, 16),
         'restarts': (16, 16),
+        'grey restarts': (8, 8),
         '4:2:2': (8, 16),
     }
     with pytest.raises(JpegError, match='it has no end'):

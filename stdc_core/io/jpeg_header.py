@@ -26,6 +26,9 @@ _START_OF_SCAN, _END, _JFIF, _ADOBE = 0xDA, b'\xff\xd9', 0xE0, 0xEE
 _NEXT_SCAN, _WHOLE_BLOCK = b'\xff\xda', bytes([0, 63, 0])
 _KEPT = {*_FRAMES, _HUFFMAN, _ARITHMETIC, _QUANTISATION, _RESTARTS, _START_OF_SCAN}
 
+#: Position of the height in the segment of a start of frame; the width follows.
+_SIZE_IN_FRAME = 3
+
 #: Largest numbers of segments and scans. Pictures have some tens of segments before their scans, and progressive ones
 #: about ten scans. Thousands would take minutes to decode.
 MAX_SEGMENTS = 1000
@@ -48,6 +51,10 @@ class Jpeg(NamedTuple):
         unit_height: Height of the blocks that are coded together (MCU), pixels.
         unit_width: Width of these blocks, pixels.
         data: Bytes for a decoder: the segments that make the pixels, and an end marker.
+        size_position: Position of height and width in ``data``, two bytes each.
+        pixel_position: Position in ``data`` behind the header of the first scan.
+        restart_interval: Number of MCUs between two restart markers; 0 without restart markers, or if the picture is
+            not coded in one sequential scan.
     """
 
     width: int
@@ -56,6 +63,9 @@ class Jpeg(NamedTuple):
     unit_height: int
     unit_width: int
     data: bytes
+    size_position: int
+    pixel_position: int
+    restart_interval: int
 
 
 def read_jpeg(data: bytes, need_end: bool = True) -> Jpeg:
@@ -85,15 +95,24 @@ def read_jpeg(data: bytes, need_end: bool = True) -> Jpeg:
     if end < 0:
         scans = scans.removesuffix(_END[:1])  # half of the end marker
     factors = frame[9::3]
-    header = b''.join(_cleaned(kind, segment, frame[7], sequential) for kind, segment in segments)
+    header, size_position = data[:2], 0
+    for each, segment in segments:
+        if segment is frame:
+            size_position = len(header) + 2 + _SIZE_IN_FRAME
+        header += _cleaned(each, segment, frame[7], sequential)
+    one_scan = sequential and _NEXT_SCAN not in scans and segments[-1][1][2:3] == frame[7:8]
+    intervals = [int.from_bytes(segment[2:4], 'big') for each, segment in segments if each == _RESTARTS]
     return Jpeg(
-        width=int.from_bytes(frame[5:7], 'big'),
-        height=int.from_bytes(frame[3:5], 'big'),
+        width=int.from_bytes(frame[_SIZE_IN_FRAME + 2 :][:2], 'big'),
+        height=int.from_bytes(frame[_SIZE_IN_FRAME:][:2], 'big'),
         components=frame[7],
         # A picture with one component is coded block by block, whatever its sampling factors are.
         unit_height=8 * max(factor & 15 for factor in factors) if frame[7] > 1 else 8,
         unit_width=8 * max(factor >> 4 for factor in factors) if frame[7] > 1 else 8,
-        data=data[:2] + header + scans + _END,
+        data=header + scans + _END,
+        size_position=size_position,
+        pixel_position=len(header),
+        restart_interval=intervals[-1] if intervals and one_scan else 0,
     )
 
 

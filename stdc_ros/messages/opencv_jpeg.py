@@ -30,14 +30,18 @@ _WARNING = re.compile(
 _lock = threading.Lock()
 
 
-def decode_by_opencv(data: bytes) -> np.ndarray:
+def decode_by_opencv(data: bytes, strict: bool = True) -> np.ndarray:
     """Decode a JPEG; the orientation in EXIF is not applied.
+
+    Args:
+        data: JPEG.
+        strict: Whether a warning of libjpeg is an error.
 
     Returns:
         uint8 BGR ``[H, W, 3]``.
 
     Raises:
-        DecoderError: libjpeg warned about the data, or OpenCV cannot decode it.
+        DecoderError: OpenCV cannot decode the data, or libjpeg warned about it and ``strict`` is set.
     """
     warnings: list[str] = []
     try:
@@ -45,7 +49,7 @@ def decode_by_opencv(data: bytes) -> np.ndarray:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise DecoderError(str(error)) from error
-    if image is None or warnings:
+    if image is None or (strict and warnings):
         raise DecoderError(warnings[0] if warnings else 'it cannot be decoded')
     return image
 
