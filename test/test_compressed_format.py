@@ -72,6 +72,24 @@ def test_compressed_bayer_image_equals_the_raw_one(bits):
     )
 
 
+@pytest.mark.parametrize(
+    ('encoding', 'text', 'channels'),
+    [
+        ('mono16', 'mono16; png compressed ', [0]),
+        ('bgr16', 'bgr16; png compressed bgr16', [0, 1, 2]),
+        ('rgb16', 'rgb16; png compressed bgr16', [2, 1, 0]),
+        ('bgra16', 'bgra16; png compressed bgra16', [0, 1, 2, 0]),
+        ('bgr16', 'png', [0, 1, 2]),
+    ],
+)
+def test_compressed_16_bit_image_equals_the_raw_one(encoding, text, channels):
+    bgr = np.random.default_rng(1).integers(0, 65536, (8, 12, 3), np.uint16)
+    fields = {'height': 8, 'width': 12, 'step': 24 * len(channels), 'encoding': encoding, 'is_bigendian': 0}
+    raw = image_to_bgr(SimpleNamespace(**fields, data=bgr[..., channels].astype('<u2').tobytes()))
+    stored = bgr[..., sorted(channels[:3]) + channels[3:]]
+    np.testing.assert_array_equal(compressed_to_bgr(compressed(stored, 'png', text)), raw)
+
+
 def test_demosaiced_bayer_image_is_unchanged():
     grey = cv2.cvtColor(SMOOTH, cv2.COLOR_BGR2GRAY)
     expected = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)

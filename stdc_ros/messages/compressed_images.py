@@ -14,10 +14,13 @@ from stdc_ros.messages.compressed_format import CompressedFormat, read_format
 from stdc_ros.messages.decoder_error import DecoderError
 from stdc_ros.messages.image_decoder import decode_picture, read_header
 from stdc_ros.messages.images import ENCODINGS, ImageError, check_size, convert
-from stdc_ros.messages.png_decoder import is_grey_16_bit_png
+from stdc_ros.messages.png_decoder import is_16_bit_png, is_grey_16_bit_png
 
 #: Names of the encodings in lower case, as ``CompressedImage.format`` may spell them.
 _BY_LOWER = {encoding.lower(): encoding for encoding in ENCODINGS}
+
+#: Encodings of pictures with 16 bits by their number of channels.
+_NAMES_16_BIT = {1: 'mono16', 3: 'bgr16', 4: 'bgra16'}
 
 
 def compressed_to_bgr(message: Any) -> np.ndarray:
@@ -62,14 +65,14 @@ def compressed_to_bgr(message: Any) -> np.ndarray:
         )
     bayer = form.stored.startswith('bayer_') and form.stored in _BY_LOWER
     try:
-        picture = decode_picture(header, unchanged=bayer)
+        picture = decode_picture(header, unchanged=bayer or is_16_bit_png(data))
     except DecoderError as error:
         raise ImageError(f'{what} is damaged: {one_line(error)}, expected a whole JPEG or PNG') from error
     if bayer:
         return _demosaic(picture, form.stored)
     if form.source and form.source not in _BY_LOWER and _is_grey(picture):
         raise _unknown_encoding(what, form)
-    return picture
+    return _to_8_bits(picture)
 
 
 def _unknown_encoding(what: str, form: CompressedFormat) -> ImageError:
@@ -93,11 +96,22 @@ def _demosaic(picture: np.ndarray, stored: str) -> np.ndarray:
         stored: Encoding of the mosaic, such as ``bayer_rggb8``.
     """
     if not _is_grey(picture):
-        colours = picture[..., :3]
-        return np.ascontiguousarray(colours if colours.dtype == np.uint8 else colours >> 8, np.uint8)
-    mosaic = np.ascontiguousarray(picture if picture.ndim == 2 else picture[..., 0])
-    height, width = mosaic.shape
+        return _to_8_bits(picture)
     # JPEG reduces 16 bits to 8, so the bits are those of the decoded picture and not those of the encoding.
-    encoding = f'{stored[:10]}{8 * mosaic.itemsize}'
-    fields = {'width': width, 'height': height, 'step': width * mosaic.itemsize, 'encoding': encoding}
-    return convert(SimpleNamespace(**fields, is_bigendian=sys.byteorder == 'big', data=mosaic.tobytes()))
+    mosaic = picture if picture.ndim == 2 else picture[..., 0]
+    return _convert(mosaic, f'{stored[:10]}{8 * mosaic.itemsize}')
+
+
+def _to_8_bits(picture: np.ndarray) -> np.ndarray:
+    """Return a grey, BGR or BGRA picture of 8 or 16 bits as BGR of 8 bits."""
+    if picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture[..., :3])
+    return _convert(picture, _NAMES_16_BIT[1 if picture.ndim == 2 else picture.shape[2]])
+
+
+def _convert(picture: np.ndarray, encoding: str) -> np.ndarray:
+    """Return the BGR image of a picture, converted as a raw image of an encoding is."""
+    picture = np.ascontiguousarray(picture)
+    height, width = picture.shape[:2]
+    fields = {'width': width, 'height': height, 'step': picture[0].nbytes, 'encoding': encoding}
+    return convert(SimpleNamespace(**fields, is_bigendian=sys.byteorder == 'big', data=picture.tobytes()))

@@ -26,9 +26,14 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 _SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 
+def is_16_bit_png(data: bytes) -> bool:
+    """Return whether the data is a PNG with 16 bits in each channel."""
+    return data.startswith(_SIGNATURE) and data[24:25] == bytes((16,))
+
+
 def is_grey_16_bit_png(data: bytes) -> bool:
     """Return whether the data is a PNG with one channel of 16 bits."""
-    return data.startswith(_SIGNATURE) and data[24:26] == bytes((16, _GREY))
+    return is_16_bit_png(data) and data[25:26] == bytes((_GREY,))
 
 
 def decode_png(data: bytes, unchanged: bool = False) -> np.ndarray:
