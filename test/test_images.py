@@ -153,6 +153,18 @@ def test_contradicting_message_is_an_error(changes, words):
         image_to_bgr(message)
 
 
+@pytest.mark.parametrize('encoding', ['bgr8', 'yuv422'])
+def test_jpeg_instead_of_pixels_is_an_error(encoding):
+    """usb_cam's pixel format raw_mjpeg publishes such images: the JPEG and what was in the buffer behind it."""
+    pixels = np.full((48, 64, 3 if encoding == 'bgr8' else 2), 128, np.uint8)
+    jpeg = cv2.imencode('.jpg', cv2.resize(BGR, (64, 48)))[1].reshape(-1)
+    pixels.reshape(-1)[: jpeg.size] = jpeg
+    with pytest.raises(ImageError, match=f'the data of a {encoding} image of 64 x 48 pixels is a JPEG'):
+        image_to_bgr(message_of(pixels, encoding))
+    pixels.reshape(-1)[3:] = 128  # only its first three bytes
+    assert image_to_bgr(message_of(pixels, encoding)).shape == (48, 64, 3)
+
+
 @pytest.mark.parametrize('extension', ['jpg', 'png'])
 def test_compressed_images(extension):
     smooth = cv2.resize(BGR, (64, 48))

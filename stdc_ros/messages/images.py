@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from stdc_core.io.jpeg_header import JPEG_SIGNATURE, JpegError, read_jpeg
 from stdc_core.io.text import one_line, quoted
 
 #: Largest number of pixels of an image, and largest side that OpenCV's remap can address. Larger images are refused
@@ -179,7 +180,22 @@ def _rows(message: Any, row_bytes: int, rows: int) -> np.ndarray:
             f'{data.size} bytes of data in a {encoding} image of {size}, '
             f'expected {message.step * rows} (step {message.step} x {rows} rows)'
         )
+    if _is_jpeg(data, message.width, message.height):
+        raise ImageError(
+            f'the data of a {encoding} image of {size} is a JPEG, expected pixels; '
+            'set the pixel format of the camera driver to one that it decodes, such as mjpeg2rgb of usb_cam'
+        )
     return data.reshape(rows, message.step)[:, :row_bytes]
+
+
+def _is_jpeg(data: np.ndarray, width: int, height: int) -> bool:
+    """Return whether the data begins with a JPEG of this size. Some drivers publish frames of webcams like that."""
+    if data[: len(JPEG_SIGNATURE)].tobytes() != JPEG_SIGNATURE:
+        return False
+    try:
+        return read_jpeg(data.tobytes(), need_end=False)[:2] == (width, height)
+    except JpegError:
+        return False
 
 
 def convert(message: Any) -> np.ndarray:
