@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo
 
-from stdc_ros.ground.camera_info import CameraInfoError
+from stdc_ros.ground.camera_info import CameraInfoError, check_fit
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.ground.pose import pose_of_body, pose_of_transform
 from stdc_ros.messages.cdr import CAMERA_INFO, TYPES
@@ -169,6 +169,43 @@ def test_skew_equals_opencvs_fisheye(skew):
     np.testing.assert_allclose(np.stack(pinhole.project(*points_ahead(40).T), 1), projected[:, :2] / projected[:, 2:])
 
 
+@pytest.mark.parametrize(
+    ('model', 'same'),
+    [
+        *((name, 'plumb_bob') for name in ('Plumb Bob', 'plumb bob', 'PLUMB_BOB', 'plumb-bob ', 'radtan')),
+        ('Brown Conrady', 'plumb_bob'),
+        ('RATIONAL_POLYNOMIAL', 'rational_polynomial'),
+        *((name, 'equidistant') for name in ('Equidistant', 'FISHEYE', 'kannala_brandt', 'Kannala Brandt4')),
+    ],
+)
+def test_distortion_models_by_other_names(model, same):
+    lens = (0.1, -0.02, 0.003, 0.0004)
+    assert CameraModel.from_info(info_of(model, lens)) == CameraModel.from_info(info_of(same, lens))
+
+
+@pytest.mark.parametrize('zeros', [1, 2, 3, 6, 20])
+@pytest.mark.parametrize('model', ['plumb_bob', 'rational_polynomial', 'equidistant', '', 'pinhole', 'None'])
+def test_any_number_of_zeros_is_no_distortion(model, zeros):
+    assert CameraModel.from_info(info_of(model, (0.0,) * zeros)) == CameraModel.from_info(info_of(model))
+
+
+@pytest.mark.parametrize('rectified', [False, True])
+def test_uncalibrated_camera_is_named(rectified):
+    with pytest.raises(CameraInfoError, match=r'width, height, K and P are 0: the camera is not calibrated; calibrate'):
+        CameraModel.from_info(CameraInfo(), rectified)
+    with pytest.raises(CameraInfoError, match='width, height, K and P are 0'):
+        check_fit(CameraInfo(), 480, 640)
+    only_last = info_of(k=np.eye(3).reshape(-1) * [0, 0, 0, 0, 0, 0, 0, 0, 1])
+    with pytest.raises(CameraInfoError, match=r'\[0.0, .*: the camera is not calibrated'):
+        CameraModel.from_info(only_last, rectified)
+
+
+def test_binning_that_the_driver_has_applied_already_is_named():
+    words = r'images of 320 x 240 pixels \(binning 2 x 2 of 640 x 480\), expected 640 x 480, as the images are'
+    with pytest.raises(CameraInfoError, match=words):
+        check_fit(info_of(binning_x=2, binning_y=2), 480, 640)
+
+
 def test_unset_rotation_is_the_identity():
     info = info_of('plumb_bob', PLUMB_BOB, p=np.column_stack([MATRIX, np.zeros(3)]).reshape(-1))
     assert not info.r.any()
@@ -217,7 +254,8 @@ def test_region_and_binning_equal_image_geometry(fields, width, height, expected
         ({'d': [0.1] * 15}, 'expected none or 4, 5, 8, 12, 14'),
         ({'d': [np.inf, 0.2, 0.0, 0.0, 0.0]}, 'inf'),
         ({'d': list(PLUMB_BOB), 'distortion_model': 'equidistant'}, 'expected none or 4'),
-        ({'d': list(PLUMB_BOB), 'distortion_model': ''}, "distortion_model is '', expected its name"),
+        ({'d': list(PLUMB_BOB), 'distortion_model': ''}, "distortion_model is '', expected the name of its model"),
+        ({'d': list(PLUMB_BOB), 'distortion_model': 'Pinhole'}, "distortion_model is 'pinhole', expected the name"),
     ],
 )
 def test_invalid_camera_info_is_an_error(fields, words):

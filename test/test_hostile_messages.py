@@ -21,12 +21,12 @@ from scenes import compressed_of, message_of, scene
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from stdc_ros.bags.message import make_header
-from stdc_ros.ground.camera_info import CameraInfoError
+from stdc_ros.ground.camera_info import CameraInfoError, check_fit
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.messages.cdr import CAMERA_INFO, IMAGE, TYPES, WireError, decode, encode
 from stdc_ros.messages.compressed_images import compressed_to_bgr
 from stdc_ros.messages.images import ENCODINGS, image_to_bgr, make_image
-from stdc_ros.node.outputs import check_fit, scaled_camera_info
+from stdc_ros.node.outputs import scaled_camera_info
 
 SIZES = st.one_of(st.integers(0, 9), st.sampled_from([100_000, 2**31 - 1, 2**31, 2**32 - 1]))
 REALS = st.one_of(st.floats(), st.sampled_from([0.0, 1.0, 1e-320, 1e308, -1e308]))

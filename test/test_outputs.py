@@ -11,9 +11,10 @@ from stdc_core.classes import class_table
 from stdc_core.inference import Segmentation
 from stdc_core.pictures.overlay import overlay
 from stdc_ros.bags.message import make_header
+from stdc_ros.ground.camera_info import check_fit
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.messages.cdr import CAMERA_INFO, TYPES, decode, encode
-from stdc_ros.node.outputs import FrameOutputs, check_fit, scaled_camera_info
+from stdc_ros.node.outputs import FrameOutputs, scaled_camera_info
 
 HEADER = make_header(1_700_000_000_123_456_789, 'camera')
 RANDOM = np.random.default_rng(0)

@@ -15,14 +15,13 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from stdc_core.inference.heap_memory import give_back_freed_memory
-from stdc_ros.ground.camera_info import CameraInfoError
+from stdc_ros.ground.camera_info import CameraInfoError, check_fit
 from stdc_ros.messages.cdr import CAMERA_INFO, WireError, decode, encode
 from stdc_ros.node.camera_health import CameraHealth
 from stdc_ros.node.diagnostics import explain_silence
 from stdc_ros.node.frame_pipeline import DECODERS, NEED_INFO, Frame
 from stdc_ros.node.frame_statistics import FrameStatistics
 from stdc_ros.node.label_info import create_label_info, make_label_info
-from stdc_ros.node.outputs import check_fit
 from stdc_ros.node.parameters import Parameters
 from stdc_ros.node.qos import overridable
 from stdc_ros.node.topics import Source, find_sources, output_namespace

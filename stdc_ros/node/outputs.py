@@ -13,17 +13,12 @@ import numpy as np
 from stdc_core.classes import IGNORE, ClassTable
 from stdc_core.inference import Segmentation
 from stdc_core.pictures.overlay import colorize, overlay
-from stdc_ros.ground.camera_info import CameraInfoError
 from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE, TYPES
 from stdc_ros.messages.images import make_image
 
 #: ``CompressedImage.format`` of a mono8 mask as PNG and of a bgr8 picture as JPEG, as image_transport writes it.
 PNG_FORMAT = 'mono8; png compressed '
 JPEG_FORMAT = 'bgr8; jpeg compressed bgr8'
-
-#: Largest side of a camera in pixels. A larger value in a CameraInfo is damaged, and would overflow when it is scaled
-#: up.
-MAX_SIDE = 65535
 
 
 class FrameOutputs:
@@ -156,30 +151,3 @@ def scaled_camera_info(info: Any, header: Any, image: tuple[int, int], size: tup
         p=projection.reshape(-1),
         roi=dataclasses.replace(info.roi, x_offset=left, y_offset=top, width=columns, height=rows),
     )
-
-
-def check_fit(info: Any, height: int, width: int) -> None:
-    """Check that a ``CameraInfo`` describes images of a size, with its region of interest and its binning.
-
-    Args:
-        info: ``CameraInfo`` of ``stdc_ros.messages.cdr.TYPES``.
-        height: Height of the image.
-        width: Width of the image.
-
-    Raises:
-        CameraInfoError: It describes images of another size.
-    """
-    roi = info.roi
-    inside = roi.x_offset + roi.width <= info.width and roi.y_offset + roi.height <= info.height
-    if max(info.width, info.height) > MAX_SIDE or not inside:
-        raise CameraInfoError(
-            f'CameraInfo of {info.width} x {info.height} pixels with a region of interest of {roi.width} x '
-            f'{roi.height} at ({roi.x_offset}, {roi.y_offset}), expected at most {MAX_SIDE} a side, the region inside'
-        )
-    columns = (roi.width or info.width) / max(info.binning_x, 1)
-    rows = (roi.height or info.height) / max(info.binning_y, 1)
-    # Drivers round a side that the binning does not divide up or down.
-    if abs(columns - width) >= 1 or abs(rows - height) >= 1:
-        raise CameraInfoError(
-            f'CameraInfo of images of {columns:g} x {rows:g} pixels, expected {width} x {height}, as the images are'
-        )

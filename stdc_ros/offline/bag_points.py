@@ -14,7 +14,7 @@ from stdc_core.io.text import one_line
 from stdc_ros.bags.message import BagError, BagMessage
 from stdc_ros.bags.message_types import CAMERA_INFO
 from stdc_ros.bags.reader import Bag
-from stdc_ros.ground.camera_info import CameraInfoError
+from stdc_ros.ground.camera_info import CameraInfoError, check_fit
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.messages.cdr import POINT_CLOUD
 from stdc_ros.offline.camera_poses import transform_of
@@ -77,7 +77,8 @@ class BagPoints:
         self._options = options
         self._cameras = dict(cameras)
         self._histories = {topic: MaskHistory(KEPT) for topic in cameras}
-        self._models: dict[str, CameraModel | str] = {}
+        self._models: dict[str, tuple[Any, CameraModel] | str] = {}  # by topic: CameraInfo and model, or a problem
+        self._unfit: dict[str, str] = {}  # by image topic: why the CameraInfo does not belong to its images
         self._waiting: list[BagMessage] = []
         self._colors = packed_colors(classes)
         _check_topics(bag, options.topics)
@@ -112,7 +113,7 @@ class BagPoints:
 
     def _take_info(self, message: BagMessage) -> None:
         try:
-            self._models[message.topic] = CameraModel.from_info(message.message)
+            self._models[message.topic] = (message.message, CameraModel.from_info(message.message))
         except CameraInfoError as error:
             self._models[message.topic] = str(error)
 
@@ -126,8 +127,14 @@ class BagPoints:
 
     def add_mask(self, image: BagMessage, result: Segmentation) -> None:
         """Add mask and confidence of an image."""
-        model = self._models.get(self._cameras[image.topic])
-        if not isinstance(model, CameraModel) or result.confidence is None:
+        calibration = self._models.get(self._cameras[image.topic])
+        if not isinstance(calibration, tuple) or result.confidence is None:
+            return
+        info, model = calibration
+        try:
+            check_fit(info, *result.mask.shape)
+        except CameraInfoError as error:
+            self._unfit[image.topic] = f'{self._cameras[image.topic]}: {error}'
             return
         frame = image.message.header.frame_id
         self._histories[image.topic].add(StampedMask(image.stamp, frame, result.mask, result.confidence, model))
@@ -160,8 +167,9 @@ class BagPoints:
         for topic, history in self._histories.items():
             mask = history.nearest(_stamp(cloud))
             if mask is None:
-                model = self._models.get(self._cameras[topic], f'no CameraInfo on {self._cameras[topic]}')
-                reasons.append(model if isinstance(model, str) else f'no mask of {topic} near in time')
+                problem = self._models.get(self._cameras[topic], f'no CameraInfo on {self._cameras[topic]}')
+                nothing = f'no mask of {topic} near in time'
+                reasons.append(problem if isinstance(problem, str) else self._unfit.get(topic, nothing))
                 continue
             difference = abs(mask.stamp - _stamp(cloud)) / 1e9
             if difference > self._options.max_time_difference:
