@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
 import struct
 
 import numpy as np
@@ -12,6 +14,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 from stdc_ros.bags.message import BagError
+from stdc_ros.bags.message_types import ros2_type_name
 from stdc_ros.bags.reader import Bag
 from stdc_ros.bags.record_scanner import MCAP_MAGIC
 from stdc_ros.bags.topic_selection import playable_topics
@@ -103,6 +106,27 @@ def test_every_spelling_of_a_type_is_read(tmp_path, name):
             np.testing.assert_array_equal(message.bgr(), picture(i))
 
 
+@pytest.mark.parametrize('kind', ['rosbag1', 'sqlite3'])
+@pytest.mark.parametrize('name', ['sensor_msgs/Image', 'sensor_msgs/msg/Image', 'sensor_msgs::msg::dds_::Image_'])
+def test_every_spelling_of_a_type_in_other_formats(tmp_path, monkeypatch, kind, name):
+    monkeypatch.setattr('rosbags.rosbag1.writer.denormalize_msgtype', lambda _: name)
+    path = make_bag(tmp_path, kind)
+    for file in path.glob('*.db3'):
+        database = sqlite3.connect(file)
+        database.execute('UPDATE topics SET type = ?', (name,))
+        database.commit()
+        database.close()
+    with Bag(path) as bag:
+        assert bag.topics == {CAMERA: (IMAGE, 6)} and not bag.damage
+        for i, message in enumerate(bag.messages(bag.select_topics())):
+            np.testing.assert_array_equal(message.bgr(), picture(i))
+
+
+@pytest.mark.parametrize('name', ['foxglove.Image', 'sensor_msgs/srv/Image', 'a/b/c/Image', 'Image', 'msg/Image', ''])
+def test_other_type_names_are_kept(name):
+    assert ros2_type_name(name) == name
+
+
 @pytest.mark.parametrize('name', ['sensor_msgs/Image', 'sensor_msgs/msg/Image'])
 def test_ros_1_messages_in_mcap(tmp_path, name):
     """``mcap convert`` writes such files from a .bag."""
@@ -143,6 +167,11 @@ def test_unknown_message_encoding_is_named(tmp_path):
         ('sqlite3', lambda text: 'null\n', 'metadata.yaml has no rosbag2_bagfile_information'),
         ('sqlite3', lambda text: '{' + text, 'metadata.yaml is not YAML: '),
         ('mcap folder', lambda text: text.replace('message_count: 6', 'message_count: &n 6', 1), ''),
+        (
+            'sqlite3',
+            lambda text: re.sub('(relative_file_paths:)(.*?db3)', r'\1\2\2', text, flags=re.DOTALL),
+            'metadata.yaml lists 2 files, but 1 different names',
+        ),
     ],
 )
 def test_odd_metadata_gives_a_note(tmp_path, kind, change, note):

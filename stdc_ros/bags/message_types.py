@@ -64,13 +64,14 @@ def ros2_type_name(name: str) -> str:
         name: Type name in a bag.
     """
     parts = re.split(r'::|[/.]', name)
-    if 'dds_' in parts:
-        parts.remove('dds_')
-        parts[-1] = parts[-1].removesuffix('_')
-    if len(parts) == 2 and '.' not in name:  # a name such as foxglove.Log is a Protobuf type
-        parts.insert(1, 'msg')
-    is_message = len(parts) == 3 and parts[1] == 'msg' and all(parts)
-    return '/'.join(parts) if is_message else name
+    if '.' in name and 'msg' not in parts:  # a name such as foxglove.Log is a Protobuf type
+        return name
+    # rosbags puts a 'msg' of its own into names of rosbag1 that it does not know.
+    words = [part for part in parts if part not in ('msg', 'dds_')]
+    if len(words) != 2 or not all(words):
+        return name
+    package, message = words
+    return f'{package}/msg/{message.removesuffix("_") if "dds_" in parts else message}'
 
 
 def to_cdr(data: bytes | memoryview, type_name: str, encoding: str) -> bytes | memoryview:

@@ -56,7 +56,11 @@ def read_metadata(folder: Path) -> BagMetadata:
     paths = get_node(information, 'relative_file_paths')
     entries = paths.value if isinstance(paths, yaml.SequenceNode) else []
     files = [PurePath(entry.value).name for entry in entries if isinstance(entry, yaml.ScalarNode)]
-    return BagMetadata([name for name in files if name], _odd(information))
+    notes = _odd(information)
+    names = list(dict.fromkeys(name for name in files if name))
+    if len(names) < len(files):
+        notes.append(f'{NAME} lists {len(files)} files, but {len(names)} different names')
+    return BagMetadata(names, notes)
 
 
 def _odd(information: yaml.Node) -> list[str]:
