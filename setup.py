@@ -65,7 +65,7 @@ setup(
         'openvino': ['openvino>=2024.4'],
         'ray': ['ray>=2.9'],
         # For H.264 and H.265 topics of bags, and MP4 files.
-        'video': ['av>=12'],
+        'video': ['av>=16'],
         'tensorrt': ['tensorrt>=10', 'cuda-bindings[all]>=12.6'],
         # The wheels contain all NVIDIA libraries; only a driver is needed. For CUDA 12: -cu12.
         'rtx': ['tensorrt-rtx-cu13>=1.2', 'cuda-bindings[all]>=13,<14'],

@@ -24,7 +24,7 @@ from stdc_core.inference import Segmenter
 from stdc_ros.bags.message import Topic, make_header
 from stdc_ros.bags.message_types import COMPRESSED_VIDEO
 from stdc_ros.bags.reader import Bag
-from stdc_ros.bags.topic_selection import without_compressed_twins
+from stdc_ros.bags.topic_selection import without_twins
 from stdc_ros.bags.writer import write_bag
 from stdc_ros.messages.cdr import COMPRESSED_IMAGE, IMAGE, TYPES
 from stdc_ros.messages.images import image_to_bgr
@@ -96,9 +96,9 @@ def test_compressed_twin_of_raw_images_is_not_played(tmp_path):
 def test_compressed_images_beside_an_empty_raw_topic(tmp_path):
     topics = {CAMERA: IMAGE, f'{CAMERA}/compressed': COMPRESSED_IMAGE}
     with Bag(make_bag(tmp_path, 'mcap', topics)) as bag:
-        assert without_compressed_twins(bag.topics, list(topics)) == [CAMERA]
+        assert without_twins(bag.topics, list(topics)) == [CAMERA]
         bag.topics[CAMERA] = Topic(IMAGE, 0)
-        assert without_compressed_twins(bag.topics, list(topics)) == [f'{CAMERA}/compressed']
+        assert without_twins(bag.topics, list(topics)) == [f'{CAMERA}/compressed']
 
 
 def test_loop_with_new_stamps_until_interrupted(tmp_path):

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from stdc_core.commands import predict_files
 from stdc_core.commands.predict_files import PredictError, predict
 from stdc_core.inference import Segmenter
+from stdc_core.io import video_pyav
 from stdc_core.io.video import VideoError, open_video, webm_writer
 from stdc_core.io.video_pyav import PyavReader, mp4_writer
 
@@ -66,6 +66,6 @@ def test_invalid_video_gives_one_line(tmp_path):
 
 
 def test_mp4_without_pyav_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr(predict_files, 'has_pyav', lambda: False)
+    monkeypatch.setattr(video_pyav, 'find_spec', lambda name: None)
     with pytest.raises(PredictError, match=r"MP4 needs PyAV: pip install '\.\[video\]'"):
         predict(Segmenter.load(), [tmp_path], tmp_path / 'out', video_format='mp4')

@@ -18,7 +18,7 @@ from stdc_core.inference import Segmentation, Segmenter, SizeError
 from stdc_core.io.files import appearing, write_png
 from stdc_core.io.picture_header import SIGNATURES, PictureError, read_picture
 from stdc_core.io.video import open_video, webm_writer
-from stdc_core.io.video_pyav import has_pyav, mp4_writer
+from stdc_core.io.video_pyav import mp4_writer, why_no_pyav
 from stdc_core.pictures.overlay import colorize, overlay
 
 #: Formats of videos to write.
@@ -80,8 +80,8 @@ def predict(
         raise PredictError(f'outputs: expected some of {", ".join(OUTPUTS)}, found {", ".join(outputs) or "none"}')
     if video_format not in VIDEO_FORMATS:
         raise PredictError(f'video format: expected {" or ".join(VIDEO_FORMATS)}, found {video_format}')
-    if video_format == 'mp4' and not has_pyav():
-        raise PredictError("MP4 needs PyAV: pip install '.[video]' in the repository, or pip install av")
+    if video_format == 'mp4' and (problem := why_no_pyav()):
+        raise PredictError(f'MP4 {problem}')
     jobs = plan(inputs, out, outputs, video_format)
     check_targets(jobs, overwrite)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,32 @@ from stdc_core.io.text import one_line
 #: Frames per second of a video that does not name its rate.
 DEFAULT_RATE = 25.0
 
+#: Oldest usable release of PyAV. Earlier ones have an FFmpeg that shows grey for missing H.265 pictures, unmarked.
+_OLDEST_PYAV = 16
+
+_INSTALL = "pip install '.[video]' in the repository, or pip install 'av>=16'"
+
 
 class PyavError(ValueError):
     """A file that PyAV cannot read as a video. The message names it."""
 
 
 def has_pyav() -> bool:
-    """Return whether PyAV is installed."""
-    return find_spec('av') is not None
+    """Return whether PyAV can be used."""
+    return not why_no_pyav()
+
+
+def why_no_pyav() -> str:
+    """Return why PyAV cannot be used, and how to install it: words after a subject. Return '' if it can be used."""
+    if find_spec('av') is None:
+        return f'needs PyAV: {_INSTALL}'
+    try:
+        found = version('av')
+    except PackageNotFoundError:  # installed without metadata
+        return ''
+    if int(found.split('.')[0]) < _OLDEST_PYAV:
+        return f'needs PyAV {_OLDEST_PYAV} or newer, found {found}: {_INSTALL}'
+    return ''
 
 
 class PyavReader:

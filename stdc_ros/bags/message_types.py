@@ -47,6 +47,15 @@ BAG_TYPES.register(
         FFMPEG_PACKET,
     )
 )
+# The definition of ROS 1 and of the first release for ROS 2.
+_OLD_FFMPEG_PACKET = 'ffmpeg_image_transport_msgs/msg/OldFFMPEGPacket'
+BAG_TYPES.register(
+    get_types_from_msg(
+        'std_msgs/Header header\nuint8[] data\nint32 img_width\nint32 img_height\nstring encoding\nuint64 pts\n'
+        'uint8 flags',
+        _OLD_FFMPEG_PACKET,
+    )
+)
 BAG_TYPES.register(
     get_types_from_msg(
         'builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format', COMPRESSED_VIDEO
@@ -86,11 +95,26 @@ def to_cdr(data: bytes | memoryview, type_name: str, encoding: str) -> bytes | m
         ValueError: The encoding is neither of them.
         Exception: The bytes are not a message of this type (rosbags raises several kinds).
     """
-    if encoding == ROS1_ENCODING:
-        return BAG_TYPES.ros1_to_cdr(data, type_name)
-    if encoding in CDR_ENCODINGS:
-        return data
-    raise ValueError(f'message encoding {encoding!r}, expected cdr or ros1')
+    if encoding not in (ROS1_ENCODING, *CDR_ENCODINGS):
+        raise ValueError(f'message encoding {encoding!r}, expected cdr or ros1')
+    if type_name == FFMPEG_PACKET:
+        return _current_packet(data, encoding)
+    return BAG_TYPES.ros1_to_cdr(data, type_name) if encoding == ROS1_ENCODING else data
+
+
+def _current_packet(data: bytes | memoryview, encoding: str) -> bytes | memoryview:
+    """Return the CDR bytes of an ``FFMPEGPacket`` in its current definition; the data may have the old one."""
+    try:
+        cdr = BAG_TYPES.ros1_to_cdr(data, FFMPEG_PACKET) if encoding == ROS1_ENCODING else data
+        current: Any = BAG_TYPES.deserialize_cdr(cdr, FFMPEG_PACKET)
+        if current.encoding.isprintable():
+            return cdr
+    except Exception:  # rosbags raises many kinds
+        pass
+    cdr = BAG_TYPES.ros1_to_cdr(data, _OLD_FFMPEG_PACKET) if encoding == ROS1_ENCODING else data
+    old: Any = BAG_TYPES.deserialize_cdr(cdr, _OLD_FFMPEG_PACKET)
+    fields = (old.header, old.img_width, old.img_height, old.encoding, old.pts, old.flags, False, old.data)
+    return BAG_TYPES.serialize_cdr(BAG_TYPES.types[FFMPEG_PACKET](*fields), FFMPEG_PACKET)
 
 
 def read_message(data: bytes | memoryview, type_name: str) -> Any:

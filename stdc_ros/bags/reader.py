@@ -14,11 +14,11 @@ from typing import Any
 from stdc_core.classes import ClassTable
 from stdc_core.io.bag_metadata import CLASSES_KEY, NAME, read_custom_data
 from stdc_core.io.text import one_line
-from stdc_ros.bags.compressed_video import VideoDecoder, read_packet
+from stdc_ros.bags.compressed_video import CodecError, VideoDecoder, VideoPacket, is_video_format, read_packet
 from stdc_ros.bags.decompression import LARGEST_CHUNK, ZSTD_MAGIC, unpack
 from stdc_ros.bags.indexed_bag import Channel, IndexedBag, RawMessage
 from stdc_ros.bags.message import BagError, BagMessage, Topic
-from stdc_ros.bags.message_types import CDR_ENCODINGS, ROS1_ENCODING, read_message, to_cdr
+from stdc_ros.bags.message_types import CDR_ENCODINGS, COMPRESSED_IMAGE, ROS1_ENCODING, read_message, to_cdr
 from stdc_ros.bags.metadata import read_metadata
 from stdc_ros.bags.topic_selection import IMAGE_TYPES, VIDEO_TYPES, select_topics
 from stdc_ros.bags.truncated_bag import NothingRecoveredError, TruncatedBag, bag_name, storage_files, storage_suffix
@@ -131,26 +131,22 @@ class Bag:
         Raises:
             BagError: The bag can no longer be read.
         """
-        decoders = {name: VideoDecoder() for name in topics if self._is_video(name)}
-        counts = Counter[str]()
+        decoders: dict[str, VideoDecoder] = {}
         for message in self._undecoded(topics):
-            if message.topic not in decoders or message.problem:
+            if message.problem or not isinstance(message.message, VideoPacket):
                 yield message
                 continue
-            counts[message.topic] += 1
-            for source, picture, problem in decoders[message.topic].decode(message.message, message):
+            decoder = decoders.setdefault(message.topic, VideoDecoder())
+            for source, picture, problem in decoder.decode(message.message, message):
                 yield source._replace(picture=picture, problem=problem)
         for name, decoder in decoders.items():
             for source, picture, problem in decoder.flush():
                 yield source._replace(picture=picture, problem=problem)
-            if counts[name] and not decoder.key_frames:
+            if decoder.pictures and not decoder.key_frames:
                 self.without_key_frames[name] = (
-                    f'{name} has no key frame in {counts[name]} video messages: its encoder makes them too rarely '
+                    f'{name} has no key frame in {decoder.pictures} video messages: its encoder makes them too rarely '
                     '(an endless group of pictures), and the recording began after the last one'
                 )
-
-    def _is_video(self, name: str) -> bool:
-        return name in self.topics and self.topics[name].type in VIDEO_TYPES
 
     def _undecoded(self, topics: Collection[str]) -> Iterator[BagMessage]:
         """Yield the messages without decoding video."""
@@ -210,9 +206,11 @@ def _message(raw: RawMessage) -> BagMessage:
             data = unpack('zstd', data, LARGEST_CHUNK)
         data = to_cdr(data, type_name, encoding)
         message = read_message(data, type_name)
-        if type_name in VIDEO_TYPES:
+        if type_name in VIDEO_TYPES or (type_name == COMPRESSED_IMAGE and is_video_format(message.format)):
             message = read_packet(message, type_name)
         message = _checked(raw.time, message, type_name)
+    except CodecError as error:
+        problem = str(error)
     except Exception as error:  # rosbags raises many kinds
         problem = f'not a message of type {type_name}: {_reason(error)}'
     return BagMessage(topic, raw.time, message, type_name, problem, data)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from stdc_core.io.text import one_line
-from stdc_ros.bags.compressed_video import NEEDS_PYAV, has_pyav
+from stdc_core.io.video_pyav import why_no_pyav
 from stdc_ros.bags.message import BagError, Topic
 from stdc_ros.bags.message_types import COMPRESSED_IMAGE, COMPRESSED_VIDEO, FFMPEG_PACKET, IMAGE
 
@@ -75,8 +75,8 @@ def select_topics(
         if not re.fullmatch(r'[\w/~.-]+', name):
             raise BagError(f'{path}: the topic name {one_line(repr(name), 80)} is not a ROS name')
     videos = [name for name in chosen if topics[name].type in VIDEO_TYPES]
-    if videos and not has_pyav():
-        raise BagError(f'{path}: {videos[0]} holds {topics[videos[0]].type}, which {NEEDS_PYAV}')
+    if videos and (problem := why_no_pyav()):
+        raise BagError(f'{path}: {videos[0]} holds {topics[videos[0]].type}, which {problem}')
     return chosen
 
 
@@ -92,7 +92,7 @@ def playable_topics(path: object, topics: Mapping[str, Topic], wanted: Collectio
         BagError: See :func:`select_topics`.
     """
     chosen = select_topics(path, topics, wanted, all_topics=True)
-    return chosen if wanted else without_compressed_twins(topics, chosen)
+    return chosen if wanted else without_twins(topics, chosen)
 
 
 def published_name(topics: Mapping[str, Topic], topic: str) -> str:
@@ -104,17 +104,15 @@ def published_name(topics: Mapping[str, Topic], topic: str) -> str:
     return topic.removesuffix(_COMPRESSED) if kind == COMPRESSED_IMAGE else topic
 
 
-def without_compressed_twins(topics: Mapping[str, Topic], names: Sequence[str]) -> list[str]:
-    """Return the topics without those that hold the compressed images of another topic in the list.
+def without_twins(topics: Mapping[str, Topic], names: Sequence[str]) -> list[str]:
+    """Return the topics without those that hold the images of another one in the list.
 
-    If a raw topic has no message, it is left out instead of its compressed twin.
+    Raw images are preferred to compressed ones, and these to video. Topics without messages come last.
     """
-    left_out = set()
-    for name in names:
-        raw = published_name(topics, name)
-        if raw != name and raw in names and topics[raw].type == IMAGE:
-            left_out.add(name if topics[raw].message_count else raw)
-    return [name for name in names if name not in left_out]
+    best: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (not topics[name].message_count, IMAGE_TYPES.index(topics[name].type))):
+        best.setdefault(published_name(topics, name), name)
+    return [name for name in names if name in best.values()]
 
 
 def _listed(entries: Iterable[str]) -> str:

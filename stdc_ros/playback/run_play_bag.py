@@ -48,7 +48,7 @@ def run(signals: list[int], args: Sequence[str]) -> int:
         '--topic',
         action='append',
         default=[],
-        help='one or more image topics; default: all, but only the raw ones of a camera with raw and compressed images',
+        help='one or more image topics; default: one of each camera, raw images if there are any',
     )
     parser.add_argument('--rate', type=float, default=1.0, help='factor on the recorded rate')
     parser.add_argument('--loop', action='store_true', help='start again at the end')
