@@ -65,7 +65,7 @@ def test_wrong_topic_is_an_error(tmp_path, topics, wanted, message):
     [
         ('absent.mcap', None, 'no such bag'),
         ('text.mcap', b'hello', 'cannot be read as a bag'),
-        ('empty.mcap', b'', 'seems to be empty'),
+        ('empty.mcap', b'', 'it is empty'),
         ('text.db3', b'hello' * 100, 'cannot be read as a bag'),
         ('text.bag', b'hello', 'cannot be read as a bag'),
         ('image.png', b'hello', 'expected a .bag, .mcap or .db3 file'),
@@ -77,6 +77,38 @@ def test_file_that_is_not_a_bag(tmp_path, name, content, message):
     with pytest.raises(BagError, match=message) as error:
         Bag(tmp_path / name)
     assert str(tmp_path / name) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'name', 'words'),
+    [
+        ('rosbag1', 'drive.mcap', 'its content is that of a .bag file: rename it'),
+        ('mcap', 'drive.bag', 'its content is that of a .mcap file: rename it'),
+        ('sqlite3', 'drive.mcap', 'its content is that of a .db3 file: rename it'),
+        (b'', 'drive.mcap', 'it is empty'),
+        (b'version https://git-lfs.github.com/spec/v1\noid', 'drive.bag', 'a pointer of Git LFS: run `git lfs pull`'),
+        (b'\x1f\x8b\x08' + bytes(50), 'drive.bag', 'it is packed with gzip: unpack it first'),
+        (b'<!DOCTYPE html>', 'drive.mcap', 'probably a failed download'),
+    ],
+)
+def test_file_with_other_content_than_its_name_says(tmp_path, kind, name, words):
+    (tmp_path / 'other').mkdir()
+    path = tmp_path / 'other' / name
+    if isinstance(kind, bytes):
+        path.write_bytes(kind)
+    else:
+        made = make_bag(tmp_path, kind)
+        path.write_bytes((next(made.glob('*.db3')) if made.is_dir() else made).read_bytes())
+    with pytest.raises(BagError) as error:
+        Bag(path)
+    assert str(error.value).startswith(f'{path}: cannot be read as a bag: ') and words in str(error.value)
+
+
+@pytest.mark.parametrize('kind', ['sqlite3', 'mcap folder'])
+def test_compressed_file_of_a_bag_is_read_alone(tmp_path, kind):
+    (path,) = make_bag(tmp_path, kind, compression='file').glob('*.zstd')
+    with Bag(path) as bag:
+        assert len(list(bag.messages(bag.select_topics()))) == 6 and not bag.damage
 
 
 def mcap(path, type_name, encoding, messages, profile='ros2'):

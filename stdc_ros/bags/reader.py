@@ -16,6 +16,7 @@ from stdc_core.io.bag_metadata import CLASSES_KEY, NAME, read_custom_data
 from stdc_core.io.text import one_line
 from stdc_ros.bags.compressed_video import CodecError, VideoDecoder, VideoPacket, is_video_format, read_packet
 from stdc_ros.bags.decompression import LARGEST_CHUNK, ZSTD_MAGIC, unpack
+from stdc_ros.bags.file_content import explain_content
 from stdc_ros.bags.indexed_bag import Channel, IndexedBag, RawMessage
 from stdc_ros.bags.message import BagError, BagMessage, Topic
 from stdc_ros.bags.message_types import CDR_ENCODINGS, COMPRESSED_IMAGE, ROS1_ENCODING, read_message, to_cdr
@@ -46,7 +47,7 @@ class Bag:
                 picture = message.bgr()
 
     Args:
-        path: ``.bag``, ``.mcap`` or ``.db3`` file, or the folder of a rosbag2.
+        path: ``.bag``, ``.mcap`` or ``.db3`` file, also with ``.zstd`` behind it, or the folder of a rosbag2.
 
     Attributes:
         topics: Topics by name.
@@ -79,7 +80,9 @@ class Bag:
         try:
             reader = self._stack.enter_context(TruncatedBag(files))
         except NothingRecoveredError as error:
-            raise BagError(f'{self.path}: cannot be read as a bag: {problem} {error}'.strip()) from error
+            advice = next(filter(None, map(explain_content, files)), '')
+            reason = advice or f'{problem} {error}'.strip()
+            raise BagError(f'{self.path}: cannot be read as a bag: {reason}') from error
         except OSError as error:
             self._raise_if_temporary(error)
             raise
@@ -234,7 +237,7 @@ def _files(path: Path) -> tuple[list[Path], list[str]]:
     if not path.exists():
         raise BagError(f'{path}: no such bag')
     if not path.is_dir():
-        if path.suffix not in SUFFIXES:
+        if storage_suffix(path) not in SUFFIXES:
             raise BagError(f'{path}: expected a .bag, .mcap or .db3 file or the folder of a rosbag2')
         return [path], []
     names: list[str] = []
