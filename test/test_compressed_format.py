@@ -144,6 +144,12 @@ def test_compressed_depth_is_refused(text):
         compressed_to_bgr(compressed(SMOOTH[..., 0], 'png', text))
 
 
+@pytest.mark.parametrize('begin', [b'\0\0\1', b'\0\0\0\1'])
+def test_video_is_named(begin):
+    with pytest.raises(ImageError, match='holds H.264 or H.265 video, expected a JPEG or PNG; segment_bag'):
+        compressed_to_bgr(SimpleNamespace(format='h264', data=begin + b'\x67\x42'))
+
+
 @pytest.mark.parametrize('text', ['png', '', 'PNG', 'png compressed '])
 def test_grey_16_bit_png_without_encoding_is_refused(text):
     depth = SMOOTH[..., 0] * np.uint16(257)

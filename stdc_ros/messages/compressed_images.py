@@ -19,6 +19,9 @@ from stdc_ros.messages.png_decoder import is_16_bit_png, is_grey_16_bit_png
 #: Names of the encodings in lower case, as ``CompressedImage.format`` may spell them.
 _BY_LOWER = {encoding.lower(): encoding for encoding in ENCODINGS}
 
+#: First bytes of a packet of H.264 or H.265 (ITU-T H.264, annex B).
+_VIDEO = (b'\0\0\1', b'\0\0\0\1')
+
 #: Encodings of pictures with 16 bits by their number of channels.
 _NAMES_16_BIT = {1: 'mono16', 3: 'bgr16', 4: 'bgra16'}
 
@@ -53,6 +56,10 @@ def compressed_to_bgr(message: Any) -> np.ndarray:
     if form.is_matrix and form.source not in _BY_LOWER:
         raise _unknown_encoding(what, form)
     data = bytes(message.data)
+    if data.startswith(_VIDEO):
+        raise ImageError(
+            f'{what} holds H.264 or H.265 video, expected a JPEG or PNG; segment_bag and play_bag read video'
+        )
     try:
         header = read_header(data)
     except DecoderError as error:
