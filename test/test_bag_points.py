@@ -57,15 +57,21 @@ def tf_of(parent: str, child: str, move: Any, turn: Any, nanoseconds: int = 0) -
     return types['geometry_msgs/msg/TransformStamped'](make_header(nanoseconds, parent), child, pose)
 
 
-def info_of(nanoseconds: int, width: int = 64) -> Any:
+def info_of(nanoseconds: int, width: int = 64, rectified: bool = False) -> Any:
     region = TYPES.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
     k = np.array([40.0, 0, 31.5, 0, 40.0, 19.5, 0, 0, 1])
-    numbers = np.zeros(5), k, np.eye(3).reshape(-1), np.zeros(12)
+    p = np.column_stack([k.reshape(3, 3), np.zeros(3)]).reshape(-1)
+    numbers = (np.zeros(0), 0 * k, 0 * k, p) if rectified else (np.zeros(5), k, np.eye(3).reshape(-1), np.zeros(12))
     return TYPES.types[CAMERA_INFO](make_header(nanoseconds, 'lens'), 40, width, 'plumb_bob', *numbers, 0, 0, region)
 
 
 def make_lidar_bag(
-    folder: Path, with_tf: bool = True, delay: int = 10_000_000, ros1: bool = False, width: int = 64
+    folder: Path,
+    with_tf: bool = True,
+    delay: int = 10_000_000,
+    ros1: bool = False,
+    width: int = 64,
+    rectified: bool = False,
 ) -> Path:
     """A bag with three images, and a cloud for each that is stamped ``delay`` nanoseconds later."""
     messages: list[tuple[str, int, Any]] = []
@@ -82,7 +88,7 @@ def make_lidar_bag(
             messages.append((CAMERA, stamp(index) + 5_000_000, image))
             cloud = cloud_of(points_of(index), step=16, stamp=stamp(index) + delay)
             messages.append((LIDAR, stamp(index) + 20_000_000, cloud))
-    messages.append(('/camera/camera_info', stamp(4), info_of(stamp(4), width)))  # once, and late
+    messages.append(('/camera/camera_info', stamp(4), info_of(stamp(4), width, rectified)))  # once, and late
     target, types = folder / ('lidar.bag' if ros1 else 'lidar'), get_typestore(Stores.ROS1_NOETIC)
     types.register(get_types_from_msg('geometry_msgs/TransformStamped[] transforms', TF))
     writer = Writer1(target) if ros1 else Writer2(target, version=8, storage_plugin=StoragePlugin.MCAP)
@@ -156,6 +162,15 @@ def test_camera_info_of_another_size_is_an_error(tmp_path, capsys):
     assert main([str(source), str(tmp_path / 'out.mcap'), '--points', LIDAR]) == 1
     words = '/camera/camera_info: CameraInfo of images of 80 x 40 pixels, expected 64 x 40, as the images are'
     assert words in capsys.readouterr().err
+
+
+def test_rectified_images_use_the_projection_matrix(tmp_path, capsys):
+    source = make_lidar_bag(tmp_path, rectified=True)
+    assert main([str(source), str(tmp_path / 'raw.mcap'), '--points', LIDAR]) == 1
+    assert '(segment_bag: --points-rectified)' in capsys.readouterr().err
+    assert main([str(source), str(tmp_path / 'out.mcap'), '--points', LIDAR, '--points-rectified']) == 0
+    for index, labels in enumerate(painted(tmp_path / 'out.mcap')):
+        np.testing.assert_array_equal(labels, expected(index))
 
 
 def test_many_bags_know_how_their_clouds_were_made(tmp_path, capsys):

@@ -79,7 +79,8 @@ def read_camera_info(info: Any, rectified: bool = False) -> Calibration:
         if not np.any(info.k) and np.any(info.p):
             raise CameraInfoError(
                 'CameraInfo: K is all 0 and P is not, as drivers of rectified images write it; '
-                'if the images are rectified, set the parameter grid_rectified or points_rectified'
+                'if the images are rectified, set the parameter grid_rectified or points_rectified '
+                '(segment_bag: --points-rectified)'
             )
         matrix = _checked_matrix('K', np.reshape(np.asarray(info.k, np.float64), (3, 3)))
         distortion, fisheye = _read_distortion(info)

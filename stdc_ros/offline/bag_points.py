@@ -45,6 +45,7 @@ class PointOptions(NamedTuple):
             the TF of the bag.
         fixed_frame: Frame of TF that does not move; empty for no correction of the motion.
         max_time_difference: Largest difference between the stamps of cloud and mask, seconds.
+        rectified: Whether the images are rectified: described by P of their CameraInfo.
     """
 
     topics: tuple[str, ...] = ()
@@ -52,6 +53,7 @@ class PointOptions(NamedTuple):
     camera_poses: tuple[tuple[str, tuple[float, ...]], ...] = ()
     fixed_frame: str = ''
     max_time_difference: float = MAX_TIME_DIFFERENCE
+    rectified: bool = False
 
 
 class BagPoints:
@@ -113,7 +115,8 @@ class BagPoints:
 
     def _take_info(self, message: BagMessage) -> None:
         try:
-            self._models[message.topic] = (message.message, CameraModel.from_info(message.message))
+            model = CameraModel.from_info(message.message, self._options.rectified)
+            self._models[message.topic] = (message.message, model)
         except CameraInfoError as error:
             self._models[message.topic] = str(error)
 

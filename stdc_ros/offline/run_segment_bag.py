@@ -148,6 +148,11 @@ changed since, are replaced only with --overwrite. A bag that cannot be segmente
         help='keep only the points of these classes',
     )
     points.add_argument(
+        '--points-rectified',
+        action='store_true',
+        help='the images are rectified: use P of their CameraInfo, and not K and the distortion',
+    )
+    points.add_argument(
         '--camera-pose',
         type=expand_user,
         metavar='FILE',
@@ -213,7 +218,7 @@ def _point_options(parser: argparse.ArgumentParser, given: argparse.Namespace) -
     # Not a number is not at most 3600, either.
     if not 0 <= given.max_time_difference <= MAX_SECONDS:
         parser.error(f'--max-time-difference: expected 0 to {MAX_SECONDS:g} s, found {given.max_time_difference}')
-    for name in ('points_only', 'camera_pose', 'fixed_frame'):
+    for name in ('points_only', 'camera_pose', 'fixed_frame', 'points_rectified'):
         if getattr(given, name) and not given.points:
             parser.error(f'--{name.replace("_", "-")}: is about clouds, expected --points as well')
     try:
@@ -221,7 +226,14 @@ def _point_options(parser: argparse.ArgumentParser, given: argparse.Namespace) -
     except BagError as error:
         parser.error(f'--camera-pose: {error}')
     topics = tuple(dict.fromkeys(given.points))
-    return PointOptions(topics, given.points_only, tuple(poses.items()), given.fixed_frame, given.max_time_difference)
+    return PointOptions(
+        topics,
+        given.points_only,
+        tuple(poses.items()),
+        given.fixed_frame,
+        given.max_time_difference,
+        given.points_rectified,
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:
