@@ -155,6 +155,47 @@ def cityscapes(root, label, kind='labelIds', city='ulm', frame='ulm_000001_00001
     return write(root / 'gtFine/train' / city / f'{frame}_gtFine_{kind}.png', label)
 
 
+def test_lossy_labels_are_refused(tmp_path):
+    root = make_folder(tmp_path, {'a': ids(1)})
+    path = root / 'train/labels/a.png'
+    path.write_bytes(cv2.imencode('.jpg', ids(1))[1].tobytes())
+    with pytest.raises(ValueError, match=r'a\.png: .*found a JPEG, whose compression changes ids'):
+        open_dataset(root, 'train', TWO)[0]
+
+
+def test_suffix_of_labels_may_be_in_capitals(tmp_path):
+    root = make_folder(tmp_path, {'a': ids(1)})
+    path = root / 'train/labels/a.png'
+    path.rename(path.with_suffix('.PNG'))
+    np.testing.assert_array_equal(open_dataset(root, 'train', TWO)[0].label, ids(1))
+
+
+@pytest.mark.parametrize('other', ['a_mask.png', 'a.jpg.png', 'a.jpg', 'a.json'])
+def test_other_names_of_labels_are_reported(tmp_path, other):
+    root = make_folder(tmp_path, {'a': ids(1)})
+    path = root / 'train/labels/a.png'
+    path.rename(path.with_name(other))
+    expected = f'{path.parent}: expected a PNG with the name of each image, found {other}'
+    with pytest.raises(FileNotFoundError, match='1 of 1 images have no label') as error:
+        open_dataset(root, 'train', TWO)
+    assert str(error.value).endswith(f'; {expected}')
+    (problem,) = check(open_dataset(root, 'train', TWO, require_labels=False), progress=False).problems
+    assert 'a.png: no such label' in problem and problem.endswith(f'; {expected}')
+
+
+def test_other_folder_of_labels_is_reported(tmp_path):
+    root = make_folder(tmp_path, {'a': ids(1)})
+    (root / 'train/labels').rename(root / 'train/masks')
+    with pytest.raises(FileNotFoundError, match='labels: no such folder, found images, masks$'):
+        open_dataset(root, 'train', TWO)
+
+
+def test_label_of_a_turned_image_is_explained(tmp_path):
+    root = make_folder(tmp_path, {'a': ids(1, (12, 8))})
+    with pytest.raises(ValueError, match=r'expected that of its image, \(8, 12\), which is read upright'):
+        open_dataset(root, 'train', TWO)[0]
+
+
 def test_cityscapes_ids_become_train_ids(tmp_path):
     label = np.r_[np.arange(34), 255, 255].astype(np.uint8).reshape(3, 12)
     cityscapes(tmp_path, np.pad(label, ((0, 5), (0, 0))))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,6 +86,8 @@ def run(options: argparse.Namespace) -> None:
         chosen = evenly(options.limit or len(dataset), len(dataset))
         evaluation = evaluate(used, dataset, chosen, progress=True)
         evaluations.append(evaluation)
+        if text := evaluation.warning():
+            print(f'warning: {opened}: {text}', file=sys.stderr)
         if len(datasets) == 1:
             print(summary(evaluation))
         of = f' of {len(dataset)}' if len(chosen) < len(dataset) else ''

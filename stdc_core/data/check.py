@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from stdc_core.classes import IGNORE, ClassTable
-from stdc_core.data.folder import SegmentationFolder
+from stdc_core.data.folder import SegmentationFolder, wrong_size
 from stdc_core.data.reading import LabelError, some
 from stdc_core.io.cpu import cores
 
@@ -109,13 +109,13 @@ def raise_problems(*reports: DataReport) -> None:
 
 
 def check_all_classes(reports: Sequence[DataReport]) -> None:
-    """Check that every class occurs in the data of a training, if 255 does.
+    """Check that every class occurs in the data, if 255 does.
 
     Annotation tools write masks of 0 and 255, where 255 is the object. Here 255 stands for no class, and a network
     that is trained on such masks would learn only the background.
 
     Args:
-        reports: Reports of all the training data.
+        reports: Reports of all the data to train on, or of the data to validate on.
 
     Raises:
         DataError: A class occurs nowhere, and 255 does.
@@ -163,6 +163,10 @@ def check(dataset: SegmentationFolder, limit: int | None = None, progress: bool 
             counts += pair.counts
             if not pair.counts[:IGNORE].any() and not dataset.unlabelled:
                 unlabelled.append(dataset.files(index)[1])
+    if dataset.found_instead:
+        first = next((n for n, text in enumerate(report.problems) if 'no such label' in text), None)
+        if first is not None:
+            report.problems[first] += f'; {dataset.found_instead}'
     report.ignored = int(counts[IGNORE])
     report.coarse = int(counts[len(dataset.classes) : IGNORE].sum())
 
@@ -228,7 +232,7 @@ def _read(dataset: SegmentationFolder, index: int) -> _Pair:
         pair.problems.append(str(error))
         pair.unknown = error.unknown if isinstance(error, LabelError) else {}
     if pair.size and shape and shape != pair.size:
-        pair.problems.append(f'{path}: found size {shape}, expected that of its image, {pair.size}')
+        pair.problems.append(wrong_size(path, shape, pair.size))
     return pair
 
 

@@ -52,6 +52,7 @@ class SegmentationFolder:
         unlabelled: Whether the split has no labels, so that every pixel is 255 (see ``allow_no_labels``).
         label_sets: Sets of two or more classes that labels stand for. Label ``len(classes) + k`` is set ``k``.
         warnings: Findings about the files, each a sentence.
+        found_instead: What is in the folder of labels, if images lack a label; else empty.
 
     Raises:
         FileNotFoundError: The folder, its images or labels are missing. The message names them.
@@ -64,6 +65,7 @@ class SegmentationFolder:
     def __init__(self, root: str | Path, split: str, classes: ClassTable, require_labels: bool = True):
         self.root, self.split, self.classes = Path(root), split, classes
         self.warnings: list[str] = []
+        self.found_instead = ''
         self.unlabelled = False
         self.table: LabelTable | None = None
         self.label_sets: tuple[frozenset[int], ...] = ()
@@ -79,6 +81,7 @@ class SegmentationFolder:
         if missing and require_labels:
             raise FileNotFoundError(
                 f'{self}: {len(missing)} of {len(self)} images have no label, the first {some(missing)}'
+                + (f'; {self.found_instead}' if self.found_instead else '')
             )
 
     def allow_no_labels(self) -> None:
@@ -124,9 +127,7 @@ class SegmentationFolder:
         """
         image, label = self.image(index), self.label(index)
         if label.shape != image.shape[:2]:
-            raise LabelError(
-                f'{self._files[index][1]}: found size {label.shape}, expected that of its image, {image.shape[:2]}'
-            )
+            raise LabelError(wrong_size(self._files[index][1], label.shape, image.shape[:2]))
         return Sample(image, label, self.name(index))
 
     def __str__(self) -> str:
@@ -193,7 +194,10 @@ class SegmentationFolder:
         if not images:
             raise FileNotFoundError(f'{folder / "images"}: no images ({", ".join(IMAGE_SUFFIXES)})')
         labels = folder / (self.table.folder if self.table else 'labels')
-        pairs = [(image, labels / f'{image.stem}.png') for image in images]
+        names = {path.stem: path for path in pictures(labels) if path.suffix.lower() == '.png'}  # .PNG as well
+        pairs = [(image, names.get(image.stem, labels / f'{image.stem}.png')) for image in images]
+        if any(image.stem not in names for image in images):
+            self.found_instead = _found_instead(labels, {label.name for _, label in pairs})
         lonely = sorted({p.name for p in pictures(labels)} - {label.name for _, label in pairs})
         if lonely:
             self.warnings.append(f'{labels}: {len(lonely)} files have no image, the first {some(lonely, 3)}')
@@ -215,6 +219,27 @@ class SegmentationFolder:
             unknown = {number: int(counts[number]) for number in found}
             raise LabelError(f'{path}: ids {list(unknown)} are not in {self.table.path}', unknown)
         return label
+
+
+def wrong_size(label: Path, found: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """Return the error for a label that is not as large as its image.
+
+    Args:
+        label: File of the label.
+        found: (height, width) of the label, pixels.
+        expected: (height, width) of the image, pixels.
+    """
+    turned = ', which is read upright, as its EXIF data says' if found == expected[::-1] else ''
+    return f'{label}: found size {found}, expected that of its image, {expected}{turned}'
+
+
+def _found_instead(labels: Path, expected: set[str]) -> str:
+    """Return which files of a folder of labels have other names than the expected ones, for an error."""
+    if not labels.is_dir():
+        beside = sorted(path.name for path in labels.parent.iterdir() if path.is_dir())
+        return f'{labels}: no such folder, found {some(beside, 5)}'
+    others = sorted(path.name for path in labels.iterdir() if path.name not in expected and path.name[0] != '.')
+    return f'{labels}: expected a PNG with the name of each image, found {some(others, 3)}' if others else ''
 
 
 def pictures(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from stdc_core.classes import IGNORE
+from stdc_core.io.jpeg_header import JPEG_SIGNATURE
 
 #: Value for unknown ids and colours in lookup tables of ids.
 UNKNOWN = 254
@@ -44,7 +45,7 @@ def read_image(path: Path) -> np.ndarray:
         ValueError: The file is not an image.
         OSError: The file cannot be read.
     """
-    return decode(path, path.read_bytes())
+    return decode(path, _bytes(path))
 
 
 def decode(path: Path, data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
@@ -83,7 +84,7 @@ def read_ids(path: Path) -> np.ndarray:
         ValueError: The file is not an image, or does not have one channel of 8 bits.
         OSError: The file cannot be read.
     """
-    data = path.read_bytes()
+    data = _bytes(path)
     expected = 'expected one channel of 8-bit class ids, found'
     # In a PNG, width, height, bits and colour type follow the signature, and the length and name of the first chunk.
     if data.startswith(_PNG) and len(data) > 25:
@@ -93,6 +94,8 @@ def read_ids(path: Path) -> np.ndarray:
         # OpenCV would stretch these to 0 to 255: with one bit, id 1 would become 255, the ignored id.
         if kind == 0 and bits < 8:
             raise LabelError(f'{path}: {expected} a PNG of {bits} bits per pixel')
+    if data.startswith(JPEG_SIGNATURE):
+        raise LabelError(f'{path}: {expected} a JPEG, whose compression changes ids; export the labels as PNG')
     label = decode(path, data, cv2.IMREAD_UNCHANGED)
     if label.ndim != 2 or label.dtype != np.uint8:
         raise LabelError(f'{path}: {expected} {label.dtype} {label.shape}')
@@ -150,6 +153,16 @@ def count_ids(label: np.ndarray, classes: int, path: Path) -> np.ndarray:
         message = f'class ids {list(unknown)} are not in the table of {classes} classes (pixels of {pixels})'
         raise LabelError(f'{path}: {message}', unknown)
     return counts
+
+
+def _bytes(path: Path) -> bytes:
+    """Return the bytes of a file. Unlike ``Path.read_bytes``, every OSError names the file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def some(items: Sequence[object], limit: int = 10) -> str:

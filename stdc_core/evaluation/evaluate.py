@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from stdc_core.classes import ClassTable
+from stdc_core.classes import IGNORE, ClassTable
 from stdc_core.data.folder import Sample
+from stdc_core.data.reading import some
 from stdc_core.evaluation.metrics import ConfusionMatrix
 
 
@@ -75,11 +76,22 @@ class Evaluation:
         classes: Classes of the network.
         confusion: Confusion matrix over all images.
         images: Scores of each image, in the order of the dataset.
+        ignored: Number of pixels that are labelled 255.
     """
 
     classes: ClassTable
     confusion: ConfusionMatrix
     images: list[ImageScore]
+    ignored: int = 0
+
+    def warning(self) -> str:
+        """Return a warning if no pixel of the labels is of some class while 255 occurs; else an empty string."""
+        labelled = self.confusion.counts.sum(axis=1)
+        absent = [name for name, count in zip(self.classes.names, labelled, strict=True) if not count]
+        if not absent or not self.ignored:
+            return ''
+        share = self.ignored / (self.ignored + int(labelled.sum()))
+        return f'no pixel is {some(absent)}; {100 * share:.1f} % of the pixels are 255, which stands for no class'
 
 
 def evaluate(
@@ -102,17 +114,18 @@ def evaluate(
             f'the network has the classes {", ".join(predictor.classes.names)}, '
             f'but the dataset has {", ".join(dataset.classes.names)}'
         )
-    total, images = ConfusionMatrix(len(predictor.classes)), []
+    total, images, ignored = ConfusionMatrix(len(predictor.classes)), [], 0
     chosen = range(len(dataset)) if indices is None else indices
     for index in tqdm(chosen, unit='image', desc='evaluating', disable=None if progress else True):
         sample = dataset[index]
         own = ConfusionMatrix(len(predictor.classes))
         own.update(predict_sample(predictor, sample), sample.label)
         total = ConfusionMatrix.of(total.counts + own.counts)
+        ignored += int((sample.label == IGNORE).sum())
         present = own.counts.sum(axis=1) > 0
         miou = float(own.iou()[present].mean()) if present.any() else float('nan')
         images.append(ImageScore(index, sample.name, miou, own.pixel_accuracy()))
-    return Evaluation(predictor.classes, total, images)
+    return Evaluation(predictor.classes, total, images, ignored)
 
 
 def predict_sample(predictor: Predictor, sample: Sample) -> np.ndarray:

@@ -150,7 +150,7 @@ def _run(
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     datasets = open_training_data(config, classes, data, extra, bool(teacher))
     own, val = datasets.own, datasets.val
-    counts, sizes = datasets.check(progress, refuse_absent=config.absent_classes == 'refuse' and not teacher)
+    counts, sizes = datasets.check(progress, config.absent_classes == 'refuse', bool(teacher))
     for path in teacher if not resumed else ():
         open_teacher(path, classes)
     start = checkpoint_step(out)

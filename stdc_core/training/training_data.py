@@ -39,12 +39,14 @@ class TrainingData:
     val: SegmentationFolder | None
     label_sets: tuple[frozenset[int], ...]
 
-    def check(self, progress: bool, refuse_absent: bool) -> tuple[np.ndarray, list[Sizes]]:
+    def check(self, progress: bool, refuse_absent: bool, has_teacher: bool = False) -> tuple[np.ndarray, list[Sizes]]:
         """Check all datasets, and print warnings.
 
         Args:
             progress: Whether to show progress bars.
-            refuse_absent: Whether a class without any pixel is an error where 255 occurs.
+            refuse_absent: Whether a class without any pixel, in the data to train on or to validate on, is an error
+                where 255 occurs.
+            has_teacher: Whether a teacher takes part. It teaches classes that the labels to train on lack.
 
         Returns:
             Pixels of each class in ``own``, int64 ``[C]``, and image sizes of each dataset in ``own`` and ``extra``.
@@ -57,8 +59,10 @@ class TrainingData:
         reports = [check(dataset, progress=progress and first) for dataset in (*self.own, *self.extra, *validated)]
         raise_problems(*reports)
         trained = reports[: len(self.own) + len(self.extra)]
-        if refuse_absent:
+        if refuse_absent and not has_teacher:
             check_all_classes(trained)
+        if refuse_absent and validated:
+            check_all_classes(reports[-1:])
         if first:
             warnings = [warning for report in reports for warning in report.warnings]
             warnings += [text for dataset in self.own for other in validated for text in shared_images(dataset, other)]
