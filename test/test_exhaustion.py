@@ -2,6 +2,7 @@
 """Test that a training which runs out of a resource ends with one line that names it and a remedy."""
 
 import errno
+import multiprocessing
 import os
 import resource
 import shutil
@@ -16,7 +17,12 @@ import numpy as np
 import pytest
 import torch
 
-from stdc_core.commands.main import main
+from stdc_core.classes import ClassTable
+from stdc_core.commands.main import command_module, main
+from stdc_core.data.folder import SegmentationFolder
+from stdc_core.evaluation.evaluate import Evaluation
+from stdc_core.evaluation.metrics import ConfusionMatrix
+from stdc_core.training import loaders
 from stdc_core.training.exhaustion import what_ran_out
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -65,7 +71,7 @@ def test_killed_data_loader(data):
     readers = [pid for pid in children if 'stdc_core.commands.main' in Path(f'/proc/{pid}/cmdline').read_text()]
     os.kill(int(readers[-1]), signal.SIGKILL)
     line = last_line(process)
-    assert line.startswith('stdc train: a worker process ended')
+    assert line.startswith('stdc train: a worker process ended')  # not behind the progress bar
     assert '`--set workers=0`' in line and '`--resume --out run` continues the run' in line
 
 
@@ -102,7 +108,29 @@ def test_out_of_memory(data):
         (ConnectionResetError(errno.ECONNRESET, 'Connection reset by peer'), 'a worker process ended (the connection'),
         (EOFError(), 'a worker process ended (the connection'),
         (OSError(errno.EMFILE, 'Too many open files'), 'too many files are open'),
-        (RuntimeError("can't start new thread"), 'no thread can be started'),
+        (RuntimeError("can't start new thread"), 'no process or thread can be started'),
+        (BlockingIOError(errno.EAGAIN, 'Resource temporarily unavailable'), 'no process or thread can be started'),
+        (RuntimeError('received 0 items of ancdata'), 'too many files are open'),
+        (
+            RuntimeError(
+                'unable to open shared memory object </torch_1_2> in read-write mode: Too many open files (24)'
+            ),
+            'too many files are open',
+        ),
+        (
+            RuntimeError('unable to mmap 8 bytes from file </torch_1_2>: Cannot allocate memory (12)'),
+            'memory ran out',
+        ),
+        (RuntimeError('unable to write to file </torch_1_2>: No space left on device (28)'), 'shared memory ran out'),
+        (
+            RuntimeError('DataLoader worker (pid 7) is killed by signal: Segmentation fault. '),
+            'a worker process ended (killed by signal: Segmentation fault);',
+        ),
+        (RuntimeError('CUDA error: out of memory\nCUDA kernel errors might be'), 'the memory of the GPU ran out'),
+        (RuntimeError('cuDNN error: CUDNN_STATUS_ALLOC_FAILED'), 'the memory of the GPU ran out'),
+        (RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling'), 'the memory of the GPU ran out'),
+        (cv2.error('(-4:Insufficient memory) Failed to allocate 9 bytes'), 'memory ran out'),
+        (RuntimeError('Caught _ArrayMemoryError in DataLoader worker process 0.'), 'memory ran out'),
     ],
 )
 def test_exhausted_resource_is_named_with_a_remedy(error, expected):
@@ -112,6 +140,40 @@ def test_exhausted_resource_is_named_with_a_remedy(error, expected):
 def test_other_errors_are_unchanged():
     assert what_ran_out(RuntimeError('shapes do not match')) is None
     assert what_ran_out(OSError(errno.ENOSPC, 'No space left on device')) is None
+    assert what_ran_out(EOFError('No data left in file')) is None
+
+
+def test_unreadable_image_is_named(data, monkeypatch, capfd):
+    monkeypatch.chdir(data)
+    monkeypatch.setattr(loaders, 'fits', lambda *_: False)  # otherwise, images are read only once
+    read = SegmentationFolder.image
+    number = multiprocessing.Value('i', 0)
+
+    def fail_later(folder, index):
+        with number.get_lock():
+            number.value += 1
+        path = folder.files(index)[0]
+        if number.value > 6:  # network storage goes away during the training
+            path.unlink(missing_ok=True)
+            path.symlink_to('/proc/self/mem')  # reading it is an input/output error
+        return read(folder, index)
+
+    monkeypatch.setattr(SegmentationFolder, 'image', fail_later)
+    assert main(command(data, 'steps=9', 'checkpoint_every=1', 'workers=1')[3:]) == 2
+    line = capfd.readouterr().err.replace('\r', '\n').strip().splitlines()[-1]
+    assert line.startswith("stdc train: [Errno 5] Input/output error: 'data/train/images/")
+    assert line.endswith('; `--resume --out run` continues the run')
+
+
+def test_memory_error_of_any_command_is_one_line(monkeypatch, capsys):
+    def run(options):
+        raise MemoryError('Unable to allocate 3.00 GiB for an array')
+
+    monkeypatch.setattr(command_module('classes'), 'run', run)
+    assert main(['classes', 'model.onnx']) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        'stdc classes: memory ran out; use smaller images or fewer processes, or end other programs'
+    ]
 
 
 @pytest.mark.parametrize('settings', [[], ['val_split=train']], ids=['train', 'train and val'])
@@ -129,6 +191,24 @@ def test_masks_with_objects_of_255_are_refused(settings, data, monkeypatch, caps
     # With absent_classes=allow there is only a note.
     assert main(command(data, 'steps=1', 'workers=0', 'absent_classes=allow', *settings)[3:]) == 0
     assert 'no pixel is b; 50.0 % of the pixels are 255, which stands for no class' in capsys.readouterr().err
+
+
+def test_val_with_objects_of_255_is_refused(data, monkeypatch, capsys):
+    monkeypatch.chdir(data)
+    shutil.copytree(data / 'data/train', data / 'data/val')
+    for path in (data / 'data/val/labels').iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path), 0) * 255)
+    assert main(command(data, 'steps=1', 'workers=0', 'val_split=val')[3:]) == 2
+    assert capsys.readouterr().err.startswith('stdc train: data/val: 50.0 % of the pixels are 255')
+
+
+def test_evaluation_says_what_255_leaves_out():
+    confusion = ConfusionMatrix.of(np.array([[3, 1, 0], [0, 0, 0]]))
+    classes = ClassTable(('background', 'road'), ((0, 0, 0), (9, 9, 9)))
+    assert Evaluation(classes, confusion, [], ignored=12).warning() == (
+        'no pixel is road; 75.0 % of the pixels are 255, which stands for no class'
+    )
+    assert Evaluation(classes, confusion, []).warning() == ''
 
 
 def test_class_may_be_in_the_extra_data(data, monkeypatch):

@@ -10,6 +10,7 @@ from importlib import import_module
 from types import ModuleType
 
 from stdc_core.io.arguments import separate_lists
+from stdc_core.io.memory_error import memory_error
 from stdc_core.io.missing_module import how_to_install
 from stdc_core.io.signals import interrupt_after_block, interrupt_once, interrupted_status
 
@@ -66,6 +67,11 @@ def _run(options: argparse.Namespace) -> int:
         return USER_ERROR
     except (ValueError, OSError) as error:
         print(f'stdc {options.command}: {error}', file=sys.stderr)
+        return USER_ERROR
+    except Exception as error:  # OpenCV's, PyTorch's and ONNX Runtime's errors have no base that tells
+        if (text := memory_error(error)) is None:
+            raise
+        print(f'stdc {options.command}: {text}', file=sys.stderr)
         return USER_ERROR
     return 0
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,22 @@ from stdc_core.data.check import DataError
 from stdc_core.io.signals import first_signal, sigterm_without_interrupt
 from stdc_core.training.checkpoints import BEST, LAST, AtomicCheckpoints, BestCheckpoint, LastCheckpoint
 from stdc_core.training.config import ConfigError
+from stdc_core.training.exhaustion import what_ran_out
 from stdc_core.training.ranks import process_rank
 
 # Hide Lightning's advertisements, and its warnings about two things that are intended: the folder of a run contains its
 # record, and a resumed run takes its batches from the step.
 logging.getLogger('lightning.pytorch').setLevel(logging.WARNING)
-for _message in ('.*exists and is not empty', '.*your dataloader is not resumable', '.*does not have many workers'):
+for _message in (
+    '.*exists and is not empty',
+    '.*your dataloader is not resumable',
+    '.*have no `val_dataloader`',
+    '.*does not have many workers',
+):
     warnings.filterwarnings('ignore', message=_message)
+# What Lightning calls in a deprecated way does not concern the user.
+for _category in (DeprecationWarning, FutureWarning):
+    warnings.filterwarnings('ignore', category=_category, module='lightning')
 
 
 def precision(name: str, gpu: bool) -> Any:
@@ -190,7 +199,7 @@ def stoppable(trainer: lightning.Trainer, out: Path) -> Iterator[None]:
         DataError: A worker could not read an image. The traceback of the worker is left out.
     """
     try:
-        with sigterm_without_interrupt():  # Lightning ends the step, and then the run
+        with sigterm_without_interrupt(), _bars_closed(trainer):  # Lightning ends the step, and then the run
             yield
         if first_signal() is not None:  # SIGTERM in the last step
             raise KeyboardInterrupt
@@ -206,11 +215,28 @@ def stoppable(trainer: lightning.Trainer, out: Path) -> Iterator[None]:
         else:
             raise
         if not process_rank():
-            # The progress bar has not ended its line yet.
-            print(f'\nstopped by {stopped}; --resume --out {out} continues the run', file=sys.stderr)
+            print(f'stopped by {stopped}; --resume --out {out} continues the run', file=sys.stderr)
         raise end from None
     except (ValueError, OSError) as error:
         if not str(error).startswith('Caught '):
             raise
+        if what_ran_out(error):
+            raise
         # PyTorch puts the traceback of the worker into the message; the last line is the error.
-        raise DataError(str(error).rstrip().rpartition('\n')[2].partition(': ')[2]) from error
+        reason = str(error).rstrip().rpartition('\n')[2].partition(': ')[2]
+        again = f'; `--resume --out {out}` continues the run' if isinstance(error, OSError) else ''
+        raise DataError(reason + again) from error
+
+
+@contextmanager
+def _bars_closed(trainer: lightning.Trainer) -> Iterator[None]:
+    """Close the progress bars if an error ends the block, so that the next message has its own line."""
+    try:
+        yield
+    except BaseException:
+        bar = trainer.progress_bar_callback
+        if isinstance(bar, TQDMProgressBar):
+            for name in ('val_progress_bar', 'train_progress_bar'):
+                with suppress(TypeError):  # there is no such bar yet
+                    getattr(bar, name).close()
+        raise
