@@ -50,6 +50,20 @@ def test_predict_writes_mp4(tmp_path):
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == FRAMES
 
 
+@pytest.mark.parametrize(('frames', 'output'), [(3, 'drive_mask/000002.png'), (1, 'drive_mask.png')])
+def test_every_frame_of_a_gif_is_segmented(tmp_path, frames, output):
+    av = pytest.importorskip('av', reason='PyAV is not installed')
+    with av.open(str(tmp_path / 'drive.gif'), 'w') as container:
+        stream = container.add_stream('gif', rate=10)
+        stream.width, stream.height, stream.pix_fmt = 70, 44, 'rgb8'
+        for index in range(frames):
+            picture = np.ascontiguousarray(frame(index)[:44, :70])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='bgr24')))
+        container.mux(stream.encode(None))
+    result = predict(Segmenter.load(), [tmp_path / 'drive.gif'], tmp_path / 'out', outputs=['mask'])
+    assert result == (1, frames, []) and (tmp_path / 'out' / output).is_file()
+
+
 def test_failed_write_leaves_no_file(tmp_path):
     pytest.importorskip('av', reason='PyAV is not installed')
     with pytest.raises(RuntimeError), mp4_writer(tmp_path / 'drive.mp4', (44, 70), RATE) as write:

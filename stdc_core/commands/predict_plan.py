@@ -18,6 +18,7 @@ Files in a folder keep their place: ``pictures/north/street.jpg``, found in the 
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import tempfile
@@ -47,6 +48,7 @@ VIDEO_SUFFIXES = (
     '.flv',
     '.ogv',
     '.3gp',
+    '.gif',
 )
 
 #: Name of each output, and whether it is a folder of PNGs for a video.
@@ -192,6 +194,8 @@ def _job(source: Path, stem: Path, outputs: Sequence[str], video_format: str) ->
     """Return an input with its outputs, whose names begin with ``stem``."""
     suffix = source.suffix.lower()
     video = suffix in VIDEO_SUFFIXES or (suffix not in _IMAGES and not _begins_as_image(source))
+    if video and suffix == '.gif':
+        video = _is_animated(source)
 
     def target(name: str) -> Path:
         ending = '.png' if not video else '' if OUTPUTS[name] else f'.{video_format}'
@@ -205,6 +209,15 @@ def _job(source: Path, stem: Path, outputs: Sequence[str], video_format: str) ->
         except VideoError:
             frames = 0  # the error is reported when the video is to be segmented
     return Job(source, video, {name: target(name) for name in outputs}, frames)
+
+
+def _is_animated(source: Path) -> bool:
+    """Return whether a GIF has several frames."""
+    try:
+        with closing(open_video(source)) as reader:
+            return len(list(itertools.islice(reader, 2))) > 1
+    except VideoError:
+        return False
 
 
 def _begins_as_image(source: Path) -> bool:
