@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.qos import ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.subscription import Subscription
 from ros_helpers import Client, NodeProcess
 from scenes import message_of, pixels, scene
@@ -18,6 +18,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from stdc_core.inference import Segmenter
 from stdc_core.pictures.overlay import colorize, overlay
 from stdc_ros.messages.images import image_to_bgr
+from stdc_ros.node.camera_segmentation import DIAGNOSTICS_PERIOD
 
 MASK_QUALITY = 'qos_overrides./left/segmentation/mask.publisher'
 OUTPUTS = ('mask', 'confidence', 'color_mask', 'overlay')
@@ -293,6 +294,24 @@ def test_incompatible_publishers_are_named():
         client.listen('mask', camera=False)
         client.spin_until(lambda: 'no image on /left/image' in process.output, 'a warning that no image arrives')
         assert '/client is best_effort, which a reliable subscription cannot receive' in process.output
+
+
+def test_listeners_that_receive_nothing_are_named_once():
+    with NodeProcess(namespace='/left') as process, Client('/left') as client:
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        client.node.create_subscription(Image, '/left/segmentation/mask', id, latched)
+        client.node.create_subscription(CompressedImage, '/left/segmentation/overlay', id, 1)
+        expected = [
+            '/left/segmentation/mask: /client receives nothing: volatile publisher and transient local subscription\n',
+            '/left/segmentation/overlay: /client receives nothing: '
+            'it expects sensor_msgs/msg/CompressedImage, the topic is sensor_msgs/msg/Image',
+        ]
+        for text in expected:
+            process.wait_for_output(text)
+        client.listen('confidence')
+        client.segment(message_of(scene()), 'confidence')
+        client.spin(2 * DIAGNOSTICS_PERIOD)
+        assert [process.output.count(text) for text in expected] == [1, 1]
 
 
 @pytest.mark.parametrize(

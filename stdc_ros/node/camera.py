@@ -23,7 +23,7 @@ from stdc_ros.node.frame_pipeline import DECODERS, NEED_INFO, Frame
 from stdc_ros.node.frame_statistics import FrameStatistics
 from stdc_ros.node.label_info import create_label_info, make_label_info
 from stdc_ros.node.parameters import Parameters
-from stdc_ros.node.qos import overridable
+from stdc_ros.node.qos import advertise, overridable
 from stdc_ros.node.topics import Source, find_sources, output_namespace
 
 #: Message class by output, which is the topic below the node's name. Outputs are published in this order: labels before
@@ -182,8 +182,7 @@ class Camera:
             reliability=ReliabilityPolicy.RELIABLE,
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
-        overrides = overridable(self._node, topic, quality, 'publisher')
-        return self._node.create_publisher(message_class, topic, quality, qos_overriding_options=overrides)
+        return advertise(self._node, message_class, topic, quality)
 
     def _subscribe(
         self, message_class: type, source: Source, callback: Callable[..., None], quality: QoSProfile

@@ -16,7 +16,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
@@ -33,8 +32,9 @@ from stdc_ros.node.latest_frame_worker import LatestFrameWorker
 from stdc_ros.node.node_log import LogThrottle, RosLogHandler
 from stdc_ros.node.parameters import size_of
 from stdc_ros.node.points_output import PointsOutput
-from stdc_ros.node.qos import overridable
+from stdc_ros.node.qos import advertise
 from stdc_ros.node.topics import find_sources
+from stdc_ros.node.unserved_listeners import UnservedListeners
 
 #: Seconds between two checks for listeners, and between two reports on /diagnostics.
 LISTENER_PERIOD = 0.1
@@ -83,7 +83,10 @@ class CameraSegmentation:
         self._may_log = LogThrottle()
         self._library_log = RosLogHandler(node.get_logger())
         self._library_log.attach()
-        self._reports = [self._create_reports(topic) for topic in ('/diagnostics', '~/performance')]
+        self._reports = [
+            advertise(node, DiagnosticArray, topic, QoSProfile(depth=10)) for topic in ('/diagnostics', '~/performance')
+        ]
+        self._unserved_listeners = UnservedListeners(node)
         self.create_steady_timer(DIAGNOSTICS_PERIOD, self._diagnose)
         node.create_service(SetBool, '~/set_enabled', self._set_enabled)
 
@@ -218,11 +221,6 @@ class CameraSegmentation:
             raise RuntimeError('no model is loaded, expected load() before')
         return self._segmenter
 
-    def _create_reports(self, topic: str) -> Publisher:
-        quality = QoSProfile(depth=10)
-        overrides = overridable(self._node, topic, quality, 'publisher')
-        return self._node.create_publisher(DiagnosticArray, topic, quality, qos_overriding_options=overrides)
-
     def create_steady_timer(self, period: float, callback: Callable[[], None]) -> Timer:
         """Return a timer that also runs under ``use_sim_time`` while nobody publishes /clock."""
         return self._node.create_timer(period, callback, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -259,6 +257,8 @@ class CameraSegmentation:
         report.header.stamp = self._node.get_clock().now().to_msg()
         for publisher in self._reports:
             publisher.publish(report)
+        for warning in self._unserved_listeners.new():
+            self._node.get_logger().warning(warning)
 
     def _status(self, camera: Camera) -> DiagnosticStatus:
         """Return the status of a camera of an active node. A complaint is logged as well."""

@@ -10,7 +10,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, POINT_CLOUD
-from stdc_ros.node.topics import COMPRESSED, Source
+from stdc_ros.node.topics import COMPRESSED, Source, node_name_of
 
 #: Value of the parameter ``image_transport`` by message type.
 TRANSPORT_OF = {IMAGE: 'raw', COMPRESSED_IMAGE: 'compressed'}
@@ -96,7 +96,7 @@ def explain_silence(node: Node, source: Source, topic_type: str, quality: QoSPro
         return f'nobody publishes it{_where_else(node, source, topic_type)}'
     told = []
     for publisher in publishers:
-        name = f'{publisher.node_namespace.rstrip("/")}/{publisher.node_name}'
+        name = node_name_of(publisher)
         offered = publisher.qos_profile
         if publisher.topic_type != topic_type:
             transport = TRANSPORT_OF.get(publisher.topic_type)

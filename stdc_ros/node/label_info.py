@@ -9,7 +9,7 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from stdc_ros.node.qos import overridable
+from stdc_ros.node.qos import advertise
 
 try:
     from vision_msgs.msg import LabelInfo, VisionClass
@@ -22,8 +22,7 @@ def create_label_info(node: Node, topic: str) -> Any | None:
     if LabelInfo is None:
         return None
     latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    overrides = overridable(node, topic, latched, 'publisher')
-    return node.create_publisher(LabelInfo, topic, latched, qos_overriding_options=overrides)
+    return advertise(node, LabelInfo, topic, latched)
 
 
 def make_label_info(names: Sequence[str], threshold: float, stamp: Any) -> Any:

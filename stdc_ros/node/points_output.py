@@ -23,7 +23,7 @@ from stdc_ros.node.diagnostics import explain_silence
 from stdc_ros.node.frame_statistics import TroubleCounter
 from stdc_ros.node.grid_output import POSE_NUMBERS
 from stdc_ros.node.parameters import Parameters
-from stdc_ros.node.qos import overridable
+from stdc_ros.node.qos import advertise, overridable
 from stdc_ros.node.topics import find_cloud_source, find_sources
 from stdc_ros.points.mask_history import StampedMask
 
@@ -128,8 +128,7 @@ class PointsOutput:
             ValueError, rclpy.exceptions.ParameterException: A quality of service is overridden by an invalid value.
         """
         quality = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
-        overrides = overridable(self._node, OUTPUT, quality, 'publisher')
-        self._publisher = self._node.create_publisher(PointCloud2, OUTPUT, quality, qos_overriding_options=overrides)
+        self._publisher = advertise(self._node, PointCloud2, OUTPUT, quality)
         # Declared now, so that a bad value is reported at the start and not when somebody subscribes.
         overridable(self._node, self._source.asked, _quality(), 'subscription')
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Declare parameters that override the quality of service of a topic."""
+"""Create publishers, and declare parameters that override the quality of service of a topic."""
 
 from __future__ import annotations
 
@@ -8,14 +8,44 @@ from typing import Literal
 
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks
 
 #: Policies that can be overridden. Durability is for subscriptions to latched topics.
 POLICIES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
 #: Largest depth in messages; middlewares store it in 32 bits.
 DEEPEST = 2**31 - 1
+
+
+def advertise(node: Node, message_class: type, topic: str, quality: QoSProfile) -> Publisher:
+    """Return a publisher whose quality of service can be overridden by parameters.
+
+    It has no event callbacks: the executor of rclpy looks at each of them whenever it wakes up, two for each publisher
+    by default. :class:`stdc_ros.node.unserved_listeners.UnservedListeners` warns in their place.
+
+    Args:
+        node: Node that owns the topic.
+        message_class: Class of the messages.
+        topic: Name of the topic.
+        quality: Profile without overrides.
+
+    Raises:
+        ValueError, rclpy.exceptions.ParameterException: See :func:`overridable`.
+    """
+    return node.create_publisher(
+        message_class,
+        topic,
+        quality,
+        qos_overriding_options=overridable(node, topic, quality, 'publisher'),
+        event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
+    )
 
 
 def overridable(

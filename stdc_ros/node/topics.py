@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from rclpy.node import Node
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 #: Suffix of the topic of compressed images.
 COMPRESSED = '/compressed'
@@ -61,3 +62,8 @@ def _source(node: Node, name: str, derived: str) -> Source:
     if resolved != node.resolve_topic_name(name, only_expand=True):
         return Source(name, name, resolved)
     return Source(name, derived, derived)
+
+
+def node_name_of(endpoint: TopicEndpointInfo) -> str:
+    """Return the full name of the node that owns a publisher or a subscription."""
+    return f'{endpoint.node_namespace.rstrip("/")}/{endpoint.node_name}'
