@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from bag_helpers import CAMERA, make_bag, picture
 
+from stdc_core.data.synthetic import SCENES, SyntheticDrive
 from stdc_core.inference import DEFAULT_MODEL, Segmenter
 from stdc_core.inference.model_file import read_model
 from stdc_ros.bags.message import make_header
@@ -24,7 +25,7 @@ from stdc_ros.bags.writer import write_bag
 from stdc_ros.messages.cdr import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE, TYPES
 from stdc_ros.messages.images import make_image
 from stdc_ros.playback.isolation import profile_variable
-from stdc_ros.playback.rendered_drive import pinhole_info
+from stdc_ros.playback.rendered_drive import PARTS, pinhole_info, render_drive
 from stdc_ros.playback.run_demo import camera_infos, fast_scale
 
 TIMEOUT = 120.0
@@ -64,10 +65,10 @@ def node_of(demo: subprocess.Popen) -> int:
 
 def test_demo_with_a_rendered_drive(tmp_path):
     (tmp_path / 'notes.txt').write_text('a file of the user')
-    status, out, error = run('--frames', '20', '--output', tmp_path)
+    status, out, error = run('--frames', '21', '--output', tmp_path)
     assert status == 0, error
     sent, masks, dropped = map(int, re.search(r'(\d+) in, (\d+) out, (\d+) dropped', out).groups())
-    assert sent == 20 and masks > 0 and masks + dropped == sent
+    assert sent == 21 and masks > 0 and masks + dropped == sent
     assert re.search(r'p50 \d+ ms, p95 \d+ ms, p99 \d+ ms', out)
     assert re.search(r'mIoU +\d+\.\d %', out) and 'road' in out
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -109,8 +110,24 @@ def check_bag(path: Path, camera: str, sent: int, masks: int, information: bool)
     assert set(by_stamp['/segmentation/overlay']) <= set(images)
     if information:
         assert set(by_stamp['/camera/camera_info']) == set(images)
-        matrix = next(iter(by_stamp['/camera/camera_info'].values())).message.k
-        assert matrix[0] > 0 and matrix[8] == 1
+        matrices = [by_stamp['/camera/camera_info'][stamp].message.k for stamp in images]
+        assert all(matrix[8] == 1 for matrix in matrices)
+        focal = [SyntheticDrive(seed, scene=scene).camera_matrix[0, 0] for scene, _, seed in PARTS]
+        assert [matrix[0] for matrix in matrices] == [f for f in focal for _ in range(sent // len(PARTS))]
+
+
+@pytest.mark.parametrize('frames', [1, 3])
+def test_rendered_drive_shows_each_kind_of_street(frames, tmp_path):
+    labels = render_drive(tmp_path / 'drive.mcap', frames)
+    assert len(labels) == frames
+    with Bag(tmp_path / 'drive.mcap') as bag:
+        images = [message.bgr() for message in bag.messages(['/camera/image_raw'])]
+    for image, label, (scene, weather, seed) in zip(images, labels, PARTS[:frames], strict=True):
+        frame = SyntheticDrive(seed, frames=1, scene=scene, weather=weather)[0]
+        np.testing.assert_array_equal(image, frame.image)
+        np.testing.assert_array_equal(label, frame.label)
+    scenes = [scene for scene, _, _ in PARTS]
+    assert len(set(scenes)) == len(scenes) > 1 and set(scenes) <= set(SCENES)
 
 
 @pytest.mark.parametrize(('count', 'kept'), [(3, [1, 2, 3]), (2, [1]), (0, [])])

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Render the demo's drive into a bag: images, CameraInfo and the true labels."""
+"""Render the demo's drive through several kinds of street into a bag: images, CameraInfo and the true labels."""
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from stdc_ros.bags.writer import write_bag
 from stdc_ros.messages.cdr import CAMERA_INFO, IMAGE, TYPES
 from stdc_ros.messages.images import make_image
 
-#: Seed of the rendered drive: a sunny street with traffic.
-SEED = 2
+#: Kind of street, weather and seed of each part of the drive.
+PARTS = (('town', None, 2), ('motorway', 'overcast', 3), ('boulevard', 'overcast', 2))
+
+#: Frames per second.
+RATE = 15.0
 
 IMAGE_TOPIC = '/camera/image_raw'
 CAMERA_INFO_TOPIC = '/camera/camera_info'
@@ -26,7 +30,7 @@ _BEGIN = 10**18
 
 
 def render_drive(path: Path, frames: int) -> list[np.ndarray]:
-    """Render a drive of 480 x 360 pixels at 15 Hz into a bag.
+    """Render a drive of 480 x 360 pixels at 15 Hz into a bag. Its parts show one kind of street after the other.
 
     Args:
         path: Bag to write.
@@ -38,17 +42,21 @@ def render_drive(path: Path, frames: int) -> list[np.ndarray]:
     Raises:
         BagError: The bag cannot be written.
     """
-    drive = SyntheticDrive(seed=SEED, frames=frames)
-    labels = []
-    with write_bag(path) as bag:
+    lengths = [len(part) for part in np.array_split(np.arange(frames), len(PARTS))]
+    labels: list[np.ndarray] = []
+    with write_bag(path) as bag, tqdm(total=frames, desc='Rendering a drive', unit='frame') as bar:
         bag.add_topic(IMAGE_TOPIC, IMAGE)
         bag.add_topic(CAMERA_INFO_TOPIC, CAMERA_INFO)
-        for frame in tqdm(drive, desc='Rendering a drive', unit='frame'):
-            stamp = _BEGIN + round(frame.time * 1e9)
-            header = make_header(stamp, 'camera')
-            bag.write(IMAGE_TOPIC, stamp, make_image(TYPES.types[IMAGE], header, frame.image, 'bgr8'))
-            bag.write(CAMERA_INFO_TOPIC, stamp, pinhole_info(header, frame.image.shape, drive.camera_matrix))
-            labels.append(frame.label)
+        for (scene, weather, seed), length in zip(PARTS, lengths, strict=True):
+            # Drives of fewer frames than parts leave the last parts out.
+            drive = SyntheticDrive(seed=seed, frames=max(length, 1), rate=RATE, scene=scene, weather=weather)
+            for frame in islice(drive, length):
+                stamp = _BEGIN + round(len(labels) / RATE * 1e9)
+                header = make_header(stamp, 'camera')
+                bag.write(IMAGE_TOPIC, stamp, make_image(TYPES.types[IMAGE], header, frame.image, 'bgr8'))
+                bag.write(CAMERA_INFO_TOPIC, stamp, pinhole_info(header, frame.image.shape, drive.camera_matrix))
+                labels.append(frame.label)
+                bar.update()
     return labels
 
 
