@@ -228,7 +228,7 @@ def test_input_scale_can_be_changed(own, wanted, image, exported):
 
 @pytest.mark.parametrize('scale', [0.0, -1.0, 4.5, float('nan')])
 def test_invalid_input_scale_is_named(scale):
-    with pytest.raises(ModelError, match=rf'stdc1_camvid\.onnx: input scale: expected above 0 .* found {scale}'):
+    with pytest.raises(ModelError, match=rf'stdc1_streets\.onnx: input scale: expected above 0 .* found {scale}'):
         Segmenter.load(input_scale=scale)
 
 

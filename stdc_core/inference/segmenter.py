@@ -20,7 +20,7 @@ from stdc_core.inference.model_file import ModelError, ModelInfo
 from stdc_core.io.text import one_line
 
 #: Path of the shipped model: STDC1 for the eleven classes of CamVid.
-DEFAULT_MODEL = Path(__file__).parent.parent / 'weights' / 'stdc1_camvid.onnx'
+DEFAULT_MODEL = Path(__file__).parent.parent / 'weights' / 'stdc1_streets.onnx'
 
 #: Largest number of pixels of an image, and of the image at its input scale: 8K at input scale 1, which takes several
 #: GB of memory.
