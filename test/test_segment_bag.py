@@ -120,7 +120,7 @@ def test_segmented_bag_contains_its_classes(tmp_path, segmenter, kind, output):
     with Bag(tmp_path / output) as bag, Bag(source) as before:
         assert bag.classes() == segmenter.info.classes and before.classes() is None
         custom = read_custom_data(tmp_path / output)
-        assert custom['stdc.model'] == 'stdc1-seg150, trained on camvid/train+val, synthetic/train'
+        assert custom['stdc.model'] == f'stdc1-seg150, trained on {segmenter.info.provenance["data"]}'
         assert {name: topic.message_count for name, topic in bag.topics.items()} == {
             CAMERA: 6,
             '/camera/camera_info': 6,
