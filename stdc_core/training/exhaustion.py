@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stdc_core.io.memory_error import GPU_MEMORY, HOST_MEMORY
+from stdc_core.io.memory_error import HOST_MEMORY, is_gpu_memory_error
 from stdc_core.io.text import one_line
 
 _SHARED_MEMORY = Path('/dev/shm')
@@ -86,7 +86,7 @@ def what_ran_out(error: BaseException) -> str | None:
     """
     text = str(error)
     number = error.errno if isinstance(error, OSError) else None
-    if type(error).__name__ == 'OutOfMemoryError' or GPU_MEMORY.search(text):
+    if is_gpu_memory_error(error):
         wanted = re.search(r'Tried to allocate ([\d.]+ \w+)', text)
         amount = f' ({wanted[1]} more were needed)' if wanted else ''
         return f'the memory of the GPU ran out{amount}; use a smaller batch_size, crop_height or crop_width'
