@@ -103,7 +103,7 @@ class SegmentationLifecycleNode(LifecycleNode):
             self._build()
 
     def _build(self) -> None:
-        """Build the engine in a thread, because the main thread would handle signals only after the library returns."""
+        """Build the engine in a thread, so that a signal ends the callback while the library takes minutes."""
         failures: list[Exception] = []
 
         def work() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from threading import Event, Thread
 from typing import NoReturn
 
 import rclpy
@@ -16,12 +17,15 @@ from rclpy.signals import SignalHandlerOptions
 
 from stdc_core.inference.heap_memory import keep_freed_memory
 from stdc_core.io.signals import killed_by_signals
-from stdc_ros.node.camera_segmentation import LISTENER_PERIOD, WorkerHangsError
+from stdc_ros.node.camera_segmentation import LISTENER_PERIOD, STOP_TIMEOUT, WorkerHangsError
 from stdc_ros.node.fastdds_cleanup import remove_dead_segments
 from stdc_ros.node.lifecycle_node import SegmentationLifecycleNode
 from stdc_ros.node.segmentation_node import SegmentationNode
 
 Node = SegmentationNode | SegmentationLifecycleNode
+
+#: Seconds between two looks for a signal.
+SIGNAL_PERIOD = 0.1
 
 
 def run(signals: list[int], args: list[str] | None = None, lifecycle: bool = False) -> int:
@@ -67,11 +71,33 @@ def _build(node: SegmentationNode, signals: list[int]) -> None:
 def _spin(node: Node, signals: list[int]) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    stopping = Event()
+    errors: list[BaseException] = []
+
+    def spin() -> None:
+        try:
+            while not stopping.is_set():
+                executor.spin_once(timeout_sec=LISTENER_PERIOD)
+        except ExternalShutdownException:
+            pass
+        except BaseException as error:
+            errors.append(error)
+
+    # In a thread: Python handles signals only in the main thread, and only between two library calls, which may hang.
+    thread = Thread(target=spin, name='executor', daemon=True)
+    thread.start()
     try:
-        while not signals and node.failure is None:
-            executor.spin_once(timeout_sec=LISTENER_PERIOD)
-    except (ExternalShutdownException, KeyboardInterrupt):  # KeyboardInterrupt: a caller of main has its own handlers
+        while thread.is_alive() and not signals and node.failure is None:
+            thread.join(SIGNAL_PERIOD)
+    except KeyboardInterrupt:  # a caller of main has its own handlers
         pass
+    stopping.set()
+    thread.join(STOP_TIMEOUT)
+    if errors:
+        raise errors[0]
+    if thread.is_alive():
+        _fatal(node.failure or TimeoutError(f'a callback has not finished within {STOP_TIMEOUT:g} s'))
+        _end_at_once(1)
     failure = node.failure
     try:
         node.close()
