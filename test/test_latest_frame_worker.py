@@ -255,3 +255,70 @@ def test_close_does_not_wait_for_a_newer_frame(monkeypatch):
     assert not gate.started.acquire(timeout=0.2)
     assert gate.worker.close(TIMEOUT)
     assert gate.done == [1]
+
+
+class Recorder:
+    """Worker whose processing notes the thread in which it runs, and takes a given time of a simulated clock."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, batch: int = 1):
+        self.takes, self.now = worker.QUICK / 2, 0.0
+        self.here: list[bool] = []
+        self.done = threading.Semaphore(0)
+        monkeypatch.setattr(worker, 'monotonic', lambda: self.now)
+        self.caller = threading.get_ident()
+        self.inside: threading.Event | None = None
+        self.go: threading.Event | None = None
+        self.worker = LatestFrameWorker(self._process, lambda frames, error: None, batch)
+
+    def _process(self, frames: list[int]) -> None:
+        self.here.append(threading.get_ident() == self.caller)
+        self.now += self.takes
+        if self.inside and self.go:
+            self.inside.set()
+            assert self.go.wait(TIMEOUT)
+        self.done.release()
+        if min(frames) < 0:
+            raise ValueError('a negative frame')
+
+    def put(self, frame: int = 1, source: str = 'front') -> bool:
+        """Return whether the caller has processed the frame."""
+        self.worker.put(source, frame)
+        assert self.done.acquire(timeout=TIMEOUT)
+        return self.here[-1]
+
+    def put_until_here(self) -> int:
+        """Return the number of frames that went through the thread before the caller processed one."""
+        return next(number for number in range(1000) if self.put())
+
+
+def test_quick_frames_are_processed_by_the_caller(monkeypatch):
+    recorder = Recorder(monkeypatch)
+    assert recorder.put_until_here() >= worker.QUICK_IN_A_ROW
+    assert recorder.put(-1) and recorder.put()
+    recorder.takes = 2 * worker.QUICK
+    assert recorder.put()
+    recorder.takes = worker.QUICK / 2
+    assert recorder.put_until_here() >= worker.QUICK_IN_A_ROW
+    assert recorder.worker.close(TIMEOUT)
+    recorder.worker.put('front', 1)
+    assert not recorder.done.acquire(blocking=False)
+
+
+def test_frame_that_the_caller_processes_is_finished_before_the_end(monkeypatch):
+    recorder = Recorder(monkeypatch)
+    recorder.put_until_here()
+    recorder.inside, recorder.go = threading.Event(), threading.Event()
+    caller = threading.Thread(target=recorder.put)
+    caller.start()
+    assert recorder.inside.wait(TIMEOUT)
+    assert not recorder.worker.close(0.01)
+    recorder.go.set()
+    caller.join()
+    assert recorder.worker.close(TIMEOUT)
+
+
+def test_frames_that_could_form_a_batch_go_through_the_thread(monkeypatch):
+    recorder = Recorder(monkeypatch, batch=2)
+    recorder.put_until_here()
+    assert not any(recorder.put(source=source) for source in ('rear', 'front') * worker.QUICK_IN_A_ROW)
+    assert recorder.worker.close(TIMEOUT)

@@ -13,6 +13,8 @@ from ros_helpers import TIMEOUT, Client, NodeProcess
 from scenes import message_of, scene
 from test_signals import AT_IMPORT
 
+from stdc_ros.node.latest_frame_worker import QUICK_IN_A_ROW
+
 SHARED_MEMORY = Path('/dev/shm')
 
 
@@ -98,27 +100,37 @@ def test_later_signals_keep_the_exit_status(first, second):
         check_clean_end(process, process.wait())
 
 
-#: Network that never returns, except for the test image of each model.
+#: Network that returns at once, but never again after a number of images; the test image of each model does not count.
 HANGING = """
 import time
-from stdc_core.inference import Segmenter
-segment = Segmenter.__call__
-def hang(self, images, confidence=False):
-    if images.ndim == 4:
+import numpy as np
+from stdc_core.inference import Segmentation, Segmenter
+segment, images = Segmenter.__call__, []
+def hang(self, image, confidence=False):
+    if image.ndim == 3:
+        return segment(self, image, confidence)
+    images.append(1)
+    if len(images) > {images}:
         print('hangs', flush=True)
         time.sleep(1000)
-    return segment(self, images, confidence)
+    return Segmentation(np.zeros(image.shape[:3], np.uint8), None)
 Segmenter.__call__ = hang
 """
 
 
+@pytest.mark.parametrize(
+    ('images', 'hanging'),
+    [(0, 'the current frame'), (QUICK_IN_A_ROW + 5, 'a callback')],
+    ids=['in the worker', 'in the executor'],
+)
 @pytest.mark.parametrize('options', [[], ['--lifecycle']], ids=['plain', 'managed'])
-def test_hanging_frame_ends_the_process(options):
-    with NodeProcess(namespace='/left', prelude=HANGING, options=options) as process, Client('/left') as client:
+def test_hanging_frame_ends_the_process(options, images, hanging):
+    prelude = HANGING.format(images=images)
+    with NodeProcess(namespace='/left', prelude=prelude, options=options) as process, Client('/left') as client:
         if options:
             client.activate()
         client.listen('mask')
-        client.send_until(lambda: 'hangs' in process.output, message_of(scene()), 'a frame at work')
+        client.spin_until(lambda: 'hangs' in process.output or client.send(message_of(scene())), 'a frame at work')
         assert process.end(signal.SIGINT) == 1
-        assert 'the current frame has not finished within 5 s' in process.output
+        assert f'{hanging} has not finished within 5 s' in process.output
         assert 'Traceback' not in process.output and 'terminate called' not in process.output

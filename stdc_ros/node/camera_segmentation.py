@@ -51,8 +51,9 @@ class WorkerHangsError(RuntimeError):
 class CameraSegmentation:
     """Segments the newest image of each camera whenever somebody listens to an output.
 
-    The executor of the node only receives messages; a worker thread decodes, segments and publishes. Call
-    ``open_topics`` and ``load`` in either order, then ``start``. ``stop`` and ``unload`` undo this.
+    The executor of the node receives messages; a worker thread decodes, segments and publishes, or the executor does if
+    that is quick (:class:`stdc_ros.node.latest_frame_worker.LatestFrameWorker`). Call ``open_topics`` and ``load`` in
+    either order, then ``start``. ``stop`` and ``unload`` undo this.
 
     Args:
         node: Node that owns topics, timers and parameters.

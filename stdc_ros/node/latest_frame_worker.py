@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a thread that always processes the newest frames. Imports no ROS."""
+"""Process always the newest frames: in a thread, or by the caller if that is quick. Imports no ROS."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ WORTH = 1 / 3
 #: Number of frames in a row from other sources after which a silent source is forgotten: one second at 30 Hz.
 FORGOTTEN = 30
 
+#: Processing time in seconds below which a frame is not worth the handover to the thread.
+QUICK = 0.02
+
+#: Number of quick frames in a row after which the caller of :meth:`LatestFrameWorker.put` processes them.
+QUICK_IN_A_ROW = 30
+
 # Number of arrivals from which the next arrival of a source is predicted.
 _REMEMBERED = 6
 
@@ -34,10 +40,13 @@ class LatestFrameWorker(Generic[Frame]):
     If there is only one source and it is faster than the processing, a :data:`STALE` frame is skipped when the next one
     is due soon.
 
+    As long as processing is :data:`QUICK`, :meth:`put` processes the frame itself. Its caller then takes no images that
+    nobody would process; the middleware keeps the newest one. Several sources whose frames could form a batch always go
+    through the thread.
+
     Args:
-        process: Function that is called in the thread with the next frames, each from another source.
-        failed: Function that is called in the thread with these frames and an exception of ``process``. The thread
-            continues after it.
+        process: Function that is called with the next frames, each from another source; never twice at a time.
+        failed: Function that is called with these frames and an exception of ``process``. The work continues after it.
         batch: Largest number of frames in one call of ``process``.
 
     Attributes:
@@ -61,6 +70,8 @@ class LatestFrameWorker(Generic[Frame]):
         # Number of frames of other sources since the last frame of a source.
         self._silent: Counter[Hashable] = Counter()
         self._took = 0.0  # last processing time, in seconds
+        self._quick = 0  # number of quick calls in a row
+        self._busy = False
         self._closed = False
         self._changed = threading.Condition()
         # A daemon thread, so that work that hangs does not keep the process alive after close() has given up.
@@ -68,14 +79,20 @@ class LatestFrameWorker(Generic[Frame]):
         self._thread.start()
 
     def put(self, source: Hashable, frame: Frame) -> None:
-        """Hand over a frame without waiting. A waiting frame of this source is dropped and counted."""
+        """Process a frame, or hand it over without waiting. A waiting frame of this source is dropped and counted."""
         with self._changed:
             if self._closed:
                 return
-            self.dropped[source] += source in self._waiting
-            self._waiting[source] = frame  # keeps the place of the frame that it replaces, and so its turn
             self._remember(source)
-            self._changed.notify()
+            here = self._can_process_here()
+            if here:
+                self._busy = True
+            else:
+                self.dropped[source] += source in self._waiting
+                self._waiting[source] = frame  # keeps the place of the frame that it replaces, and so its turn
+                self._changed.notify_all()
+        if here:
+            self._work([frame])
 
     def close(self, timeout: float) -> bool:
         """Drop the waiting frames, let the current ones finish and end the thread.
@@ -89,9 +106,28 @@ class LatestFrameWorker(Generic[Frame]):
         with self._changed:
             self._closed = True
             self._waiting.clear()
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def _can_process_here(self) -> bool:
+        alone = self._batch == 1 or len(self._arrivals) == 1
+        return alone and self._quick >= QUICK_IN_A_ROW and not self._busy and not self._waiting
+
+    def _work(self, frames: list[Frame]) -> None:
+        """Process frames. The caller has set ``_busy``, so that no other thread does."""
+        begun = monotonic()
+        try:
+            self._process(frames)
+        except Exception as error:
+            self._failed(frames, error)
+        finally:
+            with self._changed:
+                self._took = monotonic() - begun
+                self._quick = self._quick + 1 if self._took < QUICK else 0
+                self._busy = False
+                if self._waiting or self._closed:
+                    self._changed.notify_all()
 
     def _remember(self, source: Hashable) -> None:
         """Record the arrival of a frame, and forget sources that have been silent for long."""
@@ -105,17 +141,13 @@ class LatestFrameWorker(Generic[Frame]):
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
+                self._changed.wait_for(lambda: not self._busy and (self._waiting or self._closed))
                 self._wait_for_a_fresher_one()
                 if self._closed:
                     return
                 frames = [self._waiting.pop(source) for source in list(self._waiting)[: self._batch]]
-            begun = monotonic()
-            try:
-                self._process(frames)
-            except Exception as error:
-                self._failed(frames, error)
-            self._took = monotonic() - begun
+                self._busy = True
+            self._work(frames)
             # Otherwise some megabytes of images stay in memory until the next ones arrive.
             del frames
 
