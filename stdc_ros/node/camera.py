@@ -101,6 +101,7 @@ class Camera:
         self._infos: Subscription | None = None
         self._infos_since = 0.0
         self._info: bytes | None = None
+        self._listened: set[str] = set()
         self._last_sign = 0.0  # time of the last image or, before it, of the subscription
         self._bad_info = ''
         # Declared now, so that a bad value is reported at the start and not when somebody subscribes.
@@ -114,6 +115,7 @@ class Camera:
         for publisher in publishers:
             self._node.destroy_publisher(publisher)
         self._outputs = {}
+        self._listened = set()
         self._label_info = None
 
     @property
@@ -132,14 +134,13 @@ class Camera:
         return (*self._outputs, POINTS) if self._settings.points else tuple(self._outputs)
 
     def wanted(self) -> set[str]:
-        """Return the names of the outputs with a subscriber; an empty set if the node is switched off."""
-        if not self._settings.enabled:
-            return set()
-        wanted = {name for name, output in self._outputs.items() if output.get_subscription_count()}
-        return wanted | {POINTS} if self._paints_clouds() else wanted
+        """Return the names of the outputs that had a subscriber at the last look; none if the node is switched off."""
+        return self._listened if self._settings.enabled else set()
 
     def follow_listeners(self) -> None:
         """Subscribe to the camera while somebody listens, else unsubscribe. Call it often: Humble has no event."""
+        listened = {name for name, output in self._outputs.items() if output.get_subscription_count()}
+        self._listened = listened | {POINTS} if self._paints_clouds() else listened
         wanted = self.wanted()
         if wanted and self._images is None:
             callback = self._take if _TELLS_DELIVERY else lambda data: self._take(data, {})
@@ -202,13 +203,12 @@ class Camera:
 
     def _count_missed(self, number: int | None) -> None:
         """Count the images that were lost before this one, by its sequence number; None if the middleware has none."""
-        if number is None or self._node.count_publishers(self.topic) != 1:  # each publisher counts its own
-            self._sequence_number = None
+        between = 0 if number is None or self._sequence_number is None else number - self._sequence_number - 1
+        self._sequence_number = number
+        if number is None or (between and self._node.count_publishers(self.topic) != 1):  # each counts its own
             return
-        between = 0 if self._sequence_number is None else number - self._sequence_number - 1
         # The difference is below 0 after the publisher has restarted.
         self.statistics.missed = (self.statistics.missed or 0) + max(0, between)
-        self._sequence_number = number
 
     def _take_info(self, data: bytes) -> None:
         self._info = data
