@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from stdc_ros.node.camera_health import CameraHealth
+from stdc_ros.node.camera_health import PERIOD, CameraHealth
 
 
 def noise(seed: int) -> np.ndarray:
@@ -52,3 +52,12 @@ def test_one_changing_row_is_enough():
         image[32, index] ^= 1
         health.update(image, float(index))
     assert health.complaint(5.0, 3.0) == ''
+
+
+def test_fast_camera_is_looked_at_less_often():
+    health, dark = CameraHealth(), noise(0) // 64
+    health.update(noise(1), 0.0)
+    health.update(dark, PERIOD / 2)
+    assert health.complaint(4.0, 3.0) == ''
+    health.update(dark, PERIOD)
+    assert health.complaint(4.0, 3.0) == 'dark for 4 s (mean value 1.5 of 255)'

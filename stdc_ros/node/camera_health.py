@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
 #: Step between the rows that are compared. At 1080p, this takes a fraction of a millisecond.
 ROWS = 16
 
+#: Seconds between two looks. A camera that is frozen or dark stays so for longer.
+PERIOD = 0.1
+
 #: Mean value, 0 to 255, below which an image is dark. A street with lamps at night is well above.
 DARK = 4.0
 
-#: Number of equal images in a row after which the camera counts as frozen.
+#: Number of looks in a row with the same image after which the camera counts as frozen.
 REPEATED = 3
 
 
@@ -20,6 +25,7 @@ class CameraHealth:
     """Watches the images of one camera. All times are seconds of one steady clock."""
 
     def __init__(self) -> None:
+        self._looked = -math.inf  # time of the last look
         self._rows = b''
         self._same = 0
         self._same_since = 0.0
@@ -27,12 +33,15 @@ class CameraHealth:
         self._mean = 0.0
 
     def update(self, image: np.ndarray, now: float) -> None:
-        """Compare an image with the previous one.
+        """Compare an image with the one before, unless the last comparison was just now.
 
         Args:
             image: Image, uint8 ``[H, W, 3]``.
             now: Time of arrival.
         """
+        if now - self._looked < PERIOD:
+            return
+        self._looked = now
         rows = image[::ROWS].tobytes()
         if rows != self._rows:
             self._rows, self._same, self._same_since = rows, 0, now

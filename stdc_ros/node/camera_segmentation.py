@@ -37,7 +37,7 @@ from stdc_ros.node.topics import find_sources
 from stdc_ros.node.unserved_listeners import UnservedListeners
 
 #: Seconds between two checks for listeners, and between two reports on /diagnostics.
-LISTENER_PERIOD = 0.1
+LISTENER_PERIOD = 0.2
 DIAGNOSTICS_PERIOD = 1.0
 
 #: Seconds that :meth:`CameraSegmentation.stop` waits for the current frame.
