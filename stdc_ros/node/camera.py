@@ -97,6 +97,7 @@ class Camera:
         self._label_info = create_label_info(node, f'{below}/label_info')
         self._published_labels: tuple[tuple[str, ...], float, bool] | None = None
         self._images: Subscription | None = None
+        self._one_publisher = False  # at the last look
         self._sequence_number: int | None = None  # of the last image; None: unknown, or there are several publishers
         self._infos: Subscription | None = None
         self._infos_since = 0.0
@@ -153,6 +154,7 @@ class Camera:
         elif not wanted and self._images is not None:
             self._leave_images()
             give_back_freed_memory()
+        self._one_publisher = self._images is not None and self._node.count_publishers(self.topic) == 1
         informed = bool(wanted & NEED_INFO)
         if informed and self._infos is None:
             self._infos = self._subscribe(CameraInfo, self._info_source, self._take_info, _newest('best_effort'))
@@ -203,9 +205,13 @@ class Camera:
 
     def _count_missed(self, number: int | None) -> None:
         """Count the images that were lost before this one, by its sequence number; None if the middleware has none."""
-        between = 0 if number is None or self._sequence_number is None else number - self._sequence_number - 1
+        # Each publisher counts its own images.
+        if number is None or not (self._one_publisher or self._node.count_publishers(self.topic) == 1):
+            self._sequence_number = None
+            return
+        between = 0 if self._sequence_number is None else number - self._sequence_number - 1
         self._sequence_number = number
-        if number is None or (between and self._node.count_publishers(self.topic) != 1):  # each counts its own
+        if between and self._node.count_publishers(self.topic) != 1:  # another one has come since the last look
             return
         # The difference is below 0 after the publisher has restarted.
         self.statistics.missed = (self.statistics.missed or 0) + max(0, between)
