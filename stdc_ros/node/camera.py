@@ -23,8 +23,8 @@ from stdc_ros.node.frame_pipeline import DECODERS, NEED_INFO, Frame
 from stdc_ros.node.frame_statistics import FrameStatistics
 from stdc_ros.node.label_info import create_label_info, make_label_info
 from stdc_ros.node.parameters import Parameters
-from stdc_ros.node.qos import advertise, overridable
-from stdc_ros.node.topics import Source, find_sources, output_namespace
+from stdc_ros.node.qos import advertise, overridable, subscribe
+from stdc_ros.node.topics import find_sources, output_namespace
 
 #: Message class by output, which is the topic below the node's name. Outputs are published in this order: labels before
 #: pictures.
@@ -48,9 +48,6 @@ POINTS = 'points'
 
 #: Message class by the parameter ``image_transport``.
 MESSAGE_CLASSES: dict[str, type] = {'raw': Image, 'compressed': CompressedImage}
-
-# Whether callbacks receive delivery information; the rclpy of Humble passes only the message.
-_TELLS_DELIVERY = hasattr(Subscription, 'CallbackType')
 
 
 class Camera:
@@ -144,10 +141,9 @@ class Camera:
         self._listened = listened | {POINTS} if self._paints_clouds() else listened
         wanted = self.wanted()
         if wanted and self._images is None:
-            callback = self._take if _TELLS_DELIVERY else lambda data: self._take(data, {})
             quality = _newest(self._settings.image_reliability)
             message_class = MESSAGE_CLASSES[self._settings.image_transport]
-            self._images = self._subscribe(message_class, self._source, callback, quality)
+            self._images = subscribe(self._node, message_class, self._source.asked, self._take, quality)
             self._sequence_number = None
             self._last_sign = time.monotonic()
             self.health = CameraHealth()
@@ -157,7 +153,8 @@ class Camera:
         self._one_publisher = self._images is not None and self._node.count_publishers(self.topic) == 1
         informed = bool(wanted & NEED_INFO)
         if informed and self._infos is None:
-            self._infos = self._subscribe(CameraInfo, self._info_source, self._take_info, _newest('best_effort'))
+            asked, quality = self._info_source.asked, _newest('best_effort')
+            self._infos = subscribe(self._node, CameraInfo, asked, self._take_info, quality)
             self._infos_since = time.monotonic()
             self._bad_info = ''
         elif not informed and self._infos is not None:
@@ -187,14 +184,6 @@ class Camera:
         )
         return advertise(self._node, message_class, topic, quality)
 
-    def _subscribe(
-        self, message_class: type, source: Source, callback: Callable[..., None], quality: QoSProfile
-    ) -> Subscription:
-        overrides = overridable(self._node, source.asked, quality, 'subscription')
-        return self._node.create_subscription(
-            message_class, source.asked, callback, quality, qos_overriding_options=overrides, raw=True
-        )
-
     def _take(self, data: bytes, delivery: dict[str, int | None]) -> None:
         self._count_missed(delivery.get('publication_sequence_number'))
         if not self.wanted():
@@ -216,7 +205,7 @@ class Camera:
         # The difference is below 0 after the publisher has restarted.
         self.statistics.missed = (self.statistics.missed or 0) + max(0, between)
 
-    def _take_info(self, data: bytes) -> None:
+    def _take_info(self, data: bytes, delivery: dict[str, int | None]) -> None:
         self._info = data
 
     def camera_info(self, height: int, width: int) -> Any | None:

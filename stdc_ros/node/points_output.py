@@ -23,7 +23,7 @@ from stdc_ros.node.diagnostics import explain_silence
 from stdc_ros.node.frame_statistics import TroubleCounter
 from stdc_ros.node.grid_output import POSE_NUMBERS
 from stdc_ros.node.parameters import Parameters
-from stdc_ros.node.qos import advertise, overridable
+from stdc_ros.node.qos import advertise, overridable, subscribe
 from stdc_ros.node.topics import find_cloud_source, find_sources
 from stdc_ros.points.mask_history import StampedMask
 
@@ -183,11 +183,7 @@ class PointsOutput:
         if wanted and self._clouds is None:
             assert self._transforms is not None
             self._transforms.open()
-            quality = _quality()
-            overrides = overridable(self._node, self._source.asked, quality, 'subscription')
-            self._clouds = self._node.create_subscription(
-                PointCloud2, self._source.asked, self._take, quality, qos_overriding_options=overrides, raw=True
-            )
+            self._clouds = subscribe(self._node, PointCloud2, self._source.asked, self._take, _quality())
             self._last_sign = time.monotonic()
         elif not wanted:
             self._leave()
@@ -201,7 +197,7 @@ class PointsOutput:
         self._transforms.close()
         self._painter.forget()
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes, delivery: dict[str, int | None]) -> None:
         self._last_sign = time.monotonic()
         if self._painter is not None:
             self._painter.put(data)

@@ -1,27 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Create publishers, and declare parameters that override the quality of service of a topic."""
+"""Create publishers and subscriptions, and declare parameters that override the quality of service of a topic."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Literal
+from functools import wraps
+from typing import Any, Literal
 
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 
 try:
-    from rclpy.event_handler import PublisherEventCallbacks
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 #: Policies that can be overridden. Durability is for subscriptions to latched topics.
 POLICIES = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
 
 #: Largest depth in messages; middlewares store it in 32 bits.
 DEEPEST = 2**31 - 1
+
+# Whether callbacks receive delivery information; the rclpy of Humble passes only the message.
+_TELLS_DELIVERY = hasattr(Subscription, 'CallbackType')
 
 
 def advertise(node: Node, message_class: type, topic: str, quality: QoSProfile) -> Publisher:
@@ -46,6 +52,51 @@ def advertise(node: Node, message_class: type, topic: str, quality: QoSProfile) 
         qos_overriding_options=overridable(node, topic, quality, 'publisher'),
         event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
     )
+
+
+def subscribe(
+    node: Node,
+    message_class: type,
+    topic: str,
+    callback: Callable[[bytes, dict[str, int | None]], None],
+    quality: QoSProfile,
+) -> Subscription:
+    """Return a subscription to raw messages whose quality of service can be overridden by parameters.
+
+    It has no event callbacks, see :func:`advertise`; ``stdc_ros.node.diagnostics.explain_silence`` names publishers
+    that it cannot receive from.
+
+    Args:
+        node: Node that owns the subscription.
+        message_class: Class of the messages.
+        topic: Name of the topic.
+        callback: Function that is called with the CDR bytes of a message and with its delivery information, such as
+            ``publication_sequence_number``. The information is empty on Humble.
+        quality: Profile without overrides.
+
+    Raises:
+        ValueError, rclpy.exceptions.ParameterException: See :func:`overridable`.
+    """
+    return node.create_subscription(
+        message_class,
+        topic,
+        _with_delivery(callback) if _TELLS_DELIVERY else lambda data: callback(data, {}),
+        quality,
+        qos_overriding_options=overridable(node, topic, quality, 'subscription'),
+        event_callbacks=SubscriptionEventCallbacks(use_default_callbacks=False),
+        raw=True,
+    )
+
+
+def _with_delivery(callback: Callable[..., None]) -> Callable[..., None]:
+    """Return a callback of two arguments for every executor. The events executor passes both as one tuple."""
+
+    # rclpy counts the parameters of the wrapped function to find out whether it wants the information.
+    @wraps(callback)
+    def receive(*received: Any) -> None:
+        callback(*(received[0] if len(received) == 1 else received))
+
+    return receive
 
 
 def overridable(

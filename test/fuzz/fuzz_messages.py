@@ -256,7 +256,7 @@ def run_direct(options: argparse.Namespace, log: Path) -> dict[str, float]:
         for number in range(1, options.messages + 1):
             send(hostile.image())
             if number % INFO_EVERY == 0:
-                camera._take_info(hostile.camera_info())
+                camera._take_info(hostile.camera_info(), {})
                 listener.spin()
             if number % GOOD_EVERY == 0:
                 judge()
