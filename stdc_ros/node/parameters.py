@@ -92,6 +92,12 @@ class Parameters:
     threads: int = _parameter(
         0, 'Number of CPU threads for inference; 0: one for every core that the node may use.', bounds=(0, MAX_THREADS)
     )
+    executor: str = _parameter(
+        'events',
+        'Executor of rclpy that calls the node. events: EventsExecutor, which takes less CPU time, where rclpy has it; '
+        'single_threaded: SingleThreadedExecutor.',
+        choices=('events', 'single_threaded'),
+    )
     cameras: tuple[str, ...] = _parameter(
         (),
         'Names of several cameras, [front, left] or "front,left"; each is the namespace of its topics, as in '

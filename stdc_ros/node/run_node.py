@@ -6,12 +6,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Callable
 from threading import Event, Thread
 from typing import NoReturn
 
 import rclpy
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
@@ -22,7 +23,18 @@ from stdc_ros.node.fastdds_cleanup import remove_dead_segments
 from stdc_ros.node.lifecycle_node import SegmentationLifecycleNode
 from stdc_ros.node.segmentation_node import SegmentationNode
 
+try:
+    from rclpy.experimental import EventsExecutor
+except ImportError:  # Humble, and Jazzy before rclpy 7.1.4
+    EventsExecutor = SingleThreadedExecutor
+
 Node = SegmentationNode | SegmentationLifecycleNode
+
+#: Executor by the parameter ``executor``.
+EXECUTORS: dict[str, Callable[[], Executor]] = {
+    'events': EventsExecutor,
+    'single_threaded': SingleThreadedExecutor,
+}
 
 #: Seconds between two looks for a signal.
 SIGNAL_PERIOD = 0.1
@@ -69,7 +81,7 @@ def _build(node: SegmentationNode, signals: list[int]) -> None:
 
 
 def _spin(node: Node, signals: list[int]) -> int:
-    executor = SingleThreadedExecutor()
+    executor = EXECUTORS[node.segmentation.settings.executor]()
     executor.add_node(node)
     stopping = Event()
     errors: list[BaseException] = []
@@ -98,6 +110,7 @@ def _spin(node: Node, signals: list[int]) -> int:
     if thread.is_alive():
         _fatal(node.failure or TimeoutError(f'a callback has not finished within {STOP_TIMEOUT:g} s'))
         _end_at_once(1)
+    executor.shutdown()
     failure = node.failure
     try:
         node.close()
