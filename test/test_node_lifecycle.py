@@ -135,7 +135,8 @@ def test_impossible_transition_is_refused():
     with managed() as process, Manager() as manager:
         assert not manager.change(Transition.TRANSITION_ACTIVATE)
         assert manager.state == UNCONFIGURED
-        assert 'transition is refused' in process.output
+        # Newer releases of rclpy, such as Kilted's, refuse it themselves.
+        assert re.search('transition is refused|Unable to start transition', process.output)
         assert manager.change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
         assert manager.state == FINALIZED
         assert process.end(signal.SIGTERM) == 0

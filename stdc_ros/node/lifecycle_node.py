@@ -157,7 +157,7 @@ class SegmentationLifecycleNode(LifecycleNode):
             self.trigger_deactivate()
 
     def _refuse_impossible_transitions(self) -> None:
-        """Answer a request for an impossible transition with ``success: false``; rclpy would end the process."""
+        """Answer a request for an impossible transition with ``success: false``; older rclpy ends the process."""
         change_state = self._service_change_state.callback
 
         def answer(request: Any, response: Any) -> Any:
