@@ -20,7 +20,7 @@ from stdc_core.inference import BackendError, ModelError, Segmenter, backend_cho
 from stdc_core.inference.backend import Backend
 from stdc_core.inference.cpu_backend import ReplaceableBackend
 from stdc_core.inference.cpu_choice import choose_cpu_backend
-from stdc_core.inference.int8_file import file_for, int8_path
+from stdc_core.inference.int8_file import fastest_precision, file_for, int8_path
 from stdc_core.inference.model_file import ModelInfo
 
 # The last features in /proc/cpuinfo of each CPU.
@@ -111,6 +111,65 @@ def test_int8_takes_the_file_beside_the_model(model, backend, monkeypatch, caplo
     assert Segmenter.load(beside, backend=backend, precision='int8').reason.endswith(lost)
     assert lost not in Segmenter.load(model, backend=backend).reason
     assert file_for(model, 'fp32') == file_for(beside, 'int8').with_name('mine.onnx') == model
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """Return a function that gives this machine another CPU, and takes its GPU away."""
+    monkeypatch.delenv('STDC_BACKEND')
+    monkeypatch.setattr(backend_choice, 'missing_driver', lambda: 'no GPU')
+    monkeypatch.setattr(backend_choice, 'find_spec', lambda name: object())
+    return lambda name: monkeypatch.setattr(backend_choice, 'cpu_flags', lambda: frozenset(FLAGS[name].split()))
+
+
+@pytest.mark.parametrize(
+    ('name', 'precision'),
+    [
+        ('Zen 2', 'auto'),
+        ('Zen 4', 'int8'),
+        ('Alder Lake', 'int8'),
+        ('Cascade Lake', 'int8'),
+        ('Sapphire Rapids', 'int8'),
+        ('Arm', 'auto'),
+    ],
+)
+def test_int8_is_the_fastest_precision_on_a_cpu_with_vnni(model, cpu, name, precision, caplog):
+    caplog.set_level(logging.INFO)
+    cpu(name)
+    assert fastest_precision(model, 'auto', 'auto') == 'auto'  # no int8 file
+    write_model(int8_path(model), True)
+    assert fastest_precision(model, 'auto', 'auto') == precision
+    told = ['precision auto: int8 is the fastest on this CPU; fp32 would compute mine.onnx exactly']
+    assert caplog.messages == (told if precision == 'int8' else [])
+
+
+def test_int8_is_taken_only_where_everything_is_automatic(model, cpu, monkeypatch):
+    cpu('Zen 4')
+    write_model(int8_path(model), True)
+    for precision in ('fp32', 'bf16', 'fp16', 'int8'):
+        assert fastest_precision(model, 'auto', precision) == precision
+    for backend in ('onnxruntime', 'openvino', 'tensorrt'):
+        assert fastest_precision(model, backend, 'auto') == 'auto'
+    assert fastest_precision(int8_path(model), 'auto', 'auto') == 'auto'
+    with monkeypatch.context() as patch:
+        patch.setenv('STDC_BACKEND', 'onnxruntime')
+        assert fastest_precision(model, 'auto', 'auto') == 'auto'
+    with monkeypatch.context() as patch:
+        patch.setattr(backend_choice, 'missing_driver', lambda: '')
+        assert fastest_precision(model, 'auto', 'auto') == 'auto'
+    with monkeypatch.context() as patch:
+        patch.setattr(backend_choice, 'find_spec', lambda name: None)
+        assert fastest_precision(model, 'auto', 'auto') == 'auto'
+    assert fastest_precision(model, 'auto', 'auto') == 'int8'
+
+
+def test_int8_file_of_another_model_is_left_out_with_a_warning(model, cpu, caplog):
+    cpu('Zen 4')
+    write_model(int8_path(model), True, **{'made from': '0' * 64})
+    assert fastest_precision(model, 'auto', 'auto') == 'auto'
+    assert [record.levelname for record in caplog.records] == ['WARNING']
+    assert 'made from a model with SHA-256 000000000000, but mine.onnx has' in caplog.text
+    assert caplog.messages[0].endswith('--overwrite; using mine.onnx')
 
 
 @pytest.mark.parametrize('backend', ['auto', 'onnxruntime'])

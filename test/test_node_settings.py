@@ -17,7 +17,8 @@ from scenes import message_of, pinhole_info, pixels, scene
 from sensor_msgs.msg import CameraInfo
 
 from stdc_core.data.synthetic import SyntheticDrive
-from stdc_core.inference import Segmenter
+from stdc_core.inference import DEFAULT_MODEL, Segmenter
+from stdc_core.inference.int8_file import int8_path
 from stdc_core.inference.tensorrt.cuda import missing_driver
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.ground.drivable_grid import DrivableGrid, GridSettings
@@ -234,6 +235,30 @@ def test_library_log_is_forwarded():
         process.process.send_signal(signal.SIGINT)
         assert process.wait() == 0
         assert '[] are left' in process.output
+
+
+#: CPU with VNNI, on which the backend is chosen automatically.
+VNNI_CPU = """
+import os
+from stdc_core.inference import backend_choice
+os.environ.pop('STDC_BACKEND', None)
+backend_choice.cpu_flags = lambda: frozenset({'avx512_vnni'})
+backend_choice.missing_driver = lambda: 'no GPU'
+"""
+
+
+@pytest.mark.skipif(find_spec('openvino') is None, reason='openvino is not installed')
+def test_cpu_with_vnni_segments_in_int8_by_default():
+    with NodeProcess(namespace='/right', prelude=VNNI_CPU) as process, Client('/right') as client:
+        process.wait_for_output('/right/image -> /right/segmentation/mask with stdc1-seg150 on openvino')
+        told = process.output
+        assert 'precision auto: int8 is the fastest on this CPU; fp32 would compute stdc1_streets.onnx exactly' in told
+        assert re.search(r'using openvino: no GPU; the CPU has VNNI; .*int8 changed 0.\d+ % of the labels', told)
+        client.listen('mask')
+        image = SyntheticDrive(frames=1)[0].image
+        mask = pixels(client.segment(message_of(image)))
+        expected = Segmenter.load(int8_path(DEFAULT_MODEL))(image).mask
+        assert (mask == expected).mean() > 0.98
 
 
 @pytest.mark.skipif(find_spec('tensorrt_rtx') is None, reason='TensorRT for RTX is not installed')

@@ -55,11 +55,12 @@ def run(options: argparse.Namespace) -> None:
     """
     from stdc_core.commands.predict_files import predict
     from stdc_core.inference import DEFAULT_MODEL, Segmenter
+    from stdc_core.inference.int8_file import fastest_precision
 
+    model = options.model or DEFAULT_MODEL
+    precision = fastest_precision(model, options.backend, options.precision)
     result = predict(
-        Segmenter.load(
-            options.model or DEFAULT_MODEL, options.threads, options.input_scale, options.backend, options.precision
-        ),
+        Segmenter.load(model, options.threads, options.input_scale, options.backend, precision),
         options.inputs,
         options.out,
         outputs=list(dict.fromkeys(options.outputs or ['mask', 'overlay'])),

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 import onnx
 
 from stdc_core.inference.backend import Backend, BackendError
-from stdc_core.inference.cpu_choice import check_cpu_precision, choose_cpu_backend
+from stdc_core.inference.cpu_choice import VNNI, check_cpu_precision, choose_cpu_backend
 from stdc_core.inference.input_scale import InputScale, set_input_scale
 from stdc_core.inference.onnx_graph.quantized import is_quantized, quantization_loss
 from stdc_core.inference.tensorrt.cuda import missing_driver
@@ -89,6 +89,21 @@ def make_backend(
     }
     backend = makers[name]()
     return choice.chosen(backend, [f'{BACKEND_VARIABLE}={pinned}' if pinned else '', backend.reason])
+
+
+def prefers_int8(name: str) -> bool:
+    """Return whether int8 is the fastest precision of a backend here: of ``auto`` on a CPU with VNNI, with OpenVINO.
+
+    Args:
+        name: One of :data:`BACKENDS`.
+    """
+    return (
+        name == 'auto'
+        and not os.environ.get(BACKEND_VARIABLE)
+        and bool(cpu_flags() & VNNI)
+        and find_spec('openvino') is not None
+        and bool(missing_driver())
+    )
 
 
 class _Choice:

@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 import onnx
 
+from stdc_core.inference.backend_choice import prefers_int8
 from stdc_core.inference.model_file import ModelError, ModelInfo, read_model
 from stdc_core.inference.onnx_graph.quantized import is_quantized
 
 #: Key in the recipe of ``stdc quantize``: SHA-256 of the float file that the int8 file was made from.
 MADE_FROM = 'made from'
+
+_log = logging.getLogger(__name__)
 
 
 def int8_path(model: Path) -> Path:
@@ -65,6 +69,28 @@ def read_model_for(path: Path, precision: str) -> tuple[Path, onnx.ModelProto, M
             f'make it again: {quantize_command(path)} --overwrite'
         )
     return used, model, info
+
+
+def fastest_precision(path: Path, backend: str, precision: str) -> str:
+    """Return the precision that is the fastest for a model, if the precision is ``auto``; else the precision itself.
+
+    It is ``int8`` on a CPU with VNNI, where OpenVINO is installed and the int8 file lies beside the model. An int8 file
+    that cannot be used is left out with a warning.
+
+    Args:
+        path: Path of a ``model.onnx``.
+        backend: One of ``BACKENDS``.
+        precision: One of ``PRECISIONS``.
+    """
+    if precision != 'auto' or not int8_path(path).is_file() or not prefers_int8(backend):
+        return precision
+    try:
+        read_model_for(path, 'int8')
+    except (ModelError, OSError) as error:
+        _log.warning('%s; using %s', error, path.name)
+        return precision
+    _log.info('precision auto: int8 is the fastest on this CPU; fp32 would compute %s exactly', path.name)
+    return 'int8'
 
 
 def quantize_command(path: Path) -> str:

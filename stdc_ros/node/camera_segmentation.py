@@ -22,6 +22,7 @@ from std_srvs.srv import SetBool
 
 from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter
 from stdc_core.inference.heap_memory import give_back_freed_memory
+from stdc_core.inference.int8_file import fastest_precision
 from stdc_ros.node import label_info
 from stdc_ros.node.camera import Camera
 from stdc_ros.node.declare_parameters import declare
@@ -117,12 +118,13 @@ class CameraSegmentation:
         settings = self.settings
         if settings.build_only and not settings.image_size:
             raise ValueError('build_only needs image_size, WIDTHxHEIGHT of the images, found none')
+        model = Path(settings.model).expanduser() if settings.model else DEFAULT_MODEL
         segmenter = Segmenter.load(
-            Path(settings.model).expanduser() if settings.model else DEFAULT_MODEL,
+            model,
             settings.threads,
             settings.input_scale or None,
             settings.backend,
-            settings.precision,
+            fastest_precision(model, settings.backend, settings.precision),
             max_batch=len(self._names),
             wait=settings.build_only,
             build_only=settings.build_only,

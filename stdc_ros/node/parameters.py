@@ -77,8 +77,9 @@ class Parameters:
     )
     precision: str = _parameter(
         'auto',
-        'Number format. auto: int8 for a model of `stdc quantize`; else fp16 on a GPU and bf16 in openvino where they '
-        'are fast, else fp32, which is exact. int8: takes model.int8.onnx beside the model.',
+        'Number format. int8 takes model.int8.onnx beside the model. auto: int8 with openvino on a CPU with VNNI, and '
+        'for a model of `stdc quantize`; else fp16 on a GPU and bf16 in openvino where they are fast, else fp32, which '
+        'is exact.',
         choices=PRECISIONS,
     )
     build_only: bool = _parameter(

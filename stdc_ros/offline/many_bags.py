@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from stdc_core.inference import DEFAULT_MODEL, ModelError
-from stdc_core.inference.int8_file import read_model_for
+from stdc_core.inference.int8_file import fastest_precision, read_model_for
 from stdc_core.io.signals import interrupted_status
 from stdc_core.io.terminal import print_result
 from stdc_ros.bags.message import BagError
@@ -47,13 +47,14 @@ def segment_many(given: argparse.Namespace) -> int:
     """
     report = None
     try:
-        used, _, _ = read_model_for(given.model, given.precision)
+        precision = fastest_precision(given.model, given.backend, given.precision)
+        used, _, _ = read_model_for(given.model, precision)
         options = SegmentOptions(
             model=None if given.model == DEFAULT_MODEL else given.model.absolute(),
             model_sha256=sha256(used),
             input_scale=given.input_scale,
             backend=given.backend,
-            precision=given.precision,
+            precision=precision,
             topics=tuple(given.topic),
             all_topics=given.all,
             outputs=tuple(given.outputs),

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from stdc_core.inference import BACKENDS, DEFAULT_MODEL, PRECISIONS, BackendError, ModelError, Segmenter
 from stdc_core.inference.backend import MAX_THREADS
+from stdc_core.inference.int8_file import fastest_precision
 from stdc_core.io.arguments import expand_user, separate_lists
 from stdc_core.io.signals import interrupted_status
 from stdc_core.io.terminal import print_result
@@ -46,7 +47,8 @@ def run(args: Sequence[str]) -> int:
 def _segment_one(given: argparse.Namespace) -> int:
     source, target = given.bags
     try:
-        segmenter = Segmenter.load(given.model, given.threads, given.input_scale, given.backend, given.precision)
+        precision = fastest_precision(given.model, given.backend, given.precision)
+        segmenter = Segmenter.load(given.model, given.threads, given.input_scale, given.backend, precision)
         # The delay lets an unusable bag fail before the bar appears, so that the error is the only line.
         with tqdm(unit='image', desc='segmenting', delay=0.1) as bar:
 
