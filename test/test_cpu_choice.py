@@ -154,6 +154,8 @@ def test_int8_is_taken_only_where_everything_is_automatic(model, cpu, monkeypatc
     with monkeypatch.context() as patch:
         patch.setenv('STDC_BACKEND', 'onnxruntime')
         assert fastest_precision(model, 'auto', 'auto') == 'auto'
+        patch.setenv('STDC_BACKEND', 'auto')
+        assert fastest_precision(model, 'auto', 'auto') == 'int8'
     with monkeypatch.context() as patch:
         patch.setattr(backend_choice, 'missing_driver', lambda: '')
         assert fastest_precision(model, 'auto', 'auto') == 'auto'

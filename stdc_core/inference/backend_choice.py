@@ -67,7 +67,7 @@ def make_backend(
     if name not in BACKENDS:
         raise BackendError(f'backend {name!r}, expected one of {", ".join(BACKENDS)}')
     check_precision(precision)
-    pinned = os.environ.get(BACKEND_VARIABLE, '') if name == 'auto' else ''
+    pinned = _pinned(name)
     if pinned and pinned not in BACKENDS:
         raise BackendError(
             f'environment variable {BACKEND_VARIABLE}: backend {pinned!r}, expected one of {", ".join(BACKENDS)}'
@@ -92,18 +92,22 @@ def make_backend(
 
 
 def prefers_int8(name: str) -> bool:
-    """Return whether int8 is the fastest precision of a backend here: of ``auto`` on a CPU with VNNI, with OpenVINO.
+    """Return whether int8 is the fastest precision here: for ``auto`` on a CPU with VNNI, where OpenVINO is installed.
 
     Args:
         name: One of :data:`BACKENDS`.
     """
     return (
-        name == 'auto'
-        and not os.environ.get(BACKEND_VARIABLE)
+        (_pinned(name) or name) == 'auto'
         and bool(cpu_flags() & VNNI)
         and find_spec('openvino') is not None
         and bool(missing_driver())
     )
+
+
+def _pinned(name: str) -> str:
+    """Return the backend that the environment names for ``auto``; empty for another name, or if it names none."""
+    return os.environ.get(BACKEND_VARIABLE, '') if name == 'auto' else ''
 
 
 class _Choice:
