@@ -95,7 +95,7 @@ class Parameters:
     )
     executor: str = _parameter(
         'events',
-        'Executor of rclpy that calls the node. events: EventsExecutor, which takes less CPU time, where rclpy has it; '
+        'Executor of rclpy for the callbacks. events: EventsExecutor, which takes less CPU time, where rclpy has it; '
         'single_threaded: SingleThreadedExecutor.',
         choices=('events', 'single_threaded'),
     )
