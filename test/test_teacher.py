@@ -150,9 +150,17 @@ def test_teacher_chooses_within_the_set_of_the_label():
     free = -(0.1 * logp[0, 1] + 0.3 * logp[1, 1] + 0.6 * logp[2, 1])
     found = teacher_loss(logits, soft, label, sets, hard_weight=1)
     assert float(found) == pytest.approx(float((within + free) / 2), rel=1e-4)
-    # A set with a teacher probability below a tenth is ignored.
-    soft[:, :, :, 0] = torch.tensor([0.02, 0.03, 0.95]).reshape(1, 3, 1)
-    assert float(teacher_loss(logits, soft, label, sets, hard_weight=1)) == pytest.approx(float(free), rel=1e-4)
+
+
+def test_a_teacher_that_contradicts_the_label_does_not_count():
+    logits, sets = torch.randn(1, 3, 1, 3, requires_grad=True), torch.tensor([[True, True, False]])
+    soft = torch.tensor([0.02, 0.03, 0.95]).reshape(1, 3, 1, 1).repeat(1, 1, 1, 3)
+    label = torch.tensor([[[3, 0, 2]]])  # a set, a wrong class and the class of the teacher
+    teacher_loss(logits, soft, label, sets).backward()
+    assert not logits.grad[..., :2].any() and logits.grad[..., 2].any()
+    found = teacher_loss(logits, soft, torch.tensor([[[IGNORE, 0, 1]]]))  # without sets
+    expected = -(soft * logits.log_softmax(1)).sum(1)[0, 0, 0]
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_pixels_that_the_teacher_does_not_know_are_ignored():

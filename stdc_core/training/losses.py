@@ -28,12 +28,18 @@ def set_cross_entropy(logits: Tensor, label: Tensor, sets: Tensor | None = None,
     """
     if sets is None:
         return F.cross_entropy(logits, label, ignore_index=ignore_index, reduction='none')
-    classes = logits.shape[1]
-    ignored = label == ignore_index
-    member = torch.cat([torch.eye(classes, dtype=torch.bool, device=sets.device), sets])
-    allowed = member[label.masked_fill(ignored, 0)].permute(0, 3, 1, 2)
+    allowed = _allowed_classes(label, logits.shape[1], sets, ignore_index)
     inside = logits.masked_fill(~allowed, -math.inf).logsumexp(1)
-    return (logits.logsumexp(1) - inside).masked_fill(ignored, 0)
+    return logits.logsumexp(1) - inside
+
+
+def _allowed_classes(label: Tensor, classes: int, sets: Tensor | None, ignore_index: int) -> Tensor:
+    """Return the classes that each pixel may have by its label, bool ``[N, C, H, W]``: all where there is no label."""
+    member = torch.eye(classes, dtype=torch.bool, device=label.device)
+    if sets is not None:
+        member = torch.cat([member, sets])
+    unlabelled = label == ignore_index
+    return member[label.masked_fill(unlabelled, 0)].permute(0, 3, 1, 2) | unlabelled.unsqueeze(1)
 
 
 def teacher_loss(
@@ -48,8 +54,8 @@ def teacher_loss(
     """Return the cross-entropy with the probabilities of a teacher. The harder half of the pixels has more weight.
 
     Where the label is a set of classes, the teacher chooses within the set: its probabilities of these classes are
-    scaled to a sum of 1. A pixel does not count if these probabilities sum to less than a tenth, or if the teacher
-    gives less than a half to all classes of the student.
+    scaled to a sum of 1. A pixel does not count if the teacher contradicts its label, i.e. gives less than a tenth to
+    the class or the set. It does not count either if the teacher gives less than a half to all classes of the student.
 
     Args:
         logits: float ``[N, C, H, W]``.
@@ -63,13 +69,11 @@ def teacher_loss(
     Returns:
         Scalar; 0 if no pixel counts.
     """
-    counted = soft.sum(1) > 0.5
-    if sets is not None:
-        classes = logits.shape[1]
-        coarse = (label >= classes) & (label != ignore_index)
-        allowed = sets[(label - classes).clamp(0, len(sets) - 1)].permute(0, 3, 1, 2) | ~coarse.unsqueeze(1)
-        soft = soft * allowed
-        counted &= ~coarse | (soft.sum(1) > 0.1)
+    classes = logits.shape[1]
+    inside = soft * _allowed_classes(label, classes, sets, ignore_index)
+    counted = (soft.sum(1) > 0.5) & (inside.sum(1) >= 0.1)
+    coarse = (label >= classes) & (label != ignore_index)
+    soft = torch.where(coarse.unsqueeze(1), inside, soft)
     soft = soft / soft.sum(1, keepdim=True).clamp(min=1e-4)
     counted &= soft.amax(1) >= confidence
     loss = -(soft * logits.log_softmax(1)).sum(1)[counted]
