@@ -165,26 +165,27 @@ def test_signal_ends_an_active_node(number):
         assert 'Traceback' not in process.output
 
 
-#: A build of an engine that takes minutes inside the library.
-BUILDING = """
+#: A model that takes minutes to load, and an engine that takes minutes to build.
+SLOW = """
 import time
 from stdc_core.inference import Segmenter
-def build(self, size, progress):
-    print('builds', flush=True)
+def take_minutes(*arguments, **options):
+    print('takes minutes', flush=True)
     time.sleep(1000)
-Segmenter.prepare = build
+Segmenter.{method} = take_minutes
 Segmenter.backend = 'tensorrt'
 """
 
 
+@pytest.mark.parametrize('method', ['load', 'prepare'], ids=['load', 'build'])
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_during_the_build_of_the_engine_ends_the_node_at_once(number):
-    with managed('-p', 'image_size:=64x48', prelude=BUILDING) as process, Manager() as manager:
+def test_a_signal_during_configure_ends_the_node_at_once(number, method):
+    with managed('-p', 'image_size:=64x48', prelude=SLOW.format(method=method)) as process, Manager() as manager:
         manager.request(Transition.TRANSITION_CONFIGURE)
-        process.wait_for_output('builds')
+        process.wait_for_output('takes minutes')
         process.process.send_signal(signal.SIGINT)
         check_clean_end(process, process.end(number))
-        assert 'a signal ends the node before the engine is built' in process.output
+        assert 'a signal ends the node before it is configured' in process.output
 
 
 def test_build_only_is_refused():

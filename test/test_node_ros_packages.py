@@ -35,11 +35,14 @@ def transform(parent: str, child: str, move: tuple[float, ...], turn: tuple[floa
     return stamped
 
 
-def test_camera_pose_from_tf():
+@pytest.mark.parametrize('options', [[], ['--lifecycle']], ids=['plain', 'managed'])
+def test_camera_pose_from_tf(options):
     messages = pytest.importorskip('tf2_msgs.msg')
     pytest.importorskip('tf2_ros')
     parameters = ['-p', 'drivable_grid:=true', '-p', 'grid_resolution:=0.5', '-p', 'grid_min_confidence:=0.0']
-    with NodeProcess(*parameters, namespace='/right') as process, Client('/right') as client:
+    with NodeProcess(*parameters, namespace='/right', options=options) as process, Client('/right') as client:
+        if options:
+            client.activate()
         process.wait_for_output('/right/segmentation/mask')
         client.listen('mask', 'drivable_grid')
         camera = client.node.create_publisher(CameraInfo, '/right/camera_info', 1)

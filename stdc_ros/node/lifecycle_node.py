@@ -12,12 +12,12 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from stdc_ros.node.camera_segmentation import LISTENER_PERIOD, CameraSegmentation, WorkerHangsError
 from stdc_ros.node.declare_parameters import warn_of_unknown
 
-#: Seconds between two checks for signals during a build.
+#: Seconds between two checks for signals during configure.
 SIGNAL_PERIOD = 0.05
 
 
-class BuildStoppedError(RuntimeError):
-    """A signal arrived before the engine was built."""
+class ConfigureStoppedError(RuntimeError):
+    """A signal arrived before the node was configured."""
 
 
 class SegmentationLifecycleNode(LifecycleNode):
@@ -32,7 +32,7 @@ class SegmentationLifecycleNode(LifecycleNode):
     same happens if the backend is lost while the node is active.
 
     Args:
-        signals: List that grows with each signal: a build of minutes stops at the first one.
+        signals: List that grows with each signal: configure, which may take minutes, stops at the first one.
 
     Attributes:
         segmentation: Segmentation that runs on this node.
@@ -46,7 +46,7 @@ class SegmentationLifecycleNode(LifecycleNode):
     def __init__(self, signals: Sequence[int] = ()) -> None:
         super().__init__('segmentation')
         self._signals = signals
-        self._builder: Thread | None = None
+        self._configurer: Thread | None = None
         self.failure: Exception | None = None
         self.segmentation = CameraSegmentation(self, 'unconfigured')
         if self.segmentation.settings.build_only:
@@ -56,7 +56,7 @@ class SegmentationLifecycleNode(LifecycleNode):
         self.segmentation.create_steady_timer(LISTENER_PERIOD, self._watch)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model and build the engine."""
+        """Load the model, and build the engine if ``image_size`` is given."""
         return self._transition('inactive', self._configure)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -94,30 +94,27 @@ class SegmentationLifecycleNode(LifecycleNode):
 
     @property
     def builds(self) -> bool:
-        """Whether a thread is building an engine. Only the end of the process can stop it."""
-        return self.segmentation.builds or (self._builder is not None and self._builder.is_alive())
+        """Whether a thread loads a model or builds an engine. Only the end of the process can stop it."""
+        return self.segmentation.builds or (self._configurer is not None and self._configurer.is_alive())
 
     def _configure(self) -> None:
-        self.segmentation.load()
-        if self.segmentation.settings.image_size:
-            self._build()
-
-    def _build(self) -> None:
-        """Build the engine in a thread, so that a signal ends the callback while the library takes minutes."""
+        """Load and build in a thread, so that a signal ends the callback while a library takes minutes."""
         failures: list[Exception] = []
 
         def work() -> None:
             try:
-                self.segmentation.build()
+                self.segmentation.load()
+                if self.segmentation.settings.image_size:
+                    self.segmentation.build()
             except Exception as error:
                 failures.append(error)
 
-        self._builder = Thread(target=work, name='engine', daemon=True)
-        self._builder.start()
-        while self._builder.is_alive():
+        self._configurer = Thread(target=work, name='configure', daemon=True)
+        self._configurer.start()
+        while self._configurer.is_alive():
             if self._signals:
-                raise BuildStoppedError('a signal ends the node before the engine is built')
-            self._builder.join(SIGNAL_PERIOD)
+                raise ConfigureStoppedError('a signal ends the node before it is configured')
+            self._configurer.join(SIGNAL_PERIOD)
         if failures:
             raise failures[0]
 
