@@ -18,7 +18,7 @@ from stdc_core.data.folder import Sample
 from stdc_core.data.schedule import AugmentedSamples, SampleKey
 from stdc_core.data.soft_targets import SoftTargets
 from stdc_core.evaluation.predictors import open_predictor
-from stdc_core.model.segmentation import STDCSeg
+from stdc_core.model.segmentation import STDCSeg, normalize, upsample
 from stdc_core.model.weights import load_weights, save_weights
 from stdc_core.training.losses import teacher_loss
 from stdc_core.training.teacher import TeacherError, open_teacher
@@ -27,7 +27,7 @@ THREE = ClassTable(('road', 'sky', 'car'), ((0, 0, 0), (255, 0, 0), (0, 255, 0))
 TABLE = 'labels:\n  - {id: 0, name: sky}\n  - {id: 1, name: asphalt, classes: [road]}\n'
 
 
-def brightness_network(path, size=('h', 'w'), softmax=False, table=TABLE):
+def brightness_network(path, size=('h', 'w'), softmax=False, table=TABLE, batch=1):
     """Write an ONNX file whose first output is high for bright pixels and its second for dark ones."""
     weight = numpy_helper.from_array(np.float32([[4] * 3, [-4] * 3]).reshape(2, 3, 1, 1), 'weight')
     nodes = [helper.make_node('Conv', ['image', 'weight'], ['logits'])]
@@ -37,8 +37,8 @@ def brightness_network(path, size=('h', 'w'), softmax=False, table=TABLE):
     graph = helper.make_graph(
         nodes,
         'teacher',
-        [helper.make_tensor_value_info('image', TensorProto.FLOAT, [1, 3, *size])],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, 2, *size])],
+        [helper.make_tensor_value_info('image', TensorProto.FLOAT, [batch, 3, *size])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, [batch, 2, *size])],
         [weight],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), path)
@@ -73,10 +73,13 @@ def test_stdc_network_teaches_by_class_names(tmp_path):
     model = load_weights(tmp_path / 't.safetensors')[0]
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     found = open_teacher(tmp_path / 't.safetensors', THREE).probabilities(image)
-    from stdc_core.model.segmentation import normalize
-
     with torch.inference_mode():
-        expected = model(normalize(torch.from_numpy(image)[None].permute(0, 3, 1, 2))).softmax(1)[0].numpy()
+        logits = model(normalize(torch.from_numpy(image)[None].permute(0, 3, 1, 2)))
+        # The deployed graph upsamples with aligned corners. The centre of a cell of 8 pixels lies between two of them.
+        full = upsample(logits, (64, 96))[0]
+        middle = full.unflatten(2, (12, 8))[..., 3:5].mean(3).unflatten(1, (8, 8))[:, :, 3:5].mean(2)
+        expected = middle.softmax(0).numpy()
+    assert found.shape == (3, 8, 12)
     assert np.abs(found[0] - 255 * expected[2]).max() <= 1
     assert np.abs(found[1] - 255 * expected[1]).max() <= 1
     assert not found[2].any()
@@ -104,6 +107,26 @@ def test_invalid_teacher_is_named(tmp_path):
     teacher = open_teacher(brightness_network(tmp_path / 'u.onnx', table='labels: [{id: 2, name: sky}]'), THREE)
     with pytest.raises(TeacherError, match=r'expected \[1, 3, h, w\] by u\.yaml, found an output of \[1, 2, 40, 80\]'):
         teacher.probabilities(half_bright())
+
+
+@pytest.mark.parametrize(('batch', 'size'), [(2, ('h', 'w')), (1, (64, 'w'))], ids=['batch', 'half a size'])
+def test_teacher_with_another_input_is_refused(batch, size, tmp_path):
+    with pytest.raises(TeacherError, match=r't\.onnx: expected one input, float \[1, 3, H, W\] of one size or of any'):
+        open_teacher(brightness_network(tmp_path / 't.onnx', size, batch=batch), THREE)
+
+
+def test_teacher_that_fails_on_an_image_is_named(tmp_path):
+    """A graph that only takes widths that are a multiple of 32."""
+    path = brightness_network(tmp_path / 't.onnx')
+    model = onnx.load(path)
+    shape = numpy_helper.from_array(np.int64([1, 2, 0, -1, 32]), 'shape')
+    model.graph.node.append(helper.make_node('Reshape', ['logits', 'shape'], ['folded']))
+    model.graph.initializer.append(shape)
+    model.graph.output.append(helper.make_tensor_value_info('folded', TensorProto.FLOAT, None))
+    model.graph.output.reverse()
+    onnx.save(model, path)
+    with pytest.raises(TeacherError, match=r't\.onnx: cannot segment an image of 80 x 40 pixels \('):
+        open_teacher(path, THREE).probabilities(half_bright())
 
 
 def test_crops_of_probabilities_match_crops_of_labels(tmp_path):

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import onnxruntime
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from stdc_core.classes import ClassTable
@@ -22,6 +23,7 @@ from stdc_core.data.soft_targets import SoftTargets
 from stdc_core.inference.model_file import ModelInfo
 from stdc_core.io.cpu import cores
 from stdc_core.io.files import appearing
+from stdc_core.io.memory_error import memory_error
 from stdc_core.io.text import one_line
 from stdc_core.model.deployed_graph import stored_class_offset, stored_input_scale
 from stdc_core.model.segmentation import normalize, rescale
@@ -118,9 +120,31 @@ def _own(path: Path, classes: ClassTable) -> Teacher:
     def scores(image: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             batch = normalize(torch.from_numpy(np.ascontiguousarray(image))[None].permute(0, 3, 1, 2))
-            return (model(rescale(batch, scale.of(image.shape[:2]))) + offset).softmax(1)[0].numpy()
+            logits = model(rescale(batch, scale.of(image.shape[:2]))) + offset
+            return _at_cell_centres(logits, image.shape[:2]).softmax(1)[0].numpy()
 
     return Teacher(path, None, scores, mapping)
+
+
+def _at_cell_centres(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return the logits at the centres of the cells into which their grid divides an image.
+
+    The corners of the grid lie on the corner pixels of the image, as in the deployed graph. So the centre of a cell
+    lies between the points of the grid.
+
+    Args:
+        logits: float ``[1, K, h, w]``.
+        size: (height, width) of the image, pixels.
+
+    Returns:
+        float ``[1, K, h, w]``.
+    """
+    axes = []
+    for cells, pixels in zip(logits.shape[2:], size, strict=True):
+        centres = (torch.arange(cells) + 0.5) * pixels / cells - 0.5
+        axes.append(centres * 2 / max(pixels - 1, 1) - 1)
+    grid = torch.stack(torch.meshgrid(*axes, indexing='ij')[::-1], -1)
+    return F.grid_sample(logits, grid[None], padding_mode='border', align_corners=True)
 
 
 def _foreign(path: Path, classes: ClassTable) -> Teacher:
@@ -133,9 +157,19 @@ def _foreign(path: Path, classes: ClassTable) -> Teacher:
         raise TeacherError(f'{path}: ONNX Runtime cannot load it ({one_line(error)})') from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
     shape = inputs[0].shape
-    if len(inputs) != 1 or inputs[0].type != 'tensor(float)' or len(shape) != 4 or shape[1] != 3:
+    fixed = [isinstance(side, int) for side in shape]
+    if (
+        len(inputs) != 1
+        or inputs[0].type != 'tensor(float)'
+        or len(shape) != 4
+        or shape[1] != 3
+        or (fixed[0] and shape[0] != 1)
+        or fixed[2] != fixed[3]
+    ):
         found = ', '.join(f'{each.name} {each.type} {each.shape}' for each in inputs)
-        raise TeacherError(f'{path}: expected one input, float [1, 3, H, W], found {found}')
+        raise TeacherError(
+            f'{path}: expected one input, float [1, 3, H, W] of one size or of any size, found {one_line(found)}'
+        )
     tables = [path.with_suffix('.yaml'), path.parent / LABEL_TABLE]
     table = next((LabelTable.from_yaml(each) for each in tables if each.is_file()), None)
     if table is None:
@@ -151,7 +185,7 @@ def _foreign(path: Path, classes: ClassTable) -> Teacher:
     mapping = np.zeros((len(classes), count), np.float32)
     for number, each in meant.items():
         mapping[list(each), number] = 1
-    size = (shape[2], shape[3]) if all(isinstance(side, int) for side in shape[2:]) else None
+    size = (shape[2], shape[3]) if fixed[2] else None
     name, mean, std = (
         inputs[0].name,
         np.array([0.485, 0.456, 0.406], np.float32),
@@ -160,7 +194,16 @@ def _foreign(path: Path, classes: ClassTable) -> Teacher:
 
     def scores(image: np.ndarray) -> np.ndarray:
         rgb = (image[..., ::-1].astype(np.float32) / 255 - mean) / std
-        found = session.run([outputs[0].name], {name: np.ascontiguousarray(rgb.transpose(2, 0, 1)[None])})[0]
+        try:
+            found = session.run([outputs[0].name], {name: np.ascontiguousarray(rgb.transpose(2, 0, 1)[None])})[0]
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
+            if memory_error(error):
+                raise
+            height, width = image.shape[:2]
+            raise TeacherError(
+                f'{path}: cannot segment an image of {width} x {height} pixels ({one_line(error)}); '
+                'export it for one image size'
+            ) from error
         if found.ndim != 4 or found.shape[1] != count:
             raise TeacherError(
                 f'{path}: expected [1, {count}, h, w] by {table.path.name}, found an output of {list(found.shape)}'
