@@ -186,15 +186,36 @@ def test_evaluation_of_coarse_labels(tmp_path):
     assert evaluate(used, groups).confusion.iou() == pytest.approx([18 / 30, 18 / 30])
 
 
+def test_groups_have_names_that_fit_a_class_table(tmp_path):
+    long = 'construction--structure--of-a-certain-kind'
+    entries = [
+        *('{id: 0, name: asphalt, classes: [road]}', '{id: 4, name: markings, classes: [road]}'),
+        f'{{id: 5, name: {long * 2}, classes: [car, person]}}',
+        f'{{id: 7, name: {long * 2}, classes: [person, car]}}',
+        *('{id: 8, name: road, classes: [road, car]}', '{id: 9, name: road, classes: [road, person]}'),
+    ]
+    table = 'labels:\n' + ''.join(f'  - {entry}\n' for entry in entries)
+    dataset = open_dataset(make(tmp_path, table, ids=(0, 4, 5, 7, 8, 9)), 'train', THREE)
+    mask = np.zeros((64, 96), np.uint8)
+    used, groups = grouped(Predictor(lambda image: mask, THREE, 'fixed', {}), dataset)
+    assert groups.classes.names[0] == 'road'
+    assert groups.classes.names[1].startswith(long) and len(groups.classes.names[1]) <= 100
+    assert groups.classes.names[2:] == ('road or car', 'road or person')
+    assert evaluate(used, groups).confusion.iou()[0] == pytest.approx(2 / 4)
+
+
 def test_evaluation_of_several_datasets(tmp_path, capsys):
     first, second = make(tmp_path / 'first', ids=(0, 4)), tmp_path / 'second'
-    make(second, 'labels: [{id: 0, name: road}, {id: 4, name: car}]', ids=(0, 4))
+    make(second, 'labels: [{id: 0, name: asphalt, classes: [road]}, {id: 4, name: car}]', ids=(0, 4))
+    cv2.imwrite(str(second / 'train/labels/old.png'), np.zeros((64, 96), np.uint8))
     weights = tmp_path / 'weights.safetensors'
     save_weights(STDCSeg('stdc1', 3), weights, THREE, {})
     out = tmp_path / 'report'
     command = ['evaluate', str(weights), '--split', 'train', '--out', str(out), '--data']
     assert main([*command, str(first), str(second)]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    assert f'warning: {second}/train/labels: 1 files have no image' in captured.err
+    lines = captured.out.splitlines()
     reports = [json.loads((out / name / 'report.json').read_text()) for name in ('first', 'second')]
     rows = {line.split()[0]: line.split() for line in lines[-3:]}
     assert lines[-4].split() == ['images', 'mIoU', 'road']

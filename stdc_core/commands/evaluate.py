@@ -82,6 +82,8 @@ def run(options: argparse.Namespace) -> None:
     datasets = [open_dataset(data, options.split, predictor.classes) for data in options.data]
     evaluations = []
     for data, opened in zip(options.data, datasets, strict=True):
+        for text in opened.warnings:
+            print(f'warning: {text}', file=sys.stderr)
         used, dataset = grouped(predictor, opened)
         chosen = evenly(options.limit or len(dataset), len(dataset))
         evaluation = evaluate(used, dataset, chosen, progress=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -121,6 +122,8 @@ def _open(path: Path, input_scale: float | None) -> _Network:
 def _dataset(data: Path, split: str, classes: ClassTable, limit: int) -> tuple[int, Iterator[_Picture]]:
     """Return the number of pictures and the pictures of a dataset."""
     dataset = open_dataset(data, split, classes)
+    for text in dataset.warnings:
+        print(f'warning: {text}', file=sys.stderr)
     chosen = evenly(limit, len(dataset))
     samples = (dataset[index] for index in chosen)
     return len(chosen), (_Picture(sample.name, sample.image, sample.label) for sample in samples)

@@ -7,9 +7,10 @@ import dataclasses
 
 import numpy as np
 
-from stdc_core.classes import IGNORE, ClassTable
+from stdc_core.classes import IGNORE, LONGEST_NAME, ClassTable
 from stdc_core.data.folder import Sample, SegmentationFolder
 from stdc_core.evaluation.evaluate import Predictor
+from stdc_core.io.text import one_line
 
 
 class GroupedDataset:
@@ -19,7 +20,8 @@ class GroupedDataset:
         dataset: Dataset with a ``labels.yaml`` in which an id stands for several classes.
 
     Attributes:
-        classes: Table of the groups, each in the colour of its first class.
+        classes: Table of the groups, each in the colour of its first class. A group of one class has its name, another
+            one that of its labels.
     """
 
     def __init__(self, dataset: SegmentationFolder):
@@ -32,7 +34,7 @@ class GroupedDataset:
                 names.setdefault(each, []).append(dataset.table.names[number])
         self._sets = list(names)
         colors = tuple(dataset.classes.colors[min(each)] for each in self._sets)
-        self.classes = ClassTable(tuple(' or '.join(each) for each in names.values()), colors)
+        self.classes = ClassTable(_group_names(names, dataset.classes), colors)
         # Group of each label; 255 for labels that do not count.
         self._group = np.full(256, IGNORE, np.uint8)
         for group, each in enumerate(self._sets):
@@ -71,6 +73,23 @@ class GroupedDataset:
         right = np.zeros(label.shape, bool)
         right[known] = self._member[mask[known], label[known]]
         return np.where(right, label, self._home[mask])
+
+
+def _group_names(labels: dict[frozenset[int], list[str]], classes: ClassTable) -> tuple[str, ...]:
+    """Return a name for each group, unique and short enough for a class table.
+
+    Args:
+        labels: Names of the labels of each group.
+        classes: Classes in the groups.
+    """
+    names: list[str] = []
+    for each, group in labels.items():
+        texts = [' or '.join(group), ' or '.join(classes.names[number] for number in sorted(each))]
+        if len(each) == 1:
+            texts.reverse()
+        fitting = [short for text in texts if (short := one_line(text, LONGEST_NAME)) not in names]
+        names.append(fitting[0] if fitting else f'group {len(names)}')
+    return tuple(names)
 
 
 def grouped(predictor: Predictor, dataset: SegmentationFolder) -> tuple[Predictor, SegmentationFolder | GroupedDataset]:

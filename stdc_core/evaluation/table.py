@@ -19,7 +19,7 @@ def table(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
 
     Args:
         names: Name of each dataset.
-        evaluations: Result on each dataset. The road is the class ``road``, or the one named ``drivable``.
+        evaluations: Result on each dataset. The road is the class ``road``.
     """
     rows = [
         (name, str(len(each.images)), each.confusion.miou(), _road(each))
@@ -35,10 +35,7 @@ def table(names: Sequence[str], evaluations: Sequence[Evaluation]) -> str:
 def _road(evaluation: Evaluation) -> float:
     """Return the IoU of the road, or NaN if there is no such class."""
     names = evaluation.classes.names
-    for name in (ROAD, 'drivable'):
-        if name in names:
-            return float(evaluation.confusion.iou()[names.index(name)])
-    return math.nan
+    return float(evaluation.confusion.iou()[names.index(ROAD)]) if ROAD in names else math.nan
 
 
 def _mean(values: list[float]) -> float:
