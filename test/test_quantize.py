@@ -195,6 +195,32 @@ def test_labels_of_other_layouts_are_not_calibration_images(image, label, tmp_pa
     assert find_images([tmp_path]) == [tmp_path / image]
 
 
+def test_labels_in_a_folder_of_another_name_are_not_calibration_images(tmp_path):
+    for name in ('train/images/a.png', 'train/groups/a.png', 'groups/b.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / 'labels.yaml').write_text('{folder: groups, labels: [{id: 0, name: road}]}')
+    assert find_images([tmp_path]) == [tmp_path / 'groups/b.png', tmp_path / 'train/images/a.png']
+
+
+def test_loss_on_coarse_labels_is_that_of_their_groups(model, images, tmp_path, capsys):
+    """Labels of two groups: the mIoU is that of `stdc evaluate`, in groups."""
+    root = tmp_path / 'coarse'
+    shutil.copytree(images, root)
+    names = ', '.join(CAMVID.names[1:])
+    (root / 'labels.yaml').write_text(
+        f'labels: [{{id: 0, name: sky}}, {{id: 1, name: rest, classes: [{names}]}}]',
+    )
+    for path in (root / 'val' / 'labels').iterdir():
+        cv2.imwrite(str(path), np.minimum(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), 1))
+    model = shutil.copy(model, tmp_path / 'mine.onnx')
+    assert main(['evaluate', str(model), '--data', str(root)]) == 0
+    miou = re.search(r'mIoU +([\d.]+) %', capsys.readouterr().out)[1]
+    command = ['quantize', str(model), '--images', str(root), '--data', str(root), '--max-loss', '100']
+    assert main(command) == 0
+    assert f'mIoU {miou} % before' in capsys.readouterr().out
+
+
 def test_hidden_files_are_not_calibration_images(images, tmp_path):
     files = sorted((images / 'val' / 'images').iterdir())
     (tmp_path / 'mine' / '.Trash-1000').mkdir(parents=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 LISTS = {'--images': lambda text: not text.endswith('.onnx')}
@@ -46,6 +47,8 @@ def run(options: argparse.Namespace) -> None:
 
     classes = read_model(options.model)[1].classes
     data = open_dataset(options.data, options.split, classes) if options.data else None
+    for text in data.warnings if data is not None else ():
+        print(f'warning: {text}', file=sys.stderr)
     out = options.out or int8_path(options.model)
     report = quantize(
         options.model,

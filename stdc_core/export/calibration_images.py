@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from onnxruntime.quantization import CalibrationDataReader
 
 from stdc_core.data.folder import IMAGE_SUFFIXES
+from stdc_core.data.label_table import LABEL_TABLE, LabelTable
 from stdc_core.data.reading import read_image
 from stdc_core.inference.input_scale import InputScale
 from stdc_core.inference.segmenter import SizeError, check_size
@@ -59,7 +61,7 @@ def _images_below(top: Path) -> Iterator[Path]:
 def _is_label(file: Path) -> bool:
     """Return whether a picture is a label of one of the dataset layouts: our own, CamVid, SegNet or Cityscapes."""
     folder = file.parent
-    if folder.name == 'labels' and folder.with_name('images').is_dir():
+    if folder.with_name('images').is_dir() and folder.name in ('labels', _label_folder(folder.parent.parent)):
         return True
     if 'label' in folder.name.lower() and file.name.endswith('_L.png'):
         return True
@@ -67,6 +69,15 @@ def _is_label(file: Path) -> bool:
     if images not in ('', folder.name) and folder.with_name(images).is_dir():
         return True
     return re.search(r'_gt(Fine|Coarse)_\w+\.png$', file.name) is not None
+
+
+@cache
+def _label_folder(root: Path) -> str | None:
+    """Return the name that the label table of a dataset gives the folders of labels, or None without a table."""
+    try:
+        return LabelTable.from_yaml(root / LABEL_TABLE).folder
+    except (OSError, ValueError):  # a file of that name may belong to another program
+        return None
 
 
 def read_checked_image(path: Path, scale: InputScale) -> np.ndarray:

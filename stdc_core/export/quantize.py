@@ -20,7 +20,9 @@ import onnx
 from onnx import helper
 
 from stdc_core.classes import ClassTable
-from stdc_core.evaluation.evaluate import Dataset, Predictor, evaluate, evenly
+from stdc_core.data.folder import SegmentationFolder
+from stdc_core.evaluation.evaluate import Predictor, evaluate, evenly
+from stdc_core.evaluation.groups import grouped
 from stdc_core.export.calibration_images import QuantizeError, read_checked_image
 from stdc_core.export.quantized_layers import block_names, keep_in_float, quantize_layers
 from stdc_core.inference.backend import check_threads
@@ -69,7 +71,7 @@ def quantize(
     model_path: Path,
     out: Path | None,
     images: Sequence[Path],
-    data: Dataset | None = None,
+    data: SegmentationFolder | None = None,
     max_loss: float | None = None,
     threads: int = 0,
     overwrite: bool = False,
@@ -200,7 +202,7 @@ class _Loss:
         self,
         folded: onnx.ModelProto,
         images: Sequence[np.ndarray],
-        data: Dataset | None,
+        data: SegmentationFolder | None,
         classes: ClassTable,
         scale: InputScale,
         threads: int,
@@ -232,7 +234,7 @@ def _run(model: onnx.ModelProto, threads: int) -> Mask:
     return lambda image: backend(image[None], False)[0][0]
 
 
-def _miou(mask: Mask, data: Dataset, classes: ClassTable, scale: InputScale) -> float:
+def _miou(mask: Mask, data: SegmentationFolder, classes: ClassTable, scale: InputScale) -> float:
     """Return the mIoU in percent, by the protocol of ``stdc evaluate``.
 
     Raises:
@@ -244,4 +246,5 @@ def _miou(mask: Mask, data: Dataset, classes: ClassTable, scale: InputScale) -> 
         check_size(height, width, scale.of((height, width)))
         return mask(image)
 
-    return 100 * evaluate(Predictor(checked, classes, '', {}), data, progress=True).confusion.miou()
+    predictor, dataset = grouped(Predictor(checked, classes, '', {}), data)
+    return 100 * evaluate(predictor, dataset, progress=True).confusion.miou()
