@@ -459,6 +459,13 @@ def test_recipe_and_data_are_sufficient(dataset, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == 'stdc train: --out is missing: the folder of the run\n'
 
 
+def test_share_of_a_recipe_is_unused_if_each_extra_dataset_has_its_own(dataset, tmp_path, capsys):
+    (tmp_path / 'mine').touch()  # the run ends before it reads data, but after it has compared the shares
+    sources = ['--data', str(dataset), '--extra', f'{dataset}=0.3', '--extra', f'{dataset}=0.2']
+    assert main(['train', str(RECIPES / 'camvid_stdc1.yaml'), *sources, '--out', str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f'stdc train: {tmp_path} is not empty; choose another folder or move it away\n'
+
+
 def test_weights_are_saved_and_loaded(tmp_path):
     model = STDCSeg('stdc2', 11, detail_strides=(2, 8)).eval()
     save_weights(model, tmp_path / 'w.safetensors', CAMVID, {'a': 'b'})

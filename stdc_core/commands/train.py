@@ -75,10 +75,12 @@ def run(options: argparse.Namespace) -> None:
     asked = any(setting.partition('=')[0].strip() == 'extra_share' for setting in options.set)
     extra = [ExtraData.parse(text) for text in options.extra]
     if config.extra_share and all(each.share is not None for each in extra) and not asked:
-        say(
-            f'warning: {options.config} takes {config.extra_share:g} of the samples from --extra, which is missing; '
-            'training on --data alone (`stdc render FOLDER` makes such data)',
-            file=sys.stderr,
-        )
+        # The share of a recipe is for datasets without a share of their own.
+        if not extra:
+            say(
+                f'warning: {options.config} takes {config.extra_share:g} of the samples from --extra, which is '
+                'missing; training on --data alone (`stdc render FOLDER` makes such data)',
+                file=sys.stderr,
+            )
         config = dataclasses.replace(config, extra_share=0.0)
     say(train(config, options.data, run_folder(options), extra, options.init, teacher=options.teacher))
