@@ -88,8 +88,13 @@ def test_files_that_the_architecture_names_exist():
     assert not [file for file in files if not (REPOSITORY / file).exists()]
 
 
-def test_tests_that_are_named_exist():
-    tests = '\n'.join(path.read_text() for path in (REPOSITORY / 'test').rglob('test_*.py'))
+def test_tests_that_are_named_are_in_the_file_before_them():
+    files = {path.name: path.read_text() for path in (REPOSITORY / 'test').rglob('test_*.py')}
     for page, text in PAGES.items():
-        for name in re.findall(r'`(test_\w+)(?:\[[^`]*\])?`', text):
-            assert f'def {name}(' in tests, f'{page.name}: {name}'
+        file = ''
+        for name, is_file in re.findall(r'`(test_\w+)(\.py)?(?:\[[^`]*\])?`', text):
+            if is_file:
+                file = f'{name}.py'
+                assert file in files, f'{page.name}: {file}'
+            else:
+                assert f'def {name}(' in files.get(file, ''), f'{page.name}: {name} is not in {file or "any file"}'
