@@ -7,7 +7,8 @@ SOAK_MINUTES ?= 30
 COMPARE ?=
 
 ENVIRONMENT = $(PYTHON) .ci/environment.py
-RUN = PYTHONPATH=. AMENT_PREFIX_PATH="$${AMENT_PREFIX_PATH:-$$PWD/.venv-test}" .venv-test/bin/python
+# A sourced ROS 2 has set both variables; its entries are kept.
+RUN = PYTHONPATH="$$PWD$${PYTHONPATH:+:$$PYTHONPATH}" AMENT_PREFIX_PATH="$${AMENT_PREFIX_PATH:-$$PWD/.venv-test}" .venv-test/bin/python
 
 .PHONY: help demo test fuzz soak benchmark benchmark-training compare lint pins sbom clean
 

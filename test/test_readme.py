@@ -75,6 +75,14 @@ def test_subcommands_exist():
     assert commands == set(COMMANDS)
 
 
+def test_commands_name_an_interpreter_that_exists():
+    # Debian has no `python`, and pytest is only in the environment.
+    for page, text in PAGES.items():
+        assert not re.findall(r'(?<![\w/])python [\w./-]+|(?<!-m )pytest -[^`\n]*', text), page.name
+        if '.venv-test/bin/python' in text and page.parent == DOCS:
+            assert '(../CONTRIBUTING.md#test)' in text, page.name
+
+
 def test_links_and_pictures_exist():
     for page, text in PAGES.items():
         for target in re.findall(r'\]\(([^)#:]+)(?:#[\w-]+)?\)', text):
