@@ -235,6 +235,8 @@ class CameraSegmentation:
         return response
 
     def _follow_listeners(self) -> None:
+        if self._worker is None:  # the events executor also runs a destroyed timer that was due already
+            return
         names = self._loaded().info.classes.names
         if self._points is not None:
             self._points.follow_listeners()
