@@ -260,7 +260,7 @@ def test_close_does_not_wait_for_a_newer_frame(monkeypatch):
 class Recorder:
     """Worker whose processing notes the thread in which it runs, and takes a given time of a simulated clock."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, batch: int = 1):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, batch: int = 1, inline: bool = True):
         self.takes, self.now = worker.QUICK / 2, 0.0
         self.here: list[bool] = []
         self.done = threading.Semaphore(0)
@@ -268,7 +268,7 @@ class Recorder:
         self.caller = threading.get_ident()
         self.inside: threading.Event | None = None
         self.go: threading.Event | None = None
-        self.worker = LatestFrameWorker(self._process, lambda frames, error: None, batch)
+        self.worker = LatestFrameWorker(self._process, lambda frames, error: None, batch, inline)
 
     def _process(self, frames: list[int]) -> None:
         self.here.append(threading.get_ident() == self.caller)
@@ -321,4 +321,10 @@ def test_frames_that_could_form_a_batch_go_through_the_thread(monkeypatch):
     recorder = Recorder(monkeypatch, batch=2)
     recorder.put_until_here()
     assert not any(recorder.put(source=source) for source in ('rear', 'front') * worker.QUICK_IN_A_ROW)
+    assert recorder.worker.close(TIMEOUT)
+
+
+def test_quick_frames_go_through_the_thread_if_the_caller_must_not_process_them(monkeypatch):
+    recorder = Recorder(monkeypatch, inline=False)
+    assert not any(recorder.put() for _ in range(2 * worker.QUICK_IN_A_ROW))
     assert recorder.worker.close(TIMEOUT)

@@ -53,8 +53,8 @@ class CameraSegmentation:
     """Segments the newest image of each camera whenever somebody listens to an output.
 
     The executor of the node receives messages; a worker thread decodes, segments and publishes, or the executor does if
-    that is quick (:class:`stdc_ros.node.latest_frame_worker.LatestFrameWorker`). Call ``open_topics`` and ``load`` in
-    either order, then ``start``. ``stop`` and ``unload`` undo this.
+    that is quick and waits for no TF (:class:`stdc_ros.node.latest_frame_worker.LatestFrameWorker`). Call
+    ``open_topics`` and ``load`` in either order, then ``start``. ``stop`` and ``unload`` undo this.
 
     Args:
         node: Node that owns topics, timers and parameters.
@@ -111,7 +111,7 @@ class CameraSegmentation:
             ModelError: The file is not a model.
             BackendError: The backend is not installed or cannot run here.
             GridError, CameraInfoError: The parameters of the grid are invalid, or there are not six pose numbers for
-                each camera.
+                each camera, or ``points_camera_pose`` is given beside ``points_fixed_frame``.
             PointsError: ``points_only`` names a class that the model does not have.
             ValueError: ``build_only`` is set without ``image_size``.
         """
@@ -159,7 +159,9 @@ class CameraSegmentation:
         """Start to segment. The topics must be open and the model loaded."""
         segmenter, pipeline = self._loaded(), self._pipeline
         assert pipeline is not None
-        self._worker = LatestFrameWorker(pipeline.process, pipeline.report_failure, segmenter.max_batch)
+        # A grid may wait for a transform, which the executor receives. So the executor must not process frames then.
+        inline = self._grids is None or self._grids.transforms is None
+        self._worker = LatestFrameWorker(pipeline.process, pipeline.report_failure, segmenter.max_batch, inline)
         if self._points is not None:
             self._points.start()
         self._follow_listeners()

@@ -48,9 +48,12 @@ class LatestFrameWorker(Generic[Frame]):
         process: Function that is called with the next frames, each from another source; never twice at a time.
         failed: Function that is called with these frames and an exception of ``process``. The work continues after it.
         batch: Largest number of frames in one call of ``process``.
+        inline: Whether :meth:`put` may process quick frames itself. Forbid it if ``process`` waits for something that
+            the thread of the caller receives.
 
     Attributes:
         dropped: Number of frames that were replaced before their turn came, by source.
+        inline: Whether :meth:`put` may process quick frames, as in the arguments.
     """
 
     def __init__(
@@ -58,8 +61,10 @@ class LatestFrameWorker(Generic[Frame]):
         process: Callable[[list[Frame]], None],
         failed: Callable[[list[Frame], Exception], None],
         batch: int = 1,
+        inline: bool = True,
     ):
         self.dropped: Counter[Hashable] = Counter()
+        self.inline = inline
         self._process = process
         self._failed = failed
         self._batch = batch
@@ -112,7 +117,7 @@ class LatestFrameWorker(Generic[Frame]):
 
     def _can_process_here(self) -> bool:
         alone = self._batch == 1 or len(self._arrivals) == 1
-        return alone and self._quick >= QUICK_IN_A_ROW and not self._busy and not self._waiting
+        return self.inline and alone and self._quick >= QUICK_IN_A_ROW and not self._busy and not self._waiting
 
     def _work(self, frames: list[Frame]) -> None:
         """Process frames. The caller has set ``_busy``, so that no other thread does."""
