@@ -22,14 +22,15 @@ from test_segment_bag import read
 
 from stdc_core.classes import IGNORE
 from stdc_core.inference import Segmentation, Segmenter
-from stdc_ros.bags.message import make_header
+from stdc_ros.bags.message import BagError, make_header
 from stdc_ros.ground.camera_info import CameraInfoError
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.ground.pose import pose_of_body
 from stdc_ros.messages.cdr import CAMERA_INFO, IMAGE, TYPES
 from stdc_ros.messages.images import make_image
-from stdc_ros.offline.bag_points import TF
+from stdc_ros.offline.bag_points import TF, PointOptions
 from stdc_ros.offline.camera_poses import read_camera_poses, transform_of
+from stdc_ros.offline.one_bag import segment_bag
 from stdc_ros.offline.segment_bag import main
 from stdc_ros.points.painting import View, paint
 from stdc_ros.points.transform_tree import TransformTree
@@ -242,6 +243,20 @@ def test_options_about_clouds_need_clouds(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main([str(source), str(tmp_path / 'out.mcap'), option, value])
         assert f'{option}: is about clouds, expected --points as well' in capsys.readouterr().err
+
+
+def test_a_fixed_frame_beside_poses_is_an_error(tmp_path, capsys):
+    source = make_lidar_bag(tmp_path)
+    (tmp_path / 'pose.yaml').write_text(json.dumps(POSE))
+    arguments = ['--points', LIDAR, '--fixed-frame', 'odom', '--camera-pose', str(tmp_path / 'pose.yaml')]
+    with pytest.raises(SystemExit):
+        main([str(source), str(tmp_path / 'out.mcap'), *arguments])
+    words = '--fixed-frame is odom beside --camera-pose, expected one of them'
+    assert words in capsys.readouterr().err
+    options = PointOptions((LIDAR,), camera_poses=((CAMERA, tuple(POSE)),), fixed_frame='odom')
+    with pytest.raises(BagError, match=words):
+        segment_bag(source, tmp_path / 'out.mcap', Segmenter.load(), points=options)
+    assert not (tmp_path / 'out.mcap').exists()
 
 
 def test_clouds_without_an_image_near_in_time_are_named(tmp_path, capsys):

@@ -17,6 +17,7 @@ from test_node_ros_packages import LATCHED, transform
 
 from stdc_core.classes import IGNORE
 from stdc_core.inference import Segmenter
+from stdc_ros.ground.camera_info import CameraInfoError
 from stdc_ros.ground.camera_model import CameraModel
 from stdc_ros.ground.pose import pose_of_body
 from stdc_ros.messages.cdr import encode
@@ -139,6 +140,13 @@ def test_a_pose_that_cannot_be_is_an_error_at_the_start():
         assert process.wait() == 1
         (fatal,) = [line for line in process.output.splitlines() if '[FATAL]' in line]
         assert 'points_camera_pose has 2 numbers, expected 6 for each of 1 cameras' in fatal
+
+
+def test_a_fixed_frame_beside_poses_is_an_error():
+    settings = Parameters(points=True, points_camera_pose=tuple(POSE), points_fixed_frame='odom')
+    with Client('/left') as client, pytest.raises(CameraInfoError) as raised:
+        PointsOutput(client.node, settings).load(Segmenter.load().info.classes, None)
+    assert str(raised.value).startswith("points_fixed_frame is 'odom' beside points_camera_pose, expected one of them")
 
 
 def test_tf_brings_the_cloud_to_the_camera_at_both_stamps():

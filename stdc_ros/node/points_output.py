@@ -40,7 +40,7 @@ class CloudTransforms:
         shared: TF listener of the grids, or None.
 
     Raises:
-        CameraInfoError: The poses are not six numbers for each camera.
+        CameraInfoError: The poses are not six numbers for each camera, or are given beside a fixed frame.
     """
 
     def __init__(self, node: Node, settings: Parameters, shared: Transforms | None):
@@ -48,6 +48,12 @@ class CloudTransforms:
         if poses and len(poses) != POSE_NUMBERS * len(names):
             raise CameraInfoError(
                 f'points_camera_pose has {len(poses)} numbers, expected {POSE_NUMBERS} for each of {len(names)} cameras'
+            )
+        if poses and settings.points_fixed_frame:
+            raise CameraInfoError(
+                f'points_fixed_frame is {settings.points_fixed_frame!r} beside points_camera_pose, expected one of them'
+                ', since the motion is in TF; leave out points_camera_pose to take all poses from TF, or '
+                'points_fixed_frame to ignore the motion'
             )
         self._fixed = {
             name: np.linalg.inv(pose_of_body(poses[POSE_NUMBERS * index : POSE_NUMBERS * (index + 1)]))
@@ -140,7 +146,8 @@ class PointsOutput:
             shared: TF listener of the grids, or None.
 
         Raises:
-            CameraInfoError: ``points_camera_pose`` does not have six numbers for each camera.
+            CameraInfoError: ``points_camera_pose`` does not have six numbers for each camera, or is given beside
+                ``points_fixed_frame``.
             PointsError: ``points_only`` names a class that the model lacks.
         """
         transport = self._settings.image_transport

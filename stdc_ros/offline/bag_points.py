@@ -43,7 +43,7 @@ class PointOptions(NamedTuple):
         only: Names of the classes whose points are kept; empty for all points.
         camera_poses: Image topic and numbers of :func:`stdc_ros.offline.camera_poses.read_camera_poses`; empty to use
             the TF of the bag.
-        fixed_frame: Frame of TF that does not move; empty for no correction of the motion.
+        fixed_frame: Frame of TF that does not move; empty for no correction of the motion, and with ``camera_poses``.
         max_time_difference: Largest difference between the stamps of cloud and mask, seconds.
         rectified: Whether the images are rectified: described by P of their CameraInfo.
     """
@@ -54,6 +54,16 @@ class PointOptions(NamedTuple):
     fixed_frame: str = ''
     max_time_difference: float = MAX_TIME_DIFFERENCE
     rectified: bool = False
+
+    @property
+    def contradiction(self) -> str:
+        """Error for a fixed frame beside camera poses, which would have no effect; empty without one."""
+        if not (self.camera_poses and self.fixed_frame):
+            return ''
+        return (
+            f'--fixed-frame is {self.fixed_frame} beside --camera-pose, expected one of them, since the motion '
+            'is in TF; leave out --camera-pose to take all poses from TF, or --fixed-frame to ignore the motion'
+        )
 
 
 class BagPoints:
@@ -71,7 +81,8 @@ class BagPoints:
         problem: Reason for the first of them.
 
     Raises:
-        BagError: A topic is missing or does not hold clouds, a class or camera is unknown, or there are no poses.
+        BagError: A topic is missing or does not hold clouds, a class or camera is unknown, there are no poses, or the
+            options contradict each other.
     """
 
     def __init__(self, bag: Bag, cameras: Mapping[str, str], classes: ClassTable, options: PointOptions):
@@ -83,6 +94,8 @@ class BagPoints:
         self._unfit: dict[str, str] = {}  # by image topic: why the CameraInfo does not belong to its images
         self._waiting: list[BagMessage] = []
         self._colors = packed_colors(classes)
+        if options.contradiction:
+            raise BagError(f'{bag.path}: {options.contradiction}')
         _check_topics(bag, options.topics)
         try:
             self._kept = select_classes(options.only, classes)

@@ -228,7 +228,7 @@ def _point_options(parser: argparse.ArgumentParser, given: argparse.Namespace) -
     except BagError as error:
         parser.error(f'--camera-pose: {error}')
     topics = tuple(dict.fromkeys(given.points))
-    return PointOptions(
+    options = PointOptions(
         topics,
         given.points_only,
         tuple(poses.items()),
@@ -236,6 +236,9 @@ def _point_options(parser: argparse.ArgumentParser, given: argparse.Namespace) -
         given.max_time_difference,
         given.points_rectified,
     )
+    if options.contradiction:
+        parser.error(options.contradiction)
+    return options
 
 
 def _names(text: str) -> tuple[str, ...]:
