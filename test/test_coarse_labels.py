@@ -19,9 +19,11 @@ from stdc_core.evaluation.groups import grouped
 from stdc_core.model.segmentation import STDCSeg
 from stdc_core.model.weights import load_weights, save_weights
 from stdc_core.training.detail import detail_loss
+from stdc_core.training.extra_data import ExtraData
 from stdc_core.training.losses import ohem_cross_entropy, set_cross_entropy
 from stdc_core.training.task import SegmentationTask
 from stdc_core.training.train_config import TrainConfig
+from stdc_core.training.training_data import open_training_data
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 THREE = ClassTable(('road', 'car', 'person'), ((0, 0, 0), (255, 0, 0), (0, 255, 0)))
@@ -95,6 +97,17 @@ def test_check_counts_sets_and_names_unknown_ids(tmp_path):
     bad = check(open_dataset(make(tmp_path / 'bad', ids=(0, 5)), 'train', THREE), progress=False)
     with pytest.raises(DataError, match=r'ids \[5\] are not in .*labels\.yaml'):
         raise_problems(bad)
+
+
+@pytest.mark.parametrize('has_table', [False, True], ids=['plain labels', 'a set without pixels'])
+def test_coarse_extra_data_does_not_hide_absent_classes(has_table, tmp_path):
+    coarse, data = make(tmp_path / 'coarse'), make(tmp_path / 'data', ids=(0,))
+    make(data, ids=(0, 255), split='val')
+    if not has_table:
+        (data / 'labels.yaml').unlink()
+    opened = open_training_data(TrainConfig(), THREE, data, [ExtraData(coarse, 0.5)], has_teacher=False)
+    with pytest.raises(DataError, match=r'/val: 50\.0 % of the pixels are 255.* and no pixel is car, person\.'):
+        opened.check(progress=False, refuse_absent=True)
 
 
 def test_loss_of_a_set_uses_its_summed_probability():

@@ -176,7 +176,7 @@ def check(dataset: SegmentationFolder, limit: int | None = None, progress: bool 
     if not counts[:IGNORE].any() and not report.problems and not dataset.unlabelled:
         report.problems.append(f'{dataset}: none of {report.checked} labels has a labelled pixel')
     report.warnings += dataset.warnings
-    report.warnings += _warnings(dataset, report, unlabelled)
+    report.warnings += _warnings(dataset, report, counts, unlabelled)
     return report
 
 
@@ -245,18 +245,21 @@ def _missing(dataset: SegmentationFolder, chosen: set[int]) -> list[Path]:
     ]
 
 
-def _warnings(dataset: SegmentationFolder, report: DataReport, unlabelled: list[Path]) -> list[str]:
+def _warnings(dataset: SegmentationFolder, report: DataReport, counts: np.ndarray, unlabelled: list[Path]) -> list[str]:
     """Return warnings about a dataset, and set the absent classes of its report if all images were read.
 
     Args:
         dataset: Dataset.
         report: Report with the counts of the pixels.
+        counts: Pixels of each id, also those of sets of classes, int64 ``[256]``.
         unlabelled: Labels without a labelled pixel.
     """
     warnings = []
     if unlabelled:
         warnings.append(f'{dataset}: {len(unlabelled)} labels have no labelled pixel, the first {some(unlabelled, 3)}')
-    possible = set().union(*dataset.label_sets)
+    # In a training, `label_sets` has the sets of all datasets. Only the pixels tell which of them this one uses.
+    sets = enumerate(dataset.label_sets, len(dataset.classes))
+    possible = {member for number, members in sets if counts[number] for member in members}
     absent = [
         name
         for number, (name, count) in enumerate(zip(report.classes.names, report.counts, strict=True))
