@@ -8,6 +8,8 @@ from pathlib import Path
 import yaml
 
 from stdc_core.commands.main import COMMANDS
+from stdc_core.inference import DEFAULT_MODEL
+from stdc_core.inference.model_file import read_model
 from stdc_ros.node.camera import OUTPUTS, POINTS
 from stdc_ros.node.parameters import Parameters
 
@@ -51,6 +53,24 @@ def test_launch_arguments_are_those_of_the_launch_file():
         if line.startswith('| `')
     ]
     assert sorted(re.findall(r'(\w+):=', ' '.join(rows))) == sorted(declared)
+
+
+def test_class_ids_are_those_of_the_shipped_model():
+    names = re.findall(r'\| (\d+) \| (\w+) (?=\|)', section(DOCS / 'model_card.md', 'Classes'))
+    _, info = read_model(DEFAULT_MODEL)
+    assert sorted((int(number), name) for number, name in names) == [*enumerate(info.classes.names), (255, 'none')]
+
+
+def test_parameters_that_are_comments_are_named():
+    text = (REPOSITORY / 'config' / 'segmentation.yaml').read_text()
+    sentence = section(DOCS / 'node.md', 'Parameters').split('comments there')[1].split('Parameters marked')[0]
+    assert re.findall(r'`(\w+)`', sentence) == re.findall(r'^    # (\w+): \[', text, re.MULTILINE)
+
+
+def test_python_examples_compile():
+    for page, text in PAGES.items():
+        for block in re.findall(r'^```python\n(.*?)^```', text, re.MULTILINE | re.DOTALL):
+            compile(block, page.name, 'exec')
 
 
 def test_programs_are_those_that_are_installed():
