@@ -71,7 +71,8 @@ ARGUMENTS = (
     DeclareLaunchArgument(
         'input_scale',
         default_value='',
-        description=f'Scale of the images that the network sees, 0.1 to 4. {UNSET}, which lets the model choose.',
+        description='Scale of the images that the network sees, above 0 and at most 4; 0: automatic. '
+        f'{UNSET}, which is 0.',
     ),
     DeclareLaunchArgument(
         'output_size',

@@ -2,5 +2,5 @@
 """ROS 2 half of the package: the live node, bags, offline segmentation and playback.
 
 Rooms, from high to low; a room imports only rooms below it, and never torch:
-``node`` and ``playback`` (use rclpy), ``offline``, ``bags``, ``ground``, ``messages`` (use no rclpy).
+``node`` and ``playback`` (use rclpy), ``offline``, ``bags``, ``points``, ``ground``, ``messages`` (use no rclpy).
 """

@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check README and docs against the code: tables, subcommands, links and test names."""
 
+import argparse
 import re
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 import yaml
 
+from stdc_core.commands import evaluate, predict
 from stdc_core.commands.main import COMMANDS
-from stdc_core.inference import DEFAULT_MODEL
+from stdc_core.inference import BACKENDS, DEFAULT_MODEL
 from stdc_core.inference.model_file import read_model
 from stdc_ros.node.camera import OUTPUTS, POINTS
 from stdc_ros.node.parameters import Parameters
@@ -101,6 +104,14 @@ def test_commands_name_an_interpreter_that_exists():
         assert not re.findall(r'(?<![\w/])python [\w./-]+|(?<!-m )pytest -[^`\n]*', text), page.name
         if '.venv-test/bin/python' in text and page.parent == DOCS:
             assert '(../CONTRIBUTING.md#test)' in text, page.name
+
+
+@pytest.mark.parametrize('command', [evaluate, predict])
+def test_help_names_every_backend(command):
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    (text,) = (action.help for action in parser._actions if '--backend' in action.option_strings)
+    assert set(BACKENDS) <= set(re.findall(r'\w+', text))
 
 
 def test_links_and_pictures_exist():

@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--backend',
         default='auto',
-        help='backend for a model.onnx: auto (default), onnxruntime, openvino or tensorrt',
+        help='backend for a model.onnx: auto (default), onnxruntime, onnxruntime_cuda, openvino, tensorrt or '
+        'tensorrt_rtx',
     )
     parser.add_argument('--precision', default='auto', help='precision: auto (default), fp32, bf16, fp16 or int8')
     parser.epilog = (

@@ -31,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='W',
         help='weight of the class colours in the overlay, 0 to 1 (default: 0.5)',
     )
-    parser.add_argument('--backend', default='auto', help='backend: auto (default), onnxruntime, openvino or tensorrt')
+    parser.add_argument(
+        '--backend',
+        default='auto',
+        help='backend: auto (default), onnxruntime, onnxruntime_cuda, openvino, tensorrt or tensorrt_rtx',
+    )
     parser.add_argument('--precision', default='auto', help='precision: auto (default), fp32, bf16, fp16 or int8')
     parser.add_argument(
         '--video-format', choices=('webm', 'mp4'), default='webm', help='webm (VP8, default) or mp4 (H.264, needs PyAV)'
