@@ -29,8 +29,8 @@ def blend(
         share: Share of the second network, 0 to 1.
 
     Returns:
-        Network in float32 and evaluation mode, its classes, and the provenance of the first one with an entry
-        ``blend``.
+        Network in float32 and evaluation mode, its classes, and the provenance of the first one, with an entry
+        ``blend`` and without its mIoU.
 
     Raises:
         FileNotFoundError: A file does not exist.
@@ -60,5 +60,6 @@ def blend(
     if any(offsets):
         pairs = zip(*(offset or [0.0] * len(classes) for offset in offsets), strict=True)
         provenance['class_offset'] = json.dumps([(1 - share) * a + share * b for a, b in pairs])
+    provenance.pop('miou', None)  # measured on the first network, not on the blend
     provenance['blend'] = f'{1 - share:g} of {Path(first).name}, {share:g} of {Path(second).name}'
     return model, classes, provenance
