@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-import ros_helpers  # noqa: F401 (isolates this process before rclpy is imported)
+import rclpy
+import ros_helpers  # noqa: F401 (isolates this process before it uses rclpy)
 from rclpy.context import Context
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 from stdc_ros.node import camera_segmentation, grid_output
 from stdc_ros.node.camera_segmentation import CameraSegmentation
 from stdc_ros.node.latest_frame_worker import LatestFrameWorker
+from stdc_ros.node.lifecycle_node import SegmentationLifecycleNode
 
 
 @pytest.fixture
@@ -29,6 +34,19 @@ def node(context: Context, request: pytest.FixtureRequest) -> Iterator[Node]:
     node = Node('segmentation', context=context, cli_args=['--ros-args', *getattr(request, 'param', ())])
     yield node
     node.destroy_node()
+
+
+@contextmanager
+def managed(*arguments: str) -> Iterator[SegmentationLifecycleNode]:
+    """Yield a managed node with these ROS arguments, configured."""
+    rclpy.init(args=['--ros-args', *arguments], signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = SegmentationLifecycleNode()
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        yield node
+        node.close()
+    finally:
+        rclpy.try_shutdown()
 
 
 def test_timers_that_are_due_already_may_run_after_the_model_is_unloaded(node):
@@ -73,3 +91,18 @@ def test_executor_that_receives_transforms_does_not_wait_for_them(node, monkeypa
     segmentation.start()
     segmentation.close()
     assert [worker.inline for worker in workers] == [False]
+
+
+def test_overrides_of_a_managed_node_are_checked_when_its_topics_are_open(capfd):
+    names = ('/segmentation/mask.publisher.depth', '/image.subscription.depth', '/segmentation/maks.publisher.depth')
+    overrides = [part for name in names for part in ('-p', f'qos_overrides.{name}:=2')]
+    unknown = 'parameter {} is given but does not exist'
+    with managed('-p', 'thread:=1', *overrides) as node:
+        told = capfd.readouterr().err
+        assert unknown.format('thread') in told and 'qos_overrides' not in told
+        for expected in (1, 0):
+            assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+            told = capfd.readouterr().err
+            assert told.count('does not exist') == expected
+            assert told.count(unknown.format(f'qos_overrides.{names[2]}')) == expected
+            assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS

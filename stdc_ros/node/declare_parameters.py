@@ -16,6 +16,9 @@ from stdc_ros.node.parameters import Parameters
 #: Parameter type by type hint of a list. ROS cannot derive the type from an empty list.
 _LIST_TYPES = {'tuple[str, ...]': Parameter.Type.STRING_ARRAY, 'tuple[float, ...]': Parameter.Type.DOUBLE_ARRAY}
 
+#: Beginning of the names of the parameters that are declared when a topic is opened.
+_OVERRIDES = 'qos_overrides.'
+
 
 def declare(node: Node) -> Parameters:
     """Declare every parameter of the table on a node.
@@ -98,14 +101,20 @@ def _descriptor(entry: Field) -> ParameterDescriptor:
     return descriptor
 
 
-def warn_of_unknown(node: Node) -> None:
+def warn_of_unknown(node: Node, overrides: bool | None = None) -> None:
     """Warn about values for parameters that do not exist, which ROS ignores silently.
 
-    Call this when everything is declared.
+    Call this when the parameters that are checked are declared.
+
+    Args:
+        node: Node that has the parameters.
+        overrides: True to check only overrides of the quality of service, which are declared when the topics are
+            opened; False to check only the other parameters; None to check all.
     """
     # rclpy has no public way to read the given values nor, in Humble, the names of all declared parameters.
     for name in getattr(node, '_parameter_overrides', {}):
-        if not node.has_parameter(name):
+        checked = overrides is None or name.startswith(_OVERRIDES) == overrides
+        if checked and not node.has_parameter(name):
             known = [entry.name for entry in fields(Parameters)]
             close = difflib.get_close_matches(name, node._parameters, n=1)
             hint = f'did you mean {close[0]}?' if close else f'expected one of {", ".join(known)}'

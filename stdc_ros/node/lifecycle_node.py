@@ -51,7 +51,8 @@ class SegmentationLifecycleNode(LifecycleNode):
         self.segmentation = CameraSegmentation(self, 'unconfigured')
         if self.segmentation.settings.build_only:
             raise ValueError('build_only is true, expected false with --lifecycle: configure builds for image_size')
-        warn_of_unknown(self)
+        self._overrides_are_checked = False
+        warn_of_unknown(self, overrides=False)
         self._refuse_impossible_transitions()
         self.segmentation.create_steady_timer(LISTENER_PERIOD, self._watch)
 
@@ -120,6 +121,9 @@ class SegmentationLifecycleNode(LifecycleNode):
 
     def _activate(self) -> None:
         self.segmentation.open_topics()
+        if not self._overrides_are_checked:  # only now does every topic have its parameters
+            warn_of_unknown(self, overrides=True)
+            self._overrides_are_checked = True
         self.segmentation.start()
 
     def _end(self) -> None:
