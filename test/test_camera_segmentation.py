@@ -12,12 +12,17 @@ import ros_helpers  # noqa: F401 (isolates this process before it uses rclpy)
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.serialization import serialize_message
 from rclpy.signals import SignalHandlerOptions
+from rclpy.subscription import Subscription
+from scenes import pinhole_info, scene
 
 from stdc_ros.node import camera_segmentation, grid_output
+from stdc_ros.node.camera import Camera
 from stdc_ros.node.camera_segmentation import CameraSegmentation
 from stdc_ros.node.latest_frame_worker import LatestFrameWorker
 from stdc_ros.node.lifecycle_node import SegmentationLifecycleNode
+from stdc_ros.node.parameters import Parameters
 
 
 @pytest.fixture
@@ -61,6 +66,36 @@ def test_timers_that_are_due_already_may_run_after_the_model_is_unloaded(node):
     for callback in due:
         callback()
     segmentation.close()
+
+
+def deliver(subscription: Subscription, data: bytes) -> None:
+    """Call the callback as the events executor does; the rclpy of Humble passes only the message."""
+    subscription.callback((data, {}) if hasattr(Subscription, 'CallbackType') else data)
+
+
+def test_messages_of_a_destroyed_subscription_are_ignored(node):
+    """The events executor delivers them, because it has queued them before it learns that it is destroyed."""
+    settings, frames, wanted = Parameters(points=True), [], [True]
+    camera = Camera(node, '', settings, frames.append, lambda: wanted[0])
+    info = pinhole_info(scene(48, 64))
+
+    def subscribed() -> dict[str, Subscription]:
+        camera.follow_listeners()
+        return {each.topic_name: each for each in node.subscriptions if each.topic_name in ('/image', '/camera_info')}
+
+    before = subscribed()
+    assert set(before) == {'/image', '/camera_info'}
+    settings.enabled = False
+    assert not subscribed()
+    settings.enabled = True
+    deliver(before['/image'], b'an image')
+    deliver(before['/camera_info'], serialize_message(info))
+    assert not frames
+    now = subscribed()
+    assert camera.camera_info(48, 64) is None
+    deliver(now['/camera_info'], serialize_message(info))
+    assert camera.camera_info(48, 64) is not None
+    camera.close()
 
 
 class Listener:

@@ -185,6 +185,9 @@ class Camera:
         return advertise(self._node, message_class, topic, quality)
 
     def _take(self, data: bytes, delivery: dict[str, int | None]) -> None:
+        # The events executor also delivers to a subscription that was destroyed after the message had arrived.
+        if self._images is None:
+            return
         self._count_missed(delivery.get('publication_sequence_number'))
         if not self.wanted():
             return
@@ -206,7 +209,8 @@ class Camera:
         self.statistics.missed = (self.statistics.missed or 0) + max(0, between)
 
     def _take_info(self, data: bytes, delivery: dict[str, int | None]) -> None:
-        self._info = data
+        if self._infos is not None:  # see _take
+            self._info = data
 
     def camera_info(self, height: int, width: int) -> Any | None:
         """Return the newest ``sensor_msgs/CameraInfo``; None without one, or if it does not fit images of this size."""

@@ -205,6 +205,9 @@ class PointsOutput:
         self._painter.forget()
 
     def _take(self, data: bytes, delivery: dict[str, int | None]) -> None:
+        # The events executor also delivers to a subscription that was destroyed after the message had arrived.
+        if self._clouds is None:
+            return
         self._last_sign = time.monotonic()
         if self._painter is not None:
             self._painter.put(data)
