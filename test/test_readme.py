@@ -81,6 +81,14 @@ def test_programs_are_those_that_are_installed():
     assert set(re.findall(r'^\| `ros2 run stdc_ros (\w+)', PAGES[README], re.MULTILINE)) == installed
 
 
+def test_readme_installs_what_rosdep_does_not():
+    needed = re.search(r'install_requires=\[(.*?)\n    \]', (REPOSITORY / 'setup.py').read_text(), re.DOTALL).group(1)
+    # Packages of rosdep or of every environment, and one that rosbags installs.
+    others = {'setuptools', 'numpy', 'opencv-python-headless', 'pyyaml', 'tqdm', 'backports.zstd'}
+    (line,) = re.findall(r'^pip install (.*onnxruntime[^#]*)', section(README, 'With ROS 2'), re.MULTILINE)
+    assert set(re.findall(r"^ +'([\w.-]+)", needed, re.MULTILINE)) - others <= set(line.split())
+
+
 def test_readme_fits_two_screens():
     lines = PAGES[README].splitlines()
     assert len(lines) <= 150
