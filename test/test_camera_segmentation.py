@@ -17,9 +17,12 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from scenes import pinhole_info, scene
 
+from stdc_core.inference import Segmenter
+from stdc_ros.ground.drivable_grid import GridError
 from stdc_ros.node import camera_segmentation, grid_output
 from stdc_ros.node.camera import Camera
 from stdc_ros.node.camera_segmentation import CameraSegmentation
+from stdc_ros.node.grid_output import GridOutputs
 from stdc_ros.node.latest_frame_worker import LatestFrameWorker
 from stdc_ros.node.lifecycle_node import SegmentationLifecycleNode
 from stdc_ros.node.parameters import Parameters
@@ -68,6 +71,38 @@ def test_timers_that_are_due_already_may_run_after_the_model_is_unloaded(node):
     segmentation.close()
 
 
+class Listener:
+    """Stands for the TF listener, since tf2_ros is not on PyPI."""
+
+    buffer = None
+
+    def __init__(self, node: Node):
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_failed_activation_leaves_no_publishers():
+    """The last step of the second camera fails, when all other topics are open."""
+    bad = 'qos_overrides./b/camera_info.subscription.reliability:=perhaps'
+    with managed('-p', 'cameras:=[a, b]', '-p', 'points:=true', '-p', bad) as node:
+        before = sorted(publisher.topic_name for publisher in node.publishers)
+        for _ in range(2):
+            assert node.trigger_activate() == TransitionCallbackReturn.ERROR
+            assert sorted(publisher.topic_name for publisher in node.publishers) == before
+            assert not node.count_publishers('/a/segmentation/mask')
+            assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
+def test_failed_grid_leaves_no_listener_to_tf(node, monkeypatch):
+    listeners: list[Listener] = []
+    monkeypatch.setattr(grid_output, 'listen', lambda node: listeners.append(Listener(node)) or listeners[-1])
+    with pytest.raises(GridError, match="'street'"):
+        GridOutputs(node, Parameters(grid_classes=('street',)), Segmenter.load().info.classes)
+    assert [listener.closed for listener in listeners] == [True]
+
+
 def deliver(subscription: Subscription, data: bytes) -> None:
     """Call the callback as the events executor does; the rclpy of Humble passes only the message."""
     subscription.callback((data, {}) if hasattr(Subscription, 'CallbackType') else data)
@@ -75,8 +110,8 @@ def deliver(subscription: Subscription, data: bytes) -> None:
 
 def test_messages_of_a_destroyed_subscription_are_ignored(node):
     """The events executor delivers them, because it has queued them before it learns that it is destroyed."""
-    settings, frames, wanted = Parameters(points=True), [], [True]
-    camera = Camera(node, '', settings, frames.append, lambda: wanted[0])
+    settings, frames = Parameters(points=True), []
+    camera = Camera(node, '', settings, frames.append, lambda: True)
     info = pinhole_info(scene(48, 64))
 
     def subscribed() -> dict[str, Subscription]:
@@ -96,18 +131,6 @@ def test_messages_of_a_destroyed_subscription_are_ignored(node):
     deliver(now['/camera_info'], serialize_message(info))
     assert camera.camera_info(48, 64) is not None
     camera.close()
-
-
-class Listener:
-    """Stands for the TF listener, since tf2_ros is not on PyPI."""
-
-    buffer = None
-
-    def __init__(self, node: Node):
-        self.closed = False
-
-    def close(self) -> None:
-        self.closed = True
 
 
 @pytest.mark.parametrize('node', [('-p', 'drivable_grid:=true')], indirect=True)

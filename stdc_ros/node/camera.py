@@ -85,13 +85,8 @@ class Camera:
         self._receive = receive
         self._paints_clouds = paints_clouds
         self._source, self._info_source = find_sources(node, name, settings.image_transport)
-        below = output_namespace(node, name)
-        self._outputs = {
-            output: self._advertise(message_class, f'{below}/{output}', output in LATCHED)
-            for output, message_class in OUTPUTS.items()
-            if output != 'drivable_grid' or settings.drivable_grid
-        }
-        self._label_info = create_label_info(node, f'{below}/label_info')
+        self._outputs: dict[str, Publisher] = {}
+        self._label_info: Publisher | None = None
         self._published_labels: tuple[tuple[str, ...], float, bool] | None = None
         self._images: Subscription | None = None
         self._one_publisher = False  # at the last look
@@ -102,9 +97,22 @@ class Camera:
         self._listened: set[str] = set()
         self._last_sign = 0.0  # time of the last image or, before it, of the subscription
         self._bad_info = ''
+        try:
+            self._open()
+        except Exception:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        """Create the publishers, and declare the parameters of the subscriptions."""
+        below = output_namespace(self._node, self.name)
+        for output, message_class in OUTPUTS.items():
+            if output != 'drivable_grid' or self._settings.drivable_grid:
+                self._outputs[output] = self._advertise(message_class, f'{below}/{output}', output in LATCHED)
+        self._label_info = create_label_info(self._node, f'{below}/label_info')
         # Declared now, so that a bad value is reported at the start and not when somebody subscribes.
-        overridable(node, self._source.asked, _newest(settings.image_reliability), 'subscription')
-        overridable(node, self._info_source.asked, _newest('best_effort'), 'subscription')
+        overridable(self._node, self._source.asked, _newest(self._settings.image_reliability), 'subscription')
+        overridable(self._node, self._info_source.asked, _newest('best_effort'), 'subscription')
 
     def close(self) -> None:
         """Destroy subscriptions and publishers. No thread may publish after this."""

@@ -93,7 +93,7 @@ class CameraSegmentation:
         node.create_service(SetBool, '~/set_enabled', self._set_enabled)
 
     def open_topics(self) -> None:
-        """Advertise the outputs of every camera.
+        """Advertise the outputs of every camera. After an error, :meth:`stop` closes the topics that are open.
 
         Raises:
             ValueError, rclpy.exceptions.ParameterException: A quality of service is overridden by an invalid value.
@@ -101,7 +101,8 @@ class CameraSegmentation:
         paints_clouds = self._points.wanted if self._points else lambda: False
         if self._points is not None:
             self._points.open_topics()
-        self._cameras = [Camera(self._node, name, self.settings, self._receive, paints_clouds) for name in self._names]
+        for name in self._names:
+            self._cameras.append(Camera(self._node, name, self.settings, self._receive, paints_clouds))
 
     def load(self) -> None:
         """Load the model and prepare the grid.

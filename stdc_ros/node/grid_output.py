@@ -88,16 +88,20 @@ class GridOutputs(dict[str, GridOutput]):
                 f'grid_camera_pose has {len(poses)} numbers, expected {POSE_NUMBERS} for each of {len(names)} cameras'
             )
         self._transforms: Transforms | None = None if poses else listen(node)
-        for index, name in enumerate(names):
-            fixed = poses[POSE_NUMBERS * index : POSE_NUMBERS * (index + 1)]
-            pose: FixedPose | TransformedPose
-            if fixed:
-                pose = FixedPose(fixed)
-            elif self._transforms is not None:
-                pose = TransformedPose(self._transforms, p.grid_frame)
-            else:
-                raise CameraInfoError('drivable_grid needs grid_camera_pose here: tf2_ros is not installed')
-            self[name] = GridOutput(settings, classes, p.grid_frame, pose, p.grid_rectified)
+        if not poses and self._transforms is None:
+            raise CameraInfoError('drivable_grid needs grid_camera_pose here: tf2_ros is not installed')
+        try:
+            for index, name in enumerate(names):
+                self[name] = GridOutput(settings, classes, p.grid_frame, self._pose(p, index), p.grid_rectified)
+        except Exception:
+            self.close()
+            raise
+
+    def _pose(self, p: Parameters, index: int) -> FixedPose | TransformedPose:
+        """Return the pose of the camera with this index."""
+        if self._transforms is not None:
+            return TransformedPose(self._transforms, p.grid_frame)
+        return FixedPose(p.grid_camera_pose[POSE_NUMBERS * index : POSE_NUMBERS * (index + 1)])
 
     @property
     def transforms(self) -> Transforms | None:
