@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 import rclpy
-import ros_helpers  # noqa: F401 (isolates this process before it uses rclpy)
+import ros_helpers  # isolates this process before it uses rclpy
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
@@ -16,6 +18,7 @@ from rclpy.serialization import serialize_message
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
 from scenes import pinhole_info, scene
+from sensor_msgs.msg import Image
 
 from stdc_core.inference import Segmenter
 from stdc_ros.ground.drivable_grid import GridError
@@ -68,6 +71,30 @@ def test_timers_that_are_due_already_may_run_after_the_model_is_unloaded(node):
     segmentation.unload()
     for callback in due:
         callback()
+    segmentation.close()
+
+
+@pytest.mark.parametrize('node', [('-p', 'stale_after:=0.1')], indirect=True)
+def test_camera_that_was_silent_is_forgotten_when_it_is_closed(node, capfd):
+    def cameras() -> list[Camera]:
+        gc.collect()
+        return [found for found in gc.get_objects() if isinstance(found, Camera)]
+
+    before = cameras()
+    segmentation = CameraSegmentation(node)
+    segmentation.open_topics()
+    segmentation.load()
+    segmentation.start()
+    node.create_subscription(Image, '/segmentation/mask', lambda mask: None, 1)
+    deadline, told = time.monotonic() + ros_helpers.TIMEOUT, ''
+    while 'no image on /image' not in told:
+        assert time.monotonic() < deadline, told
+        time.sleep(0.05)
+        for timer in node.timers:
+            timer.callback()
+        told += capfd.readouterr().err
+    segmentation.stop()
+    assert cameras() == before
     segmentation.close()
 
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import subprocess
 import sys
 import time
+import weakref
 from typing import Any
 
 import cv2
@@ -171,3 +173,15 @@ def test_failed_grid_is_counted_and_the_mask_published(segmenter):
     pipeline_of(segmenter, {'': NoGrid()}).process([camera.frame(picture())])
     assert [name for name, _ in camera.published] == ['mask']
     assert camera.statistics.new_troubles() == {'without a grid': '1 frames without a grid (no transform)'}
+
+
+def test_closed_camera_is_forgotten(segmenter):
+    pipeline = pipeline_of(segmenter)
+    camera = ListCamera('mask')
+    frame = camera.frame(picture())
+    pipeline.process([frame._replace(data=b'no image')])
+    pipeline.report_failure([frame], RuntimeError('out of memory'))
+    forgotten = weakref.ref(camera)
+    del camera, frame
+    gc.collect()
+    assert forgotten() is None

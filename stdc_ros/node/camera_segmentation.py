@@ -23,7 +23,7 @@ from std_srvs.srv import SetBool
 from stdc_core.inference import DEFAULT_MODEL, BackendError, Segmenter
 from stdc_core.inference.heap_memory import give_back_freed_memory
 from stdc_core.inference.int8_file import fastest_precision
-from stdc_ros.node import label_info
+from stdc_ros.node import label_info, points_output
 from stdc_ros.node.camera import Camera
 from stdc_ros.node.declare_parameters import declare
 from stdc_ros.node.diagnostics import assess, make_status
@@ -274,7 +274,7 @@ class CameraSegmentation:
         if self._worker is not None:
             statistics.counts['dropped'] = self._worker.dropped[camera]
         complaint = camera.complaint()
-        if complaint and self._may_log(camera, 'complaint'):
+        if complaint and self._may_log(camera.name, 'complaint'):
             self._node.get_logger().warning(complaint)
         wanted = camera.wanted()
         health = assess(
@@ -299,7 +299,7 @@ class CameraSegmentation:
     def _points_status(self, points: PointsOutput) -> DiagnosticStatus:
         """Return the status of the painted clouds. A complaint is logged as well."""
         complaint = points.complaint()
-        if complaint and self._may_log('points', 'complaint'):
+        if complaint and self._may_log(points_output.OUTPUT, 'complaint'):
             self._node.get_logger().warning(complaint)
         troubles, enabled = points.statistics.new_troubles(), self.settings.enabled
         health = assess(points.topic, complaint, troubles, self._failure_text(), enabled, points.wanted())

@@ -55,7 +55,7 @@ class Camera(Protocol):
     health: CameraHealth
 
     def __hash__(self) -> int:
-        """Return a hash: cameras are used as keys."""
+        """Return a hash: cameras are keys of the worker, which ends when they are closed."""
 
     @property
     def topic(self) -> str:
@@ -178,7 +178,7 @@ class FramePipeline:
         topics = []
         for camera in (frame.camera for frame in frames):
             camera.statistics.add_trouble('failed', reason)
-            if self._may_log(camera, 'failed'):
+            if self._may_log(camera.name, 'failed'):
                 topics.append(camera.topic)
         if topics:
             _LOG.error('image on %s is left out: %s', ', '.join(topics), reason)
@@ -290,7 +290,7 @@ class FramePipeline:
             self._warn(camera, 'without a grid', f'no drivable_grid of {camera.topic}: {error}')
 
     def _warn(self, camera: Camera, kind: str, text: str) -> None:
-        if self._may_log(camera, kind):
+        if self._may_log(camera.name, kind):
             _LOG.warning('%s', text)
 
     def _log_scale(self, size: tuple[int, int]) -> None:

@@ -51,7 +51,7 @@ class RosLogHandler(logging.Handler):
 class LogThrottle:
     """Allows a log line at most once every ``period`` seconds for each key.
 
-    The throttle of rclpy does not distinguish cameras.
+    The throttle of rclpy does not distinguish cameras. Keys are kept, so give the name of a camera and not the object.
     """
 
     def __init__(self, period: float = LOG_PERIOD):
