@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Test counts and latencies of a camera's frames, and the level of its status."""
+"""Test counts and latencies of a camera's frames, the level of its status, and the hint for a silent topic."""
 
 from __future__ import annotations
 
 import pytest
+import ros_helpers  # noqa: F401 (isolates this process before it uses rclpy)
 from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
 
-from stdc_ros.node.diagnostics import assess
+from stdc_ros.messages.cdr import CAMERA_INFO, IMAGE
+from stdc_ros.node.diagnostics import assess, explain_silence
 from stdc_ros.node.frame_statistics import STAGES, FrameStatistics
+from stdc_ros.node.topics import find_sources
 
 
 def test_rate_of_a_fast_camera():
@@ -73,3 +79,27 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
 def test_level_and_message_of_a_status(changes, level, message):
     usual = {'topic': '/image', 'complaint': '', 'troubles': {}, 'failure': '', 'enabled': True, 'wanted': True}
     assert assess(**{**usual, **changes}) == (level, message)
+
+
+@pytest.mark.parametrize(
+    ('remapped', 'hint'),
+    [
+        (('image:=/zed/left/image_rect',), True),
+        (('image:=/zed/left/image_rect', 'camera_info:=/zed/camera_info'), False),
+    ],
+    ids=['only the image', 'both'],
+)
+def test_camera_info_that_nobody_publishes_is_to_be_remapped(remapped, hint):
+    context = Context()
+    context.init()
+    arguments = [part for rule in remapped for part in ('-r', rule)]
+    node = Node('segmentation', context=context, cli_args=['--ros-args', *arguments])
+    try:
+        images, infos = find_sources(node, '', 'raw')
+        told = explain_silence(node, infos, CAMERA_INFO, QoSProfile(depth=1))
+        remedy = ' (remap camera_info to your camera: --ros-args -r camera_info:=/camera/camera_info)'
+        assert told == 'nobody publishes it' + remedy * hint
+        assert explain_silence(node, images, IMAGE, QoSProfile(depth=1)) == 'nobody publishes it'
+    finally:
+        node.destroy_node()
+        context.try_shutdown()

@@ -118,7 +118,9 @@ def _where_else(node: Node, source: Source, topic_type: str) -> str:
         other, transport = (bare + COMPRESSED, 'compressed') if topic_type == IMAGE else (bare, 'raw')
         if other != source.topic and node.count_publishers(other):
             return f', but {other} is there (set image_transport to {transport})'
-    if source.topic != node.resolve_topic_name(source.name, only_expand=True):  # it is remapped already
+    # Without a rule of its own, the CameraInfo is expected beside the image, which may be remapped.
+    topic = node.resolve_topic_name(source.name) if topic_type == CAMERA_INFO else source.topic
+    if topic != node.resolve_topic_name(source.name, only_expand=True):  # it is remapped already
         return ''
     device = 'LiDAR or depth camera' if topic_type == POINT_CLOUD else 'camera'
     return f' (remap {source.name} to your {device}: --ros-args -r {source.name}:={EXAMPLES[topic_type]})'
