@@ -84,3 +84,23 @@ def test_networks_that_do_not_fit_are_refused(tuned, before, tmp_path, capsys):
         assert main(['blend', *map(str, arguments)]) == 2
         assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ('command', 'out', 'suffix'),
+    [
+        (['blend', '{weights}', '{weights}', '{out}'], 'out.onnx', '.safetensors'),
+        (['import', '{weights}', '{out}'], 'out.pth', '.safetensors'),
+        (['export', '{weights}', '{out}'], 'out.safetensors', '.onnx'),
+        (['quantize', '{weights}', '{out}', '--images', '.'], 'out', '.onnx'),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_output_with_the_suffix_of_another_format_is_refused(command, out, suffix, tuned, tmp_path, capsys):
+    path = tmp_path / out
+    assert main([text.format(weights=tuned, out=path) for text in command]) == 2
+    assert (
+        capsys.readouterr().err
+        == f'stdc {command[0]}: {path}: expected a file name that ends with {suffix}, found {out}\n'
+    )
+    assert not path.exists()

@@ -183,11 +183,11 @@ HOSTILE = {
     [
         ('stdc predict {in} --model {file} --out {out} --overwrite', 'text.onnx'),
         ('stdc evaluate {file} --data {in} --out {out}/new', 'text.onnx'),
-        ('stdc quantize {file} {out}/done --images {in} --overwrite', 'text.onnx'),
+        ('stdc quantize {file} {out}/done.onnx --images {in} --overwrite', 'text.onnx'),
         pytest.param('stdc evaluate {file} --data {in} --out {out}/new', 'text.safetensors', marks=needs_torch),
-        pytest.param('stdc export {file} {out}/done --overwrite', 'text.safetensors', marks=needs_torch),
-        pytest.param('stdc export {file} {out}/done --overwrite', 'text.onnx', marks=needs_torch),
-        pytest.param('stdc import {file} {out}/new', 'text.pth', marks=needs_torch),
+        pytest.param('stdc export {file} {out}/done.onnx --overwrite', 'text.safetensors', marks=needs_torch),
+        pytest.param('stdc export {file} {out}/done.onnx --overwrite', 'text.onnx', marks=needs_torch),
+        pytest.param('stdc import {file} {out}/new.safetensors', 'text.pth', marks=needs_torch),
         pytest.param('stdc train {file} --data {in} --out {out}/new', 'bomb.yaml', marks=needs_torch),
         pytest.param('stdc train --set classes={file} --data {in} --out {out}/new', 'bomb.yaml', marks=needs_torch),
         pytest.param('stdc pretrain {file} --data {in} --out {out}/new', 'bomb.yaml', marks=needs_torch),
@@ -203,7 +203,7 @@ def test_commands_refuse_bad_files_and_keep_outputs(command, name, tmp_path, cap
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_bytes(HOSTILE[name])
-    for done in ('done', 'done.mcap'):
+    for done in ('done.onnx', 'done.mcap'):
         (tmp_path / 'out' / done).write_text('mine')
     places = {'file': tmp_path / name, 'bag': make_bag(tmp_path, 'mcap')}
     places |= {folder: tmp_path / folder for folder in ('in', 'out')}

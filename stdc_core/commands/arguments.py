@@ -28,3 +28,17 @@ def run_folder(options: argparse.Namespace) -> Path:
     if options.out is None and options.config is None:
         raise ValueError('--out is missing: the folder of the run')
     return options.out or Path('runs', options.config.stem)
+
+
+def check_suffix(out: Path, suffix: str) -> None:
+    """Check the name of a network to write. Other commands tell the format of a network by its suffix.
+
+    Args:
+        out: File to write. A folder passes, since it has an error of its own.
+        suffix: Suffix of the format, such as ``.onnx``.
+
+    Raises:
+        ValueError: The name has another suffix.
+    """
+    if out.suffix != suffix and not out.is_dir():
+        raise ValueError(f'{out}: expected a file name that ends with {suffix}, found {out.name}')

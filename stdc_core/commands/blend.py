@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from stdc_core.commands.arguments import check_suffix
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``stdc blend``."""
@@ -32,6 +34,7 @@ def run(options: argparse.Namespace) -> None:
     from stdc_core.model.blend import blend
     from stdc_core.model.weights import save_weights
 
+    check_suffix(options.out, '.safetensors')
     if options.out.exists():
         raise FileExistsError(f'{options.out} exists; choose another name or move it away')
     model, classes, provenance = blend(options.weights, options.before, options.share)

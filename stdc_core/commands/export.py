@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from stdc_core.commands.arguments import check_suffix
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``stdc export``."""
@@ -26,5 +28,6 @@ def run(options: argparse.Namespace) -> None:
     """
     from stdc_core.export.onnx import export
 
+    check_suffix(options.out, '.onnx')
     info = export(options.weights, options.out, options.input_scale, options.overwrite)
     print(f'{options.out}: {info.name}, {len(info.classes)} classes')

@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from stdc_core.commands.arguments import check_suffix
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``stdc import``."""
@@ -31,6 +33,7 @@ def run(options: argparse.Namespace) -> None:
     from stdc_core.model.stdc import STDCClassifier
     from stdc_core.model.weights import save_classifier, save_weights
 
+    check_suffix(options.out, '.safetensors')
     if options.out.exists():
         raise FileExistsError(f'{options.out} exists; choose another name or move it away')
     classes = class_table(options.classes)

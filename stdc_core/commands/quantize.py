@@ -7,6 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from stdc_core.commands.arguments import check_suffix
+
 LISTS = {'--images': lambda text: not text.endswith('.onnx')}
 
 
@@ -45,6 +47,8 @@ def run(options: argparse.Namespace) -> None:
     from stdc_core.inference.int8_file import int8_path
     from stdc_core.inference.model_file import read_model
 
+    if options.out is not None:
+        check_suffix(options.out, '.onnx')
     classes = read_model(options.model)[1].classes
     data = open_dataset(options.data, options.split, classes) if options.data else None
     for text in data.warnings if data is not None else ():
