@@ -3,6 +3,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from stdc_core.data.folder import SegmentationFolder
 from stdc_core.evaluation.metrics import ConfusionMatrix
 from stdc_core.model.segmentation import normalize, upsample
 from stdc_core.model.weights import load_weights
+from stdc_core.training.task import SegmentationTask
 
 SETTINGS = {
     'crop_height': 64,
@@ -79,10 +81,38 @@ def wait_for_checkpoint(process, run):
 
 @pytest.fixture(scope='module')
 def whole(dataset, tmp_path_factory):
-    """Return the folder of an uninterrupted run."""
+    """Return the folder of an uninterrupted run.
+
+    A copy ``during_STEP`` beside it is what a kill during each validation would have left.
+    """
     out = tmp_path_factory.mktemp('runs') / 'whole'
-    assert main(arguments(dataset, out)) == 0
+    begin = SegmentationTask.on_validation_epoch_start
+
+    def copy_and_begin(task):
+        shutil.copytree(out, out.with_name(f'during_{task.global_step}'))
+        begin(task)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SegmentationTask, 'on_validation_epoch_start', copy_and_begin)
+        assert main(arguments(dataset, out)) == 0
     return out
+
+
+def compare_results(expected, found):
+    """Compare the networks in the folders of two runs, and the scores of those networks."""
+    for name in ('weights.safetensors', 'best.safetensors'):
+        (first, _, wanted), (second, _, provenance) = (load_weights(run / name) for run in (expected, found))
+        state = second.state_dict()
+        for key, value in first.state_dict().items():
+            torch.testing.assert_close(state[key], value, rtol=1e-3, atol=1e-4, msg=f'{name}: {key}')
+        scores = [float(each['miou'].split()[0]) for each in (provenance, wanted)]
+        assert scores[0] == pytest.approx(scores[1], abs=2e-3), name
+
+
+def validated_steps(log):
+    """Return the steps, counted from 0, after which a run was validated."""
+    with open(log) as file:
+        return [int(row['step']) for row in csv.DictReader(file) if row['miou']]
 
 
 @pytest.mark.parametrize('checkpoint_every', [2, 12], ids=['between validations', 'after a validation'])
@@ -97,13 +127,27 @@ def test_killed_run_gives_the_same_result(checkpoint_every, dataset, whole, tmp_
     assert min(checkpoint_every, SETTINGS['val_every']) <= reached < 12
 
     assert main(['train', '--resume', '--out', str(killed)]) == 0
-    expected, found = (load_weights(run / 'weights.safetensors')[0].state_dict() for run in (whole, killed))
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    compare_results(whole, killed)
     # The resumed run logs to a new file, so that the log before the kill is kept.
     with open(killed / f'from_step_{reached}' / 'metrics.csv') as file:
         steps = [int(row['step']) for row in csv.DictReader(file)]
     assert min(steps) >= reached
+
+
+@pytest.mark.parametrize(('step', 'reached'), [(4, 2), (12, 12)], ids=['in the run', 'at its end'])
+def test_run_killed_during_a_validation_gives_the_same_result(step, reached, whole, tmp_path):
+    killed = tmp_path / 'killed'
+    shutil.copytree(whole.with_name(f'during_{step}'), killed)
+    assert torch.load(killed / 'last.ckpt', weights_only=True)['global_step'] == reached
+    assert main(['train', '--resume', '--out', str(killed)]) == 0
+    compare_results(whole, killed)
+    if reached < SETTINGS['steps']:
+        assert validated_steps(killed / f'from_step_{reached}' / 'metrics.csv') == [3, 7, 11]
+
+
+def test_run_without_validation_writes_its_checkpoints(dataset, tmp_path):
+    assert main(arguments(dataset, tmp_path / 'run', val_split='', val_every=1, steps=2, checkpoint_every=1)) == 0
+    assert torch.load(tmp_path / 'run' / 'last.ckpt', weights_only=True)['global_step'] == 2
 
 
 @pytest.mark.parametrize(('sent', 'name', 'status'), [('SIGTERM', 'SIGTERM', 143), ('SIGINT', 'Ctrl-C', 130)])

@@ -61,6 +61,19 @@ class LastCheckpoint(ModelCheckpoint):
         """Return the key under which runs of older versions have stored the state."""
         return super().state_key.replace(type(self).__qualname__, '_Last', 1)
 
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write ``last.ckpt`` at regular steps, unless ``on_validation_end`` is going to write it at the same step.
+
+        Lightning does not make up for a validation after the step that a run is resumed from. If the run was killed
+        during this validation, its score would be missing. After the last step, ``train`` validates itself.
+        """
+        every = trainer.val_check_interval
+        validates = trainer.enable_validation and isinstance(every, int) and (batch_idx + 1) % every == 0
+        if not validates or trainer.global_step == trainer.max_steps:
+            super().on_train_batch_end(trainer, module, outputs, batch, batch_idx)
+
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Write ``last.ckpt`` after a validation that is part of the training."""
         super().on_validation_end(trainer, module)
