@@ -110,6 +110,15 @@ def test_coarse_extra_data_does_not_hide_absent_classes(has_table, tmp_path):
         opened.check(progress=False, refuse_absent=True)
 
 
+def test_ids_without_a_table_are_not_sets_of_another_dataset(tmp_path):
+    plain = make(tmp_path / 'plain', ids=(0, 3))
+    (plain / 'labels.yaml').unlink()
+    dataset = open_dataset(plain, 'train', THREE)
+    dataset.use_label_sets((frozenset({1, 2}),))
+    with pytest.raises(ValueError, match=r'train0\.png: .*\b3\b'):
+        dataset.label(0)
+
+
 def test_loss_of_a_set_uses_its_summed_probability():
     torch.manual_seed(0)
     logits, sets = torch.randn(2, 3, 5, 7), torch.tensor([[False, True, True], [True, True, True]])

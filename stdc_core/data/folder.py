@@ -175,7 +175,9 @@ class SegmentationFolder:
             label = self._ids(path)
         except FileNotFoundError:
             raise FileNotFoundError(f'{path}: no such label, expected one for {self._files[index][0]}') from None
-        return label, count_ids(label, len(self.classes) + len(self.label_sets), path)
+        # Without a table, an id above the classes would be taken for a set of another dataset.
+        sets = len(self.label_sets) if self.table is not None else 0
+        return label, count_ids(label, len(self.classes) + sets, path)
 
     def missing_labels(self) -> list[Path]:
         """Return the paths of labels that do not exist."""
