@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types of command-line arguments that several subcommands share."""
+"""Read and check command-line arguments that several subcommands share."""
 
 from __future__ import annotations
 

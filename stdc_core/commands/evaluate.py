@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
         ValueError: An option, the model or the dataset cannot be used.
         OSError: A file cannot be read or written.
     """
-    from stdc_core.data.datasets import open_dataset
+    from stdc_core.commands.labelled_data import labelled_data
     from stdc_core.evaluation.evaluate import evaluate, evenly
     from stdc_core.evaluation.groups import grouped
     from stdc_core.evaluation.predictors import open_predictor
@@ -80,11 +80,9 @@ def run(options: argparse.Namespace) -> None:
         options.backend,
         options.precision,
     )
-    datasets = [open_dataset(data, options.split, predictor.classes) for data in options.data]
+    datasets = [labelled_data(data, options.split, predictor.classes) for data in options.data]
     evaluations = []
     for data, opened in zip(options.data, datasets, strict=True):
-        for text in opened.warnings:
-            print(f'warning: {text}', file=sys.stderr)
         used, dataset = grouped(predictor, opened)
         chosen = evenly(options.limit or len(dataset), len(dataset))
         evaluation = evaluate(used, dataset, chosen, progress=True)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from stdc_core.classes import ClassTable
-from stdc_core.data.datasets import open_dataset
+from stdc_core.commands.labelled_data import labelled_data
 from stdc_core.data.reading import count_ids, read_ids, read_image
 from stdc_core.evaluation.evaluate import evenly
 from stdc_core.evaluation.metrics import ConfusionMatrix
@@ -121,9 +120,7 @@ def _open(path: Path, input_scale: float | None) -> _Network:
 
 def _dataset(data: Path, split: str, classes: ClassTable, limit: int) -> tuple[int, Iterator[_Picture]]:
     """Return the number of pictures and the pictures of a dataset."""
-    dataset = open_dataset(data, split, classes)
-    for text in dataset.warnings:
-        print(f'warning: {text}', file=sys.stderr)
+    dataset = labelled_data(data, split, classes)
     chosen = evenly(limit, len(dataset))
     samples = (dataset[index] for index in chosen)
     return len(chosen), (_Picture(sample.name, sample.image, sample.label) for sample in samples)

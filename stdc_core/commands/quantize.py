@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from stdc_core.commands.arguments import check_suffix
@@ -41,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
         ValueError: The model, the images or the dataset cannot be used.
         OSError: A file cannot be read or written.
     """
-    from stdc_core.data.datasets import open_dataset
+    from stdc_core.commands.labelled_data import labelled_data
     from stdc_core.export.calibration_images import find_images
     from stdc_core.export.quantize import quantize
     from stdc_core.inference.int8_file import int8_path
@@ -50,9 +49,7 @@ def run(options: argparse.Namespace) -> None:
     if options.out is not None:
         check_suffix(options.out, '.onnx')
     classes = read_model(options.model)[1].classes
-    data = open_dataset(options.data, options.split, classes) if options.data else None
-    for text in data.warnings if data is not None else ():
-        print(f'warning: {text}', file=sys.stderr)
+    data = labelled_data(options.data, options.split, classes) if options.data else None
     out = options.out or int8_path(options.model)
     report = quantize(
         options.model,
